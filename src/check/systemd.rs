@@ -1,0 +1,79 @@
+//! Whether the service comes back after a crash, by systemd's own word.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use super::{Report, Verdict, bad};
+use crate::config::Config;
+
+/// How long the service may take to be back: `RestartSec` and a start, several times over.
+const COMING_BACK: Duration = Duration::from_secs(30);
+
+const LOOK: &str =
+    "systemctl status and journalctl -u of the unit, deploy/quizbot-websocket.service";
+
+pub(super) async fn check(unit: &str, kill: bool, config: &Config, report: Report<'_>) {
+    let what = format!("{unit} would restart after a crash");
+    let before = match properties(unit).await {
+        Ok(properties) => properties,
+        Err(error) => return report(&what, bad(error, LOOK)),
+    };
+    let is = |name: &str, value: &str| before.get(name).is_some_and(|text| text == value);
+    let verdict = if !is("ActiveState", "active") {
+        let state = before.get("ActiveState").map_or("unknown", String::as_str);
+        bad(format!("the unit is {state}"), LOOK)
+    } else if !is("Restart", "always") {
+        bad("Restart is not always", LOOK)
+    } else {
+        let watchdog = before.get("WatchdogUSec").map_or("none", String::as_str);
+        let restarts = before.get("NRestarts").map_or("0", String::as_str);
+        Verdict::Good(format!("Restart=always, watchdog {watchdog}, {restarts} restarts so far"))
+    };
+    let good = matches!(verdict, Verdict::Good(_));
+    report(&what, verdict);
+    if kill && good {
+        report(&format!("{unit} is back after SIGKILL"), killed(unit, &before, config).await);
+    }
+}
+
+async fn killed(unit: &str, before: &HashMap<String, String>, config: &Config) -> Verdict {
+    let started = Instant::now();
+    if let Err(error) = systemctl(&["kill", "--kill-whom=main", "--signal=KILL", unit]).await {
+        return bad(error, LOOK);
+    }
+    while started.elapsed() < COMING_BACK {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let Ok(now) = properties(unit).await else { continue };
+        let active = now.get("ActiveState").is_some_and(|state| state == "active");
+        let another = now.get("MainPID") != before.get("MainPID");
+        if active && another && TcpStream::connect(config.edge.address).await.is_ok() {
+            let restarts = now.get("NRestarts").map_or("?", String::as_str);
+            return Verdict::Good(format!(
+                "after {:.1?}, restart number {restarts}",
+                started.elapsed()
+            ));
+        }
+    }
+    bad(format!("not back within {COMING_BACK:?}"), LOOK)
+}
+
+async fn properties(unit: &str) -> Result<HashMap<String, String>, String> {
+    let names = "--property=ActiveState,Restart,NRestarts,MainPID,WatchdogUSec";
+    let text = systemctl(&["show", names, unit]).await?;
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+async fn systemctl(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("systemctl").args(arguments).output().await;
+    let output = output.map_err(|error| format!("systemctl cannot be run: {error}"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("systemctl {}: {}", arguments[0], text.trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,148 @@
+//! Every variable of the configuration, once: name, default, meaning.
+//!
+//! The command line, the environment, the env file and the README's table all follow this list.
+
+/// One variable.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// Its name in the environment and the env file. As a flag: `--websocket-host`.
+    pub name: &'static str,
+    /// The text that stands for it when it is unset or empty; `None`: unset means unset.
+    pub default: Option<&'static str>,
+    /// What it is, with its unit.
+    pub help: &'static str,
+}
+
+impl Variable {
+    /// Its name as a flag, without the dashes in front.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.name.to_lowercase().replace('_', "-")
+    }
+}
+
+const fn with(name: &'static str, default: &'static str, help: &'static str) -> Variable {
+    Variable { name, default: Some(default), help }
+}
+
+const fn none(name: &'static str, help: &'static str) -> Variable {
+    Variable { name, default: None, help }
+}
+
+/// All of them, in the order of the documentation.
+pub const VARIABLES: &[Variable] = &[
+    with(
+        "APP_ENV",
+        "development",
+        "production makes every safety requirement hard; development serves the demo page",
+    ),
+    with("WEBSOCKET_HOST", "127.0.0.1", "address of the data plane: WebSocket and HTTP ticket API"),
+    with("WEBSOCKET_PORT", "8090", "its port; 0 takes a free one"),
+    with(
+        "WEBSOCKET_SYNC_INTERVAL",
+        "1",
+        "seconds between repair sweeps; fractions allowed, at least 0.5",
+    ),
+    none(
+        "WEBSOCKET_TICKET_SECRET",
+        "HMAC key of tickets; production: required, at least 32 bytes, not the bot token",
+    ),
+    none(
+        "WEBSOCKET_TICKET_SECRET_PREVIOUS",
+        "the key before, still accepted while the secret is being rotated",
+    ),
+    with("WEBSOCKET_TICKET_TTL_SECONDS", "300", "life of a ticket"),
+    with("WEBSOCKET_RESUME_TTL_SECONDS", "3600", "life of a resume ticket"),
+    with("WEBSOCKET_CLIENT_TIMEOUT_SECONDS", "70", "a connection silent for longer is closed"),
+    with("WEBSOCKET_MAX_MESSAGE_BYTES", "2048", "largest message accepted from a client"),
+    with(
+        "WEBSOCKET_MAX_CONNECTIONS",
+        "100000",
+        "connections in all; lowered at start to what the descriptor limit allows",
+    ),
+    with(
+        "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS",
+        "512",
+        "connections of one client address (IPv6: of one /64)",
+    ),
+    with(
+        "WEBSOCKET_MAX_CONNECTIONS_PER_USER",
+        "3",
+        "connections of one user in one duel; past it the oldest is replaced",
+    ),
+    with(
+        "WEBSOCKET_MAX_HANDSHAKES_PER_SECOND",
+        "5000",
+        "opening handshakes a second, with a burst of as many",
+    ),
+    with(
+        "WEBSOCKET_MAX_PENDING_HANDSHAKES",
+        "2048",
+        "sockets that have not yet shown a valid ticket",
+    ),
+    with("WEBSOCKET_HANDSHAKE_TIMEOUT_SECONDS", "5", "how long such a socket may take"),
+    with(
+        "WEBSOCKET_DRAIN_SECONDS",
+        "5",
+        "at shutdown, clients are sent away spread over this time",
+    ),
+    with("TRUSTED_PROXIES", "127.0.0.1,::1", "addresses whose X-Forwarded-For is believed"),
+    none("WEBAPP_URL", "allowed browser origins, comma-separated; production: required"),
+    with("INIT_DATA_TTL_SECONDS", "300", "oldest Telegram auth_date that the ticket API accepts"),
+    none(
+        "TELEGRAM_BOT_TOKEN",
+        "verifies X-Telegram-Init-Data; without it the ticket API answers 503",
+    ),
+    with(
+        "DEV_AUTH_ENABLED",
+        "false",
+        "development only: X-Dev-Telegram-User-Id stands in for initData",
+    ),
+    none("DEV_AUTH_USER_ID", "development only: the Telegram user when that header is missing"),
+    with("CONTROL_HOST", "127.0.0.1", "address of the control plane (gRPC)"),
+    with("CONTROL_PORT", "50051", "its port; 0 takes a free one"),
+    none(
+        "CONTROL_TOKEN",
+        "bearer token of the control plane, at least 16 bytes; beyond loopback this or mutual TLS is required",
+    ),
+    none("CONTROL_TLS_CERT", "PEM file: certificate chain of the control plane"),
+    none("CONTROL_TLS_KEY", "PEM file: its private key"),
+    none(
+        "CONTROL_TLS_CLIENT_CA",
+        "PEM file: authority that must have signed a caller's certificate (mutual TLS)",
+    ),
+    with("CONTROL_MAX_PUSHES_IN_FLIGHT", "1024", "pushes being stored at a time"),
+    with("CONTROL_MAX_PAYLOAD_BYTES", "65536", "largest payload_json, at most 262144"),
+    with("CONTROL_MAX_WATCHERS", "64", "streams of WatchDuels at a time"),
+    with(
+        "ADMIN_HOST",
+        "127.0.0.1",
+        "address of /healthz, /readyz and /metrics; production: loopback only",
+    ),
+    with("ADMIN_PORT", "8091", "its port; 0 takes a free one"),
+    with("ENGINE", "memory", "what stores and orders events: memory"),
+    with("ENGINE_MAX_DUELS", "200000", "duels held at a time"),
+    with("ENGINE_MAX_LOG_EVENTS", "1000", "events kept per duel"),
+    with("ENGINE_MAX_LOG_BYTES", "1048576", "bytes of events kept per duel, at least 524288"),
+    with(
+        "ENGINE_MAX_REMEMBERED_TICKETS",
+        "2000000",
+        "used and revoked tickets remembered until they expire",
+    ),
+    with(
+        "ENGINE_CLOSED_RETENTION_SECONDS",
+        "600",
+        "how long a closed duel is kept for clients that come back",
+    ),
+    with(
+        "ENGINE_IDLE_RETENTION_SECONDS",
+        "86400",
+        "how long a duel is kept without events and connections",
+    ),
+    with(
+        "PRESENCE_GRACE_SECONDS",
+        "3",
+        "a user gone for less does not count as offline; 0 to 60, fractions allowed",
+    ),
+    with("LOG_LEVEL", "info", "error, warn, info, debug or trace"),
+];

@@ -1,0 +1,452 @@
+//! The control plane: tonic services that decode, call the hub or the tickets, and encode.
+//!
+//! Every call passes [`calls`] first (authentication, request id, log line), health and reflection too. Errors become
+//! statuses in [`status`] and nowhere else; generated types become the hub's in [`convert`] and nowhere else. Bounds:
+//! `CONTROL_MAX_PUSHES_IN_FLIGHT`, [`limits::GRPC_MESSAGE_BYTES_MAX`], [`limits::GRPC_STREAMS_MAX`].
+
+mod calls;
+mod convert;
+mod status;
+mod streams;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::time::Instant;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use self::calls::Calls;
+use self::convert::{duel_id, user_id};
+use self::status::Failure;
+use crate::clock::{self, UnixMs};
+use crate::config::{ControlConfig, ControlTls};
+use crate::engine::Revocation;
+use crate::event::{DuelStatus, Role, Viewer};
+use crate::hub::{Hub, Pushed, WatchFilter};
+use crate::id::{DuelId, RequestId};
+use crate::limits;
+use crate::metrics::{Kind, Metrics};
+use crate::pb;
+use crate::pb::control_service_server::{ControlService, ControlServiceServer};
+use crate::ticket::Tickets;
+
+/// The longest life of a ticket that a backend may ask for.
+const TICKET_TTL_MAX: Duration = Duration::from_secs(86_400);
+
+/// The service.
+#[derive(Debug)]
+pub struct Control {
+    config: ControlConfig,
+    hub: Arc<Hub>,
+    tickets: Arc<Tickets>,
+    metrics: Arc<Metrics>,
+    in_flight: Arc<Semaphore>,
+    started_at: UnixMs,
+    limits: Vec<pb::Limit>,
+    /// Ends the streams that would otherwise hold a shutdown up.
+    stop: CancellationToken,
+}
+
+/// The TLS files are not what they should be.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "CONTROL_TLS_CERT, CONTROL_TLS_KEY or CONTROL_TLS_CLIENT_CA is not valid PEM, or they do not match"
+)]
+pub struct TlsError;
+
+impl Control {
+    /// Over `hub`, whose tickets are `tickets`. `limits` are what [`ControlService::get_node`] shows.
+    #[must_use]
+    pub fn new(
+        config: ControlConfig,
+        hub: Arc<Hub>,
+        tickets: Arc<Tickets>,
+        metrics: Arc<Metrics>,
+        limits: Vec<(&'static str, u64)>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let limits = limits.into_iter().map(|(name, value)| pb::Limit { name: name.into(), value });
+        Arc::new(Self {
+            in_flight: Arc::new(Semaphore::new(config.pushes_in_flight_max)),
+            config,
+            hub,
+            tickets,
+            metrics,
+            started_at: clock::now(),
+            limits: limits.collect(),
+            stop,
+        })
+    }
+
+    /// Serves `listener` until `stop`; then no connection is accepted, and the calls under way are waited for.
+    ///
+    /// # Errors
+    /// [`TlsError`], before anything is served.
+    pub fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        health: impl Into<Routes>,
+    ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>>, TlsError> {
+        let calls = Calls::new(&self.config, Arc::clone(&self.metrics), Arc::clone(&self.hub));
+        let stop = self.stop.clone();
+        let mut server = Server::builder()
+            .max_concurrent_streams(limits::GRPC_STREAMS_MAX)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .tcp_nodelay(true);
+        if let Some(tls) = &self.config.tls {
+            server = server.tls_config(tls_config(tls)).map_err(|_| TlsError)?;
+        }
+        let service = ControlServiceServer::new(self)
+            .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
+        let routes = health.into().add_service(service).add_service(reflection_v1());
+        let routes = calls.around(routes.add_service(reflection_v1alpha()));
+        let incoming = TcpListenerStream::new(listener);
+        Ok(server.add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
+            stop.cancelled().await;
+        }))
+    }
+
+    fn permit(&self) -> Result<InFlight, Failure> {
+        match Arc::clone(&self.in_flight).try_acquire_owned() {
+            Ok(permit) => Ok(self.in_flight(permit)),
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
+                let limit = "CONTROL_MAX_PUSHES_IN_FLIGHT";
+                self.metrics.limits_reached.get_or_create(&Kind { kind: limit }).inc();
+                Err(Failure::Limit(limit))
+            }
+        }
+    }
+
+    fn in_flight(&self, permit: OwnedSemaphorePermit) -> InFlight {
+        self.metrics.pushes_in_flight.inc();
+        let metrics = Arc::clone(&self.metrics);
+        InFlight { _permit: permit, metrics, started_at: Instant::now() }
+    }
+
+    /// Starts a push: what is returned only waits for its answer.
+    fn start_push(
+        &self,
+        request: pb::PushEventRequest,
+        in_flight: InFlight,
+    ) -> Result<impl Future<Output = Result<pb::PushEventResponse, Failure>> + use<>, Failure> {
+        let duel = duel_id("duel_id", request.duel_id)?;
+        let key = convert::idempotency_key(&request.idempotency_key)?;
+        let push = convert::push(duel, request, self.config.payload_bytes_max)?;
+        let answer = self.hub.push(duel, push, key);
+        Ok(async move {
+            let pushed = answer.await?;
+            in_flight.stored(&pushed);
+            Ok(convert::push_event_response(&pushed))
+        })
+    }
+}
+
+/// A push under way.
+struct InFlight {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+    started_at: Instant,
+}
+
+impl InFlight {
+    fn stored(&self, pushed: &Pushed) {
+        let kind = if pushed.duplicate { "duplicate" } else { "new" };
+        self.metrics.pushes.get_or_create(&Kind { kind }).inc();
+        self.metrics.push_duration.observe(self.started_at.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.pushes_in_flight.dec();
+    }
+}
+
+fn tls_config(tls: &ControlTls) -> ServerTlsConfig {
+    let config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.cert, &tls.key));
+    match &tls.client_ca {
+        Some(ca) => config.client_ca_root(Certificate::from_pem(ca)),
+        None => config,
+    }
+}
+
+fn reflection_v1() -> tonic_reflection::server::v1::ServerReflectionServer<
+    impl tonic_reflection::server::v1::ServerReflection,
+> {
+    reflection().build_v1().expect("the descriptors come from our own build")
+}
+
+fn reflection_v1alpha() -> tonic_reflection::server::v1alpha::ServerReflectionServer<
+    impl tonic_reflection::server::v1alpha::ServerReflection,
+> {
+    reflection().build_v1alpha().expect("the descriptors come from our own build")
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// The id that [`calls`] gave the request.
+fn request_id<T>(request: &Request<T>) -> RequestId {
+    request.extensions().get().cloned().unwrap_or_else(RequestId::random)
+}
+
+impl Control {
+    async fn try_open(
+        &self,
+        request: pb::OpenDuelRequest,
+    ) -> Result<pb::OpenDuelResponse, Failure> {
+        let duel = duel_id("duel_id", request.duel_id)?;
+        let opened = self.hub.open(duel, convert::declaration(&request)?).await?;
+        let position = Some(convert::position(opened.position));
+        Ok(pb::OpenDuelResponse { position, created: opened.created })
+    }
+
+    async fn try_issue(
+        &self,
+        request: pb::IssueTicketRequest,
+        id: &RequestId,
+    ) -> Result<pb::IssueTicketResponse, Failure> {
+        let duel = duel_id("duel_id", request.duel_id)?;
+        let user = user_id("user_id", request.user_id)?;
+        let viewer = Viewer { user, role: convert::role(request.role)?.unwrap_or(Role::Player) };
+        let ttl = convert::duration("ttl", request.ttl, Duration::from_secs(1), TICKET_TTL_MAX)?;
+        if let Some(view) = self.hub.duel(duel).await? {
+            if view.record.head.status != DuelStatus::Open {
+                return Err(Failure::DuelClosed);
+            }
+            if !view.record.allows(viewer) {
+                return Err(Failure::NotAParticipant);
+            }
+        }
+        let issued = self.tickets.issue(duel, viewer, ttl);
+        self.metrics.tickets_issued.get_or_create(&Kind { kind: "grpc" }).inc();
+        let jti = issued.ticket.jti.as_str();
+        info!(request_id = %id, duel_id = duel.get(), user_id = user.get(), jti, "ticket issued");
+        Ok(pb::IssueTicketResponse {
+            ticket: issued.text.as_str().to_owned(),
+            expires_at: Some(convert::timestamp(issued.ticket.expires_at)),
+            jti: jti.to_owned(),
+        })
+    }
+
+    async fn try_revoke(
+        &self,
+        request: pb::RevokeTicketsRequest,
+    ) -> Result<pb::RevokeTicketsResponse, Failure> {
+        use pb::revoke_tickets_request::Tickets as Which;
+        let revocation = match request.tickets {
+            None => return Err(Failure::field("tickets", "is required")),
+            Some(Which::Jti(jti)) => Revocation::Ticket(convert::jti(&jti)?),
+            Some(Which::User(tickets)) => Revocation::User {
+                duel: duel_id("user.duel_id", tickets.duel_id)?,
+                user: user_id("user.user_id", tickets.user_id)?,
+                issued_until: clock::now(),
+            },
+        };
+        self.hub.revoke(revocation).await?;
+        Ok(pb::RevokeTicketsResponse {})
+    }
+
+    async fn try_close(
+        &self,
+        request: pb::CloseDuelRequest,
+    ) -> Result<pb::CloseDuelResponse, Failure> {
+        let duel = duel_id("duel_id", request.duel_id)?;
+        let ending = convert::ending(request.status)?;
+        let last = convert::last_event(duel, request.last_event, self.config.payload_bytes_max)?;
+        let closed = self.hub.close(duel, ending, last).await?;
+        Ok(pb::CloseDuelResponse {
+            position: Some(convert::position(closed.position)),
+            duplicate: closed.duplicate,
+            connections: convert::count(closed.connections),
+        })
+    }
+
+    async fn try_get(&self, request: pb::GetDuelRequest) -> Result<pb::GetDuelResponse, Failure> {
+        let duel = duel_id("duel_id", request.duel_id)?;
+        let view = self.hub.duel(duel).await?.ok_or(Failure::DuelUnknown)?;
+        Ok(pb::GetDuelResponse { duel: Some(convert::duel(duel, view)) })
+    }
+
+    async fn try_list(
+        &self,
+        request: pb::ListDuelsRequest,
+    ) -> Result<pb::ListDuelsResponse, Failure> {
+        let count = convert::page_size(request.page_size)?;
+        let after = convert::page_token(&request.page_token)?;
+        let status = convert::status_filter(request.status)?;
+        let mut duels = self.hub.duels(after, status, count + 1).await?;
+        let more = duels.len() > count;
+        duels.truncate(count);
+        let next = duels.last().filter(|_| more).map(|(duel, ..)| duel.to_string());
+        Ok(pb::ListDuelsResponse {
+            duels: duels.into_iter().map(convert::duel_summary).collect(),
+            next_page_token: next.unwrap_or_default(),
+        })
+    }
+
+    async fn try_disconnect(
+        &self,
+        request: pb::DisconnectRequest,
+        id: &RequestId,
+    ) -> Result<pb::DisconnectResponse, Failure> {
+        let duel = duel_id("duel_id", request.duel_id)?;
+        let user = match request.user_id {
+            0 => None,
+            number => Some(user_id("user_id", number)?),
+        };
+        let reason = convert::reason(&request.reason)?;
+        let closed = self.hub.disconnect(duel, user, request.reconnect, reason).await?;
+        info!(request_id = %id, duel_id = duel.get(), connections = closed, "disconnect");
+        Ok(pb::DisconnectResponse { connections: convert::count(closed) })
+    }
+
+    fn try_watch(&self, request: pb::WatchDuelsRequest) -> Result<crate::hub::Watch, Failure> {
+        if request.duel_ids.len() > limits::WATCH_DUELS_MAX {
+            let text = format!("must name at most {} duels", limits::WATCH_DUELS_MAX);
+            return Err(Failure::field("duel_ids", text));
+        }
+        let named = request.duel_ids.into_iter().enumerate();
+        let duels: Result<HashSet<DuelId>, _> =
+            named.map(|(at, number)| duel_id(&format!("duel_ids[{at}]"), number)).collect();
+        let duels = duels?;
+        let filter = if duels.is_empty() { WatchFilter::All } else { WatchFilter::Only(duels) };
+        Ok(self.hub.watch(filter)?)
+    }
+
+    fn node(&self) -> pb::GetNodeResponse {
+        let counts = self.hub.counts();
+        let uptime = clock::now().since(self.started_at);
+        let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+        pb::GetNodeResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: Some(convert::timestamp(self.started_at)),
+            uptime: prost_types::Duration::try_from(uptime).ok(),
+            engine: self.hub.engine_name().to_owned(),
+            ready: self.hub.readiness().ready().is_some(),
+            counts: Some(pb::Counts {
+                connections: unsigned(self.metrics.connections.get()),
+                duels: counts.engine.duels as u64,
+                live_duels: counts.live_duels as u64,
+                watchers: counts.watchers as u64,
+                pushes_in_flight: unsigned(self.metrics.pushes_in_flight.get()),
+            }),
+            limits: self.limits.clone(),
+        }
+    }
+}
+
+/// Answers a call: a failure becomes a status that carries the request's id.
+fn answer<T>(result: Result<T, Failure>, id: &RequestId) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|failure| failure.status(id))
+}
+
+#[tonic::async_trait]
+impl ControlService for Arc<Control> {
+    type PushEventsStream = streams::Answers;
+    type WatchDuelsStream = streams::Changes;
+
+    async fn open_duel(
+        &self,
+        request: Request<pb::OpenDuelRequest>,
+    ) -> Result<Response<pb::OpenDuelResponse>, Status> {
+        let id = request_id(&request);
+        answer(self.try_open(request.into_inner()).await, &id)
+    }
+
+    async fn issue_ticket(
+        &self,
+        request: Request<pb::IssueTicketRequest>,
+    ) -> Result<Response<pb::IssueTicketResponse>, Status> {
+        let id = request_id(&request);
+        answer(self.try_issue(request.into_inner(), &id).await, &id)
+    }
+
+    async fn revoke_tickets(
+        &self,
+        request: Request<pb::RevokeTicketsRequest>,
+    ) -> Result<Response<pb::RevokeTicketsResponse>, Status> {
+        let id = request_id(&request);
+        answer(self.try_revoke(request.into_inner()).await, &id)
+    }
+
+    async fn push_event(
+        &self,
+        request: Request<pb::PushEventRequest>,
+    ) -> Result<Response<pb::PushEventResponse>, Status> {
+        let id = request_id(&request);
+        let push = self.permit().and_then(|permit| self.start_push(request.into_inner(), permit));
+        match push {
+            Ok(stored) => answer(stored.await, &id),
+            Err(failure) => Err(failure.status(&id)),
+        }
+    }
+
+    async fn push_events(
+        &self,
+        request: Request<tonic::Streaming<pb::PushEventsRequest>>,
+    ) -> Result<Response<Self::PushEventsStream>, Status> {
+        let id = request_id(&request);
+        Ok(Response::new(streams::answers(Arc::clone(self), request.into_inner(), &id)))
+    }
+
+    async fn close_duel(
+        &self,
+        request: Request<pb::CloseDuelRequest>,
+    ) -> Result<Response<pb::CloseDuelResponse>, Status> {
+        let id = request_id(&request);
+        answer(self.try_close(request.into_inner()).await, &id)
+    }
+
+    async fn get_duel(
+        &self,
+        request: Request<pb::GetDuelRequest>,
+    ) -> Result<Response<pb::GetDuelResponse>, Status> {
+        let id = request_id(&request);
+        answer(self.try_get(request.into_inner()).await, &id)
+    }
+
+    async fn list_duels(
+        &self,
+        request: Request<pb::ListDuelsRequest>,
+    ) -> Result<Response<pb::ListDuelsResponse>, Status> {
+        let id = request_id(&request);
+        answer(self.try_list(request.into_inner()).await, &id)
+    }
+
+    async fn disconnect(
+        &self,
+        request: Request<pb::DisconnectRequest>,
+    ) -> Result<Response<pb::DisconnectResponse>, Status> {
+        let id = request_id(&request);
+        answer(self.try_disconnect(request.into_inner(), &id).await, &id)
+    }
+
+    async fn watch_duels(
+        &self,
+        request: Request<pb::WatchDuelsRequest>,
+    ) -> Result<Response<Self::WatchDuelsStream>, Status> {
+        let id = request_id(&request);
+        let watch = self.try_watch(request.into_inner());
+        answer(watch.map(|watch| streams::changes(watch, self.stop.clone(), id.clone())), &id)
+    }
+
+    async fn get_node(
+        &self,
+        _request: Request<pb::GetNodeRequest>,
+    ) -> Result<Response<pb::GetNodeResponse>, Status> {
+        Ok(Response::new(self.node()))
+    }
+}

@@ -1,0 +1,159 @@
+//! Why a call fails, and what its caller is told. The only table of gRPC codes and reasons.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::engine::{AppendError, EngineError, OpenError};
+use crate::hub::WatchError;
+use crate::id::RequestId;
+use crate::pb;
+
+/// The domain of every reason (`google.rpc.ErrorInfo`).
+const DOMAIN: &str = "duelhub";
+
+/// Why a call fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// A field is malformed, too large, or out of range.
+    Field { field: String, problem: Cow<'static, str> },
+    /// The duel is closed.
+    DuelClosed,
+    /// Nobody has heard of the duel.
+    DuelUnknown,
+    /// The duel was declared without this player.
+    NotAParticipant,
+    /// The idempotency key was used for another content.
+    KeyReused,
+    /// A limit is reached.
+    Limit(&'static str),
+    /// The watcher reads too slowly.
+    WatcherTooSlow,
+    /// This node is stopping.
+    ShuttingDown,
+    /// The caller does not show the token.
+    Unauthenticated,
+}
+
+/// What a caller is told.
+struct Row {
+    code: Code,
+    reason: &'static str,
+    message: Cow<'static, str>,
+}
+
+impl Failure {
+    pub(super) fn field(field: impl Into<String>, problem: impl Into<Cow<'static, str>>) -> Self {
+        Self::Field { field: field.into(), problem: problem.into() }
+    }
+
+    fn row(&self) -> Row {
+        let row = |code, reason, message| Row { code, reason, message: Cow::Borrowed(message) };
+        match self {
+            Self::Field { field, problem } => Row {
+                code: Code::InvalidArgument,
+                reason: "INVALID_FIELD",
+                message: format!("{field} {problem}").into(),
+            },
+            Self::DuelClosed => row(Code::FailedPrecondition, "DUEL_CLOSED", "the duel is closed"),
+            Self::DuelUnknown => row(Code::NotFound, "DUEL_UNKNOWN", "there is no such duel"),
+            Self::NotAParticipant => row(
+                Code::PermissionDenied,
+                "NOT_A_PARTICIPANT",
+                "the duel is declared, and the user is not among its participants",
+            ),
+            Self::KeyReused => row(
+                Code::AlreadyExists,
+                "IDEMPOTENCY_KEY_REUSED",
+                "the idempotency key was used for another content",
+            ),
+            Self::Limit(limit) => Row {
+                code: Code::ResourceExhausted,
+                reason: "LIMIT_REACHED",
+                message: format!("{limit} is reached").into(),
+            },
+            Self::WatcherTooSlow => row(
+                Code::ResourceExhausted,
+                "WATCHER_TOO_SLOW",
+                "the watcher reads too slowly; watch again, and start from the state",
+            ),
+            Self::ShuttingDown => row(Code::Unavailable, "SHUTTING_DOWN", "this node is stopping"),
+            Self::Unauthenticated => row(
+                Code::Unauthenticated,
+                "UNAUTHENTICATED",
+                "the metadata authorization: Bearer <CONTROL_TOKEN> is required",
+            ),
+        }
+    }
+
+    /// The status of a call, which carries its request id.
+    pub(super) fn status(&self, id: &RequestId) -> Status {
+        let Row { code, reason, message } = self.row();
+        let mut metadata = HashMap::from([("request_id".to_owned(), id.to_string())]);
+        if let Self::Limit(limit) = self {
+            metadata.insert("limit".to_owned(), (*limit).to_owned());
+        }
+        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+        if let Self::Field { field, problem } = self {
+            details.add_bad_request_violation(field, problem.as_ref());
+        }
+        Status::with_error_details(code, message, details)
+    }
+
+    /// The answer to one push of a stream.
+    pub(super) fn push_error(&self) -> pb::PushError {
+        let Row { code, reason, message } = self.row();
+        let field =
+            if let Self::Field { field, .. } = self { field.clone() } else { String::new() };
+        pb::PushError {
+            code: code.into(),
+            reason: reason.to_owned(),
+            message: message.into_owned(),
+            field,
+            may_have_taken_effect: false,
+        }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Full { limit } => Self::Limit(limit),
+        }
+    }
+}
+
+impl From<AppendError> for Failure {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Closed => Self::DuelClosed,
+            AppendError::KeyReused => Self::KeyReused,
+            AppendError::Engine(error) => error.into(),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Closed => Self::DuelClosed,
+            OpenError::Participants => Self::field(
+                "participants",
+                "with those declared before: more than 64, or one telegram_id for two users",
+            ),
+            OpenError::Engine(error) => error.into(),
+        }
+    }
+}
+
+impl From<WatchError> for Failure {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::TooMany => Self::Limit("CONTROL_MAX_WATCHERS"),
+            WatchError::TooSlow => Self::WatcherTooSlow,
+            WatchError::Engine(error) => error.into(),
+        }
+    }
+}

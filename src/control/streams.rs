@@ -1,0 +1,134 @@
+//! The two streaming calls.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _, future, stream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::status::Failure;
+use super::{Control, InFlight, convert};
+use crate::hub::{Change, Watch, WatchError};
+use crate::id::{DuelId, RequestId};
+use crate::limits;
+use crate::pb;
+
+/// What `PushEvents` answers.
+pub(super) type Answers =
+    Pin<Box<dyn Stream<Item = Result<pb::PushEventsResponse, Status>> + Send>>;
+
+/// What `WatchDuels` answers.
+pub(super) type Changes =
+    Pin<Box<dyn Stream<Item = Result<pb::WatchDuelsResponse, Status>> + Send>>;
+
+/// One answer per push, in order. Pushes are started one by one as they come, and up to
+/// [`limits::STREAM_PUSHES_MAX`] of them wait for their answers together.
+pub(super) fn answers(
+    control: Arc<Control>,
+    pushes: Streaming<pb::PushEventsRequest>,
+    id: &RequestId,
+) -> Answers {
+    let stopping = control.stop.clone();
+    let stopped = Failure::ShuttingDown.status(id);
+    let pushes = pushes.take_until(stopping.clone().cancelled_owned());
+    let answers = pushes.then(move |push| start(Arc::clone(&control), push));
+    let answers = answers.buffered(limits::STREAM_PUSHES_MAX);
+    // The last answer of a stream that the shutdown cut short says so.
+    let last = stream::once(async move { stopping.is_cancelled().then_some(Err(stopped)) });
+    Box::pin(answers.chain(last.filter_map(future::ready)))
+}
+
+/// Starts one push, once there is room for it: a stream waits where a single call would be refused.
+async fn start(
+    control: Arc<Control>,
+    push: Result<pb::PushEventsRequest, Status>,
+) -> Pin<Box<dyn Future<Output = Result<pb::PushEventsResponse, Status>> + Send>> {
+    let push = match push {
+        Ok(push) => push,
+        Err(status) => return future::err(status).boxed(),
+    };
+    let tag = push.tag;
+    let Ok(permit) = Arc::clone(&control.in_flight).acquire_owned().await else {
+        return future::ok(outcome(tag, Err(Failure::ShuttingDown))).boxed();
+    };
+    match start_push(&control, push, control.in_flight(permit)) {
+        Ok(answer) => answer.map(move |answer| Ok(outcome(tag, answer))).boxed(),
+        Err(failure) => future::ok(outcome(tag, Err(failure))).boxed(),
+    }
+}
+
+fn start_push(
+    control: &Arc<Control>,
+    push: pb::PushEventsRequest,
+    in_flight: InFlight,
+) -> Result<impl Future<Output = Result<pb::PushEventResponse, Failure>> + use<>, Failure> {
+    let push = push.push.ok_or_else(|| Failure::field("push", "is required"))?;
+    control.start_push(push, in_flight)
+}
+
+fn outcome(tag: u64, answer: Result<pb::PushEventResponse, Failure>) -> pb::PushEventsResponse {
+    use pb::push_events_response::Outcome;
+    let outcome = match answer {
+        Ok(pushed) => Outcome::Pushed(pushed),
+        Err(failure) => Outcome::Error(failure.push_error()),
+    };
+    pb::PushEventsResponse { tag, outcome: Some(outcome) }
+}
+
+/// Where a watch is.
+enum Stage {
+    /// In its state: the pages after this duel are to come, and so many duels were told.
+    State { after: Option<DuelId>, duels: u64 },
+    /// After it.
+    Live,
+    /// At its end.
+    Ended,
+}
+
+/// The present state, then Synced, then what changes, until the watcher goes, is too slow, or the node stops.
+pub(super) fn changes(watch: Watch, stop: CancellationToken, id: RequestId) -> Changes {
+    let start = Stage::State { after: None, duels: 0 };
+    let steps = stream::unfold((watch, stop, start), move |(mut watch, stop, stage)| {
+        let id = id.clone();
+        async move {
+            let (told, next) = match stage {
+                Stage::State { after, duels } => state(&watch, after, duels).await,
+                Stage::Live => live(&mut watch, &stop).await,
+                Stage::Ended => return None,
+            };
+            let told: Vec<_> = told.into_iter().map(|t| t.map_err(|f| f.status(&id))).collect();
+            Some((stream::iter(told), (watch, stop, next)))
+        }
+    });
+    Box::pin(steps.flatten())
+}
+
+type Told = Vec<Result<pb::WatchDuelsResponse, Failure>>;
+
+async fn state(watch: &Watch, after: Option<DuelId>, duels: u64) -> (Told, Stage) {
+    let (changes, count, next) = match watch.state(after).await {
+        Ok(page) => page,
+        Err(error) => return (vec![Err(error.into())], Stage::Ended),
+    };
+    let duels = duels + count;
+    let mut told: Told = changes.into_iter().map(|change| Ok(convert::change(change))).collect();
+    match next {
+        Some(after) => (told, Stage::State { after: Some(after), duels }),
+        None => {
+            told.push(Ok(convert::synced(duels)));
+            (told, Stage::Live)
+        }
+    }
+}
+
+async fn live(watch: &mut Watch, stop: &CancellationToken) -> (Told, Stage) {
+    let next: Result<Change, WatchError> = tokio::select! {
+        next = watch.next() => next,
+        () = stop.cancelled() => return (vec![Err(Failure::ShuttingDown)], Stage::Ended),
+    };
+    match next {
+        Ok(change) => (vec![Ok(convert::change(change))], Stage::Live),
+        Err(error) => (vec![Err(error.into())], Stage::Ended),
+    }
+}

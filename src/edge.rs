@@ -1,0 +1,197 @@
+//! The data plane: HTTP and WebSocket on one port.
+//!
+//! One task per accepted socket, from its first byte to its last: it speaks HTTP until a handshake succeeds, takes the
+//! raw socket back (so that HTTP's buffers are gone) and follows the duel on it ([`socket`]). Every refusal that a WebApp
+//! has to understand comes after the handshake as an `error` frame; those that protect the server are plain HTTP.
+//!
+//! Called by the network; calls the hub and the tickets. Bounds: [`admission`].
+
+mod admission;
+mod close;
+mod handshake;
+mod origin;
+mod protocol;
+mod request;
+mod socket;
+mod tickets;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode};
+use axum::routing::{any, get};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+use tracing::{debug, warn};
+
+use self::admission::Admission;
+use self::handshake::Opening;
+use self::request::RequestInfo;
+pub use self::request::{CLIENT_ERROR, failure, success};
+pub use self::socket::websocket;
+use crate::config::{EdgeConfig, TelegramConfig};
+use crate::hub::Hub;
+use crate::limits;
+use crate::metrics::{Metrics, Reason};
+use crate::ticket::Tickets;
+
+/// Everything that a request on the data plane needs.
+#[derive(Debug)]
+pub struct Edge {
+    config: EdgeConfig,
+    telegram: TelegramConfig,
+    hub: Arc<Hub>,
+    tickets: Arc<Tickets>,
+    metrics: Arc<Metrics>,
+    admission: Admission,
+}
+
+/// Where a handler leaves a handshake that succeeded, for the task that owns the socket.
+type OpeningSlot = Arc<Mutex<Option<Opening>>>;
+
+impl Edge {
+    /// Over `hub`, whose tickets are `tickets`.
+    #[must_use]
+    pub fn new(
+        config: EdgeConfig,
+        telegram: TelegramConfig,
+        hub: Arc<Hub>,
+        tickets: Arc<Tickets>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let admission = Admission::new(&config, Arc::clone(&metrics));
+        Arc::new(Self { config, telegram, hub, tickets, metrics, admission })
+    }
+
+    /// Serves `listener` until `stop`; then no socket is accepted, and those that have not finished their handshake are
+    /// dropped. Tasks run on `tasks`. `pages` are served besides the contract's own.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        pages: Router,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) {
+        let router = self.router().merge(pages);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let task = Arc::clone(&self).handle(stream, peer, router.clone(), stop.clone());
+                    tasks.spawn(task);
+                }
+                Err(error) => {
+                    // Most likely no descriptor is free. Whoever waits in the backlog waits a little longer.
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+
+    fn router(self: &Arc<Self>) -> Router {
+        let tickets = get(tickets::issue).layer(origin::cors(&self.config.origins));
+        Router::new()
+            .route("/", get(handshake::open))
+            .route("/ws", get(handshake::open))
+            .route("/ws/", get(handshake::open))
+            .route("/api/duel/ws-ticket", tickets)
+            .fallback(any(request::not_found))
+            .method_not_allowed_fallback(request::method_not_allowed)
+            .with_state(Arc::clone(self))
+    }
+
+    async fn handle(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        router: Router,
+        stop: CancellationToken,
+    ) {
+        let Some(pending) = self.admission.begin() else {
+            refuse_unread(&stream);
+            return;
+        };
+        // Frames are small and written whole; waiting to fill a packet would only delay them.
+        let _nodelay = stream.set_nodelay(true);
+        // On the heap, so that a connection does not carry the room for HTTP through its life.
+        let http = Box::pin(self.speak_http(stream, peer, router));
+        let opened = tokio::select! {
+            opened = http => opened,
+            () = stop.cancelled() => return,
+        };
+        if let Some((stream, unread, opening)) = opened {
+            let ws = websocket(stream, unread, self.config.message_bytes_max).await;
+            socket::run(&self, ws, opening, pending).await;
+        }
+    }
+
+    /// Answers requests until the socket closes, or a handshake has succeeded.
+    async fn speak_http(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        router: Router,
+    ) -> Option<(TcpStream, Vec<u8>, Opening)> {
+        let slot = OpeningSlot::default();
+        let service = service_fn(|request: Request<hyper::body::Incoming>| {
+            self.respond(request, peer, router.clone(), Arc::clone(&slot))
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.config.handshake_timeout)
+            .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .without_shutdown();
+        match connection.await {
+            Ok(parts) => {
+                let opening = slot.lock().take()?;
+                Some((parts.io.into_inner(), parts.read_buf.to_vec(), opening))
+            }
+            Err(error) => {
+                self.metrics.handshakes_refused.get_or_create(&Reason { reason: "http" }).inc();
+                debug!(%error, %peer, "a client did not speak HTTP");
+                None
+            }
+        }
+    }
+
+    async fn respond(
+        &self,
+        request: Request<hyper::body::Incoming>,
+        peer: SocketAddr,
+        router: Router,
+        slot: OpeningSlot,
+    ) -> Result<Response<Body>, Infallible> {
+        let mut request = request.map(Body::new);
+        let info = RequestInfo::new(&request, peer, &self.config.trusted_proxies);
+        request.extensions_mut().insert(info.id.clone());
+        request.extensions_mut().insert(info.clone());
+        request.extensions_mut().insert(slot);
+        let head = (request.method().clone(), request.uri().path().to_owned());
+        let response = router.oneshot(request).await?;
+        Ok(info.finish(&head.0, &head.1, response))
+    }
+}
+
+/// Answers a socket that there is no room for, without reading a byte of it or waiting for anything.
+fn refuse_unread(stream: &TcpStream) {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    let _sent = stream.try_write(answer.as_bytes());
+}

@@ -1,0 +1,177 @@
+//! The opening handshake (RFC 6455, section 4.2): from an HTTP request to an accepted WebSocket.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::admission::{Place, Refusal};
+use super::request::{CLIENT_ERROR, RequestInfo, failure};
+use super::{Edge, OpeningSlot, origin};
+use crate::event::{Epoch, Position};
+use crate::metrics::Reason;
+
+/// The subprotocol that this hub speaks. A ticket may be offered beside it, which keeps it out of every access log.
+const SUBPROTOCOL: &str = "duelhub.v1";
+
+/// A handshake that succeeded.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) info: RequestInfo,
+    /// What the client showed as its ticket.
+    pub(super) ticket: Option<String>,
+    /// Where the client wants to go on.
+    pub(super) resume: Option<Position>,
+    /// Held for as long as the connection lives.
+    pub(super) place: Place,
+}
+
+/// Answers `GET /`, `/ws` and `/ws/`.
+pub(super) async fn open(
+    State(edge): State<Arc<Edge>>,
+    Extension(info): Extension<RequestInfo>,
+    Extension(slot): Extension<OpeningSlot>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let headers = request.headers();
+    let accept = match accept_key(request.version(), headers) {
+        Ok(accept) => accept,
+        Err(refusal) => return refusal.answer(&edge, &info),
+    };
+    if !origin::is_allowed(headers, &edge.config.origins) {
+        return HandshakeError::Origin.answer(&edge, &info);
+    }
+    let place = match edge.admission.admit(info.client) {
+        Ok(place) => place,
+        Err(refusal) => return HandshakeError::Limit(refusal).answer(&edge, &info),
+    };
+    let (speaks, offered_ticket) = subprotocols(headers);
+    let query = request.uri().query().unwrap_or_default();
+    let ticket = offered_ticket.or_else(|| parameter(query, "ticket"));
+    // What is there but cannot be read is a position in no history, so the client is told that it has missed something.
+    let resume = parameter(query, "resume")
+        .map(|text| text.parse().unwrap_or_else(|_| Position { epoch: Epoch::random(), seq: 0 }));
+    *slot.lock() = Some(Opening { info, ticket, resume, place });
+    switching_protocols(&accept, speaks)
+}
+
+fn switching_protocols(accept: &str, speaks: bool) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if speaks {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    response
+}
+
+/// Why a handshake is refused with plain HTTP.
+enum HandshakeError {
+    /// Not a WebSocket handshake at all: somebody looks at the address with a browser.
+    NotAHandshake,
+    /// A handshake of another version (RFC 6455, section 4.4).
+    Version,
+    /// No usable `Sec-WebSocket-Key`.
+    Key,
+    /// A page that is not the WebApp.
+    Origin,
+    /// A limit is reached.
+    Limit(Refusal),
+}
+
+impl HandshakeError {
+    fn answer(&self, edge: &Edge, info: &RequestInfo) -> Response<Body> {
+        let (status, code, text) = match self {
+            Self::NotAHandshake => (
+                StatusCode::UPGRADE_REQUIRED,
+                "upgrade_required",
+                "This is a WebSocket: open it as wss://, with a proxy that passes Upgrade on",
+            ),
+            Self::Version => {
+                (StatusCode::UPGRADE_REQUIRED, "version", "Sec-WebSocket-Version must be 13")
+            }
+            Self::Key => (
+                StatusCode::BAD_REQUEST,
+                CLIENT_ERROR,
+                "Sec-WebSocket-Key must be 16 bytes in base64",
+            ),
+            Self::Origin => (StatusCode::FORBIDDEN, "origin", "This Origin is not in WEBAPP_URL"),
+            Self::Limit(Refusal::Address) => {
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_connections", "Too many connections")
+            }
+            Self::Limit(Refusal::Rate) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many handshakes at a time")
+            }
+            Self::Limit(Refusal::Full) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many connections in all")
+            }
+        };
+        edge.metrics.handshakes_refused.get_or_create(&Reason { reason: code }).inc();
+        let mut response = failure(&info.id, status, code, text);
+        let headers = response.headers_mut();
+        match self {
+            Self::NotAHandshake | Self::Version => {
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            Self::Limit(_) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::Key | Self::Origin => {}
+        }
+        response
+    }
+}
+
+/// What to answer in `Sec-WebSocket-Accept` (RFC 6455, section 4.2.2).
+fn accept_key(version: Version, headers: &HeaderMap) -> Result<String, HandshakeError> {
+    let has = |name, token: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|list| list.split(','))
+            .any(|given| given.trim().eq_ignore_ascii_case(token))
+    };
+    let upgrade = has(header::UPGRADE, "websocket") && has(header::CONNECTION, "upgrade");
+    if version < Version::HTTP_11 || !upgrade {
+        return Err(HandshakeError::NotAHandshake);
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(HandshakeError::Version);
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(HandshakeError::Key)?.as_bytes();
+    let base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    // 16 bytes are 22 characters of base64 and two of padding.
+    if key.len() != 24 || !key[..22].iter().all(base64) || &key[22..] != b"==" {
+        return Err(HandshakeError::Key);
+    }
+    Ok(derive_accept_key(key))
+}
+
+/// Whether the client offers ours, and the ticket beside it.
+fn subprotocols(headers: &HeaderMap) -> (bool, Option<String>) {
+    let lists = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let lists = lists.filter_map(|list| list.to_str().ok());
+    let offered: Vec<_> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();
+    if !offered.contains(&SUBPROTOCOL) {
+        return (false, None);
+    }
+    let ticket = offered.iter().find(|offer| **offer != SUBPROTOCOL);
+    (true, ticket.map(|ticket| (*ticket).to_owned()))
+}
+
+/// The value of a query parameter that is there exactly once.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
+    match (values.next(), values.next()) {
+        (Some((_, value)), None) => Some(value.into_owned()),
+        _ => None,
+    }
+}

@@ -1,0 +1,127 @@
+//! What every HTTP request has in common: its id, its client's address, its log line, the envelope of its answer.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::Extension;
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::response::{IntoResponse as _, Json};
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::id::RequestId;
+
+/// The header that carries a request's id, both ways.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The code of a request that this API does not know.
+pub const CLIENT_ERROR: &str = "bad_request";
+
+/// A request, apart from what it asks.
+#[derive(Debug, Clone)]
+pub(super) struct RequestInfo {
+    pub(super) id: RequestId,
+    pub(super) client: IpAddr,
+    received_at: Instant,
+}
+
+impl RequestInfo {
+    pub(super) fn new<B>(request: &Request<B>, peer: SocketAddr, trusted: &[IpAddr]) -> Self {
+        let given = request.headers().get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
+        Self {
+            id: given.and_then(RequestId::adopt_hex).unwrap_or_else(RequestId::random),
+            client: client_address(request, peer.ip(), trusted),
+            received_at: Instant::now(),
+        }
+    }
+
+    /// Completes the answer with the request's id, and logs the request. The query never shows: it may hold a ticket.
+    pub(super) fn finish(
+        &self,
+        method: &Method,
+        path: &str,
+        mut response: Response<Body>,
+    ) -> Response<Body> {
+        if let Ok(id) = HeaderValue::from_str(self.id.as_str()) {
+            response.headers_mut().insert(X_REQUEST_ID, id);
+        }
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let duration_us = u64::try_from(self.received_at.elapsed().as_micros()).unwrap_or(0);
+            info!(request_id = %self.id, %method, path, status = status.as_u16(),
+                duration_us, client = %self.client, "request");
+        }
+        response
+    }
+}
+
+/// The address of the client: behind proxies that we trust, the last one that they did not add themselves.
+fn client_address<B>(request: &Request<B>, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
+    let mut client = peer;
+    let forwarded = request.headers().get_all("x-forwarded-for");
+    let lists = forwarded.iter().filter_map(|list| list.to_str().ok()).rev();
+    for hop in lists.flat_map(|list| list.rsplit(',')) {
+        if !trusted.contains(&client) {
+            break;
+        }
+        let Ok(address) = hop.trim().parse() else { break };
+        client = address;
+    }
+    client.to_canonical()
+}
+
+/// The envelope of an answer that gives something.
+pub fn success(id: &RequestId, data: impl Serialize) -> Response<Body> {
+    let envelope = json!({"success": true, "request_id": id.as_str(), "data": data});
+    no_store(Json(envelope).into_response())
+}
+
+/// The envelope of a refusal: a text for people, and a stable code.
+pub fn failure(id: &RequestId, status: StatusCode, code: &str, error: &str) -> Response<Body> {
+    let id = id.as_str();
+    let envelope = json!({"success": false, "request_id": id, "error": error, "code": code});
+    no_store((status, Json(envelope)).into_response())
+}
+
+fn no_store(mut response: Response<Body>) -> Response<Body> {
+    let value = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, value);
+    response
+}
+
+pub(super) async fn not_found(Extension(info): Extension<RequestInfo>) -> Response<Body> {
+    failure(&info.id, StatusCode::NOT_FOUND, "not_found", "There is nothing at this path")
+}
+
+pub(super) async fn method_not_allowed(Extension(info): Extension<RequestInfo>) -> Response<Body> {
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    failure(&info.id, status, "method_not_allowed", "This path is only for GET")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&str]) -> String {
+        let mut request = Request::builder();
+        for list in forwarded {
+            request = request.header("x-forwarded-for", *list);
+        }
+        let trusted = ["127.0.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+        let request = request.body(()).unwrap();
+        client_address(&request, peer.parse().unwrap(), &trusted).to_string()
+    }
+
+    #[test]
+    fn only_what_a_trusted_proxy_added_is_believed() {
+        assert_eq!(client("127.0.0.1", &[]), "127.0.0.1");
+        assert_eq!(client("127.0.0.1", &["1.2.3.4"]), "1.2.3.4");
+        assert_eq!(client("127.0.0.1", &["6.6.6.6, 1.2.3.4"]), "1.2.3.4", "6.6.6.6 is forged");
+        assert_eq!(client("127.0.0.1", &["6.6.6.6", "1.2.3.4,10.0.0.1"]), "1.2.3.4");
+        assert_eq!(client("5.5.5.5", &["1.2.3.4"]), "5.5.5.5", "nobody trusts 5.5.5.5");
+        assert_eq!(client("127.0.0.1", &["nonsense"]), "127.0.0.1");
+        assert_eq!(client("::ffff:5.5.5.5", &[]), "5.5.5.5");
+    }
+}

@@ -1,0 +1,142 @@
+//! The HTTP ticket API: a WebApp fetches its ticket with Telegram's word for who it is.
+//!
+//! The texts are part of the contract: the WebApp that exists decides by them whether to try again.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, Response, StatusCode};
+use serde_json::json;
+use tracing::{info, warn};
+
+use super::Edge;
+use super::origin::{X_DEV_TELEGRAM_USER_ID, X_TELEGRAM_INIT_DATA};
+use super::request::{RequestInfo, failure, success};
+use crate::clock;
+use crate::engine::{EngineError, Participant};
+use crate::event::{DuelStatus, Role, Viewer};
+use crate::id::{DuelId, TelegramId};
+use crate::metrics::Kind;
+use crate::telegram;
+use crate::ticket::Issued;
+
+/// Why there is no ticket.
+#[derive(Debug, Clone, Copy)]
+enum Refusal {
+    DuelMissing,
+    Unauthorized,
+    NotAParticipant,
+    DuelUnknown,
+    DuelClosed,
+    Internal,
+    NotConfigured,
+}
+
+impl Refusal {
+    const fn row(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::DuelMissing => (StatusCode::BAD_REQUEST, "duel_id_missing", "Не указан ID дуэли"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Не авторизован"),
+            Self::NotAParticipant => {
+                (StatusCode::FORBIDDEN, "duel_access_denied", "Доступ запрещён")
+            }
+            Self::DuelUnknown => (StatusCode::NOT_FOUND, "duel_unknown", "Дуэль не найдена"),
+            Self::DuelClosed => (StatusCode::CONFLICT, "duel_closed", "Дуэль уже завершена"),
+            Self::Internal => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Внутренняя ошибка сервера")
+            }
+            Self::NotConfigured => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not_configured",
+                "Сервис временно недоступен: TELEGRAM_BOT_TOKEN is not set on the server",
+            ),
+        }
+    }
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        warn!(%error, "the engine failed the ticket API");
+        Self::Internal
+    }
+}
+
+/// Answers `GET /api/duel/ws-ticket?duel_id=`.
+pub(super) async fn issue(
+    State(edge): State<Arc<Edge>>,
+    Extension(info): Extension<RequestInfo>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let (code, response) = match try_issue(&edge, &info, request.headers(), &query).await {
+        Ok(issued) => {
+            let data = json!({
+                "ticket": issued.text.as_str(),
+                "expires_at": issued.ticket.expires_at.seconds(),
+            });
+            ("ok", success(&info.id, data))
+        }
+        Err(refusal) => {
+            let (status, code, text) = refusal.row();
+            (code, failure(&info.id, status, code, text))
+        }
+    };
+    edge.metrics.ticket_api_answers.get_or_create(&Kind { kind: code }).inc();
+    response
+}
+
+async fn try_issue(
+    edge: &Edge,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+    query: &str,
+) -> Result<Issued, Refusal> {
+    let telegram = authenticate(edge, info, headers)?;
+    let duel = duel_id(query).ok_or(Refusal::DuelMissing)?;
+    let view = edge.hub.duel(duel).await?.ok_or(Refusal::DuelUnknown)?;
+    let participants = view.record.participants.ok_or(Refusal::DuelUnknown)?;
+    let participant = participants.iter().find(|p: &&Participant| p.telegram == telegram);
+    let user = participant.ok_or(Refusal::NotAParticipant)?.user;
+    if view.record.head.status != DuelStatus::Open {
+        return Err(Refusal::DuelClosed);
+    }
+    let issued = edge.tickets.issue(duel, Viewer { user, role: Role::Player }, None);
+    edge.metrics.tickets_issued.get_or_create(&Kind { kind: "http" }).inc();
+    info!(request_id = %info.id, duel_id = duel.get(), user_id = user.get(),
+        jti = issued.ticket.jti.as_str(), "ticket issued");
+    Ok(issued)
+}
+
+fn duel_id(query: &str) -> Option<DuelId> {
+    let mut given = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == "duel_id");
+    match (given.next(), given.next()) {
+        (Some((_, text)), None) => DuelId::try_from(text.parse::<u64>().ok()?).ok(),
+        _ => None,
+    }
+}
+
+/// Who asks, by Telegram's word or, on somebody's desk, by their own.
+fn authenticate(
+    edge: &Edge,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+) -> Result<TelegramId, Refusal> {
+    let config = &edge.telegram;
+    let init_data = headers.get(X_TELEGRAM_INIT_DATA).and_then(|value| value.to_str().ok());
+    if let Some(dev) = config.dev_auth
+        && init_data.is_none()
+    {
+        let header = headers.get(X_DEV_TELEGRAM_USER_ID).and_then(|value| value.to_str().ok());
+        let user = header.and_then(|text| text.parse().ok()).or(dev.user);
+        let user = user.and_then(|user| TelegramId::try_from(user).ok());
+        return user.ok_or(Refusal::Unauthorized);
+    }
+    let bot_token = config.bot_token.as_ref().ok_or(Refusal::NotConfigured)?;
+    let init_data = init_data.ok_or(Refusal::Unauthorized)?;
+    telegram::verify(init_data, bot_token, config.init_data_ttl, clock::now()).map_err(|error| {
+        info!(request_id = %info.id, %error, "initData refused");
+        Refusal::Unauthorized
+    })
+}

@@ -1,0 +1,410 @@
+//! What the nodes share: the logs of the duels, their declarations and states, and which tickets are spent.
+//!
+//! The hub is the only caller. An engine numbers events, stores them, and tells the hub what was stored through the
+//! [`Sink`]; live connections are no concern of it. The contract that every engine keeps, and that one test suite holds
+//! over all of them:
+//!
+//! 1. `seq` is dense per duel and epoch, from 1. A position once given out is never given to another event.
+//! 2. An event is readable, and told to the sink, only once it is stored; [`Engine::append`] answers after that.
+//! 3. Notices of one duel reach a node's sink in the order of `seq`. They may be missing: the hub notices the gap by
+//!    `seq`, or at its next sweep by [`Engine::heads`], and reads what it lacks.
+//! 4. The log keeps a duel's newest events within the bounds of [`EngineConfig`](crate::config::EngineConfig). What
+//!    falls off it is gone for resuming, and [`Engine::read`] says so.
+//! 5. A ticket is admitted once, whatever the node, for as long as it lives.
+//! 6. A closed duel takes no further event. It is forgotten after the closed retention, an open one after the idle
+//!    retention without event or sweep; a duel that comes into being again has a new epoch.
+//!
+//! The sink is called from inside the engine's own critical section, so it must not call the engine back and must not
+//! block.
+
+mod duel;
+mod ledger;
+mod memory;
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::memory::MemoryEngine;
+use crate::clock::UnixMs;
+use crate::event::{DuelStatus, Ending, Epoch, Event, Position, Push, Role, Viewer};
+use crate::id::{DuelId, Jti, TelegramId, UserId};
+use crate::ticket::Ticket;
+
+/// What an engine answers, in time.
+pub type Answer<'a, T, E = EngineError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+
+/// Where an engine tells its node what happened. See the module's contract for what it may do.
+pub type Sink = Box<dyn Fn(Notice) + Send + Sync>;
+
+/// Stores and orders events. The contract is the module's.
+///
+/// A call takes its place in the order of its duel when it is made, not when its answer is awaited; an answer that is
+/// dropped does not undo the call.
+pub trait Engine: Debug + Send + Sync {
+    /// As it stands in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// Names the sink. Called once, before anything else.
+    fn connect(&self, sink: Sink);
+
+    /// Declares a duel, bringing it into being if need be.
+    fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, Opened, OpenError>;
+
+    /// The duel as it stands, brought into being if need be.
+    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord>;
+
+    /// Stores an event, bringing the duel into being if need be.
+    fn append(
+        &self,
+        duel: DuelId,
+        push: Push,
+        idempotency_key: Option<Box<str>>,
+    ) -> Answer<'static, Appended, AppendError>;
+
+    /// Stores the last event, if any, and the end of the duel, in one step.
+    fn close(
+        &self,
+        duel: DuelId,
+        ending: Ending,
+        last: Option<Push>,
+    ) -> Answer<'_, Appended, AppendError>;
+
+    /// At most `count` events after `after`, in order, without a gap.
+    fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page>;
+
+    /// What a connection starts with that does not resume: the latest events addressed to `viewer`, in order, none
+    /// after `up_to`. Empty if the duel is not in that epoch any more.
+    fn latest(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        up_to: Position,
+        which: Latest,
+    ) -> Answer<'_, Vec<Arc<Event>>>;
+
+    /// The duel as it stands.
+    fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>>;
+
+    /// At most `count` duels whose id is above `after`, in the order of their ids.
+    fn duels(
+        &self,
+        after: Option<DuelId>,
+        status: StatusFilter,
+        count: usize,
+    ) -> Answer<'_, Vec<(DuelId, Head)>>;
+
+    /// The heads of these duels, as far as they exist. Being asked about counts as a sign of life.
+    fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>>;
+
+    /// Spends a ticket.
+    fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError>;
+
+    /// Makes tickets worthless from now on.
+    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()>;
+
+    /// Tells all nodes' sinks, this one's included.
+    fn signal(&self, signal: Signal) -> Answer<'_, ()>;
+
+    /// Forgets what is past its retention, a bounded number of duels at a time.
+    fn prune(&self, now: UnixMs) -> Answer<'_, ()>;
+
+    /// What it holds, roughly and at once.
+    fn counts(&self) -> EngineCounts;
+}
+
+/// The engine could not do it, for its own reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// It holds as much as it may; nothing has taken effect.
+    #[error("{limit} is reached")]
+    Full {
+        /// The variable that bounds it.
+        limit: &'static str,
+    },
+}
+
+/// Why a declaration was refused; nothing has taken effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The duel is closed.
+    #[error("the duel is closed")]
+    Closed,
+    /// With those there before, there would be too many participants, or two with one Telegram id.
+    #[error("the participants contradict those declared before")]
+    Participants,
+    /// The engine's own reasons.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Why an event was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The duel is closed.
+    #[error("the duel is closed")]
+    Closed,
+    /// The idempotency key was used for another content.
+    #[error("the idempotency key was used for another content")]
+    KeyReused,
+    /// The engine's own reasons.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Why a ticket was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AdmitError {
+    /// It was used before.
+    #[error("the ticket was used before")]
+    AlreadyUsed,
+    /// It was revoked.
+    #[error("the ticket was revoked")]
+    Revoked,
+    /// The engine's own reasons.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Somebody who takes part in a duel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Participant {
+    /// Who.
+    pub user: UserId,
+    /// By which id Telegram knows them.
+    pub telegram: TelegramId,
+}
+
+/// What [`Engine::open`] is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// Added to those there before.
+    pub participants: Vec<Participant>,
+    /// `None`: unchanged.
+    pub settings: Option<DuelSettings>,
+}
+
+/// Settings of one duel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DuelSettings {
+    /// `None`: the node's.
+    pub presence_grace: Option<Duration>,
+}
+
+/// What [`Engine::open`] answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The last event's.
+    pub position: Position,
+    /// Whether the duel came into being.
+    pub created: bool,
+}
+
+/// Where a log stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The last event's.
+    pub position: Position,
+    /// The oldest event still in the log; 0 if there is none.
+    pub oldest_seq: u64,
+    /// Open or closed.
+    pub status: DuelStatus,
+}
+
+impl Head {
+    /// Whether everything after `position` is still in the log.
+    #[must_use]
+    pub const fn holds_after(&self, position: Position) -> bool {
+        let seq = position.seq;
+        let same_epoch = position.epoch.same(self.position.epoch);
+        same_epoch
+            && seq <= self.position.seq
+            && (seq == self.position.seq || self.oldest_seq <= seq + 1)
+    }
+}
+
+/// A duel as it stands.
+#[derive(Debug, Clone)]
+pub struct DuelRecord {
+    /// Where its log stands.
+    pub head: Head,
+    /// Who takes part. `None`: it was not declared.
+    pub participants: Option<Arc<[Participant]>>,
+    /// Its settings.
+    pub settings: DuelSettings,
+    /// When it came into being.
+    pub created_at: UnixMs,
+    /// When its last event was stored.
+    pub updated_at: Option<UnixMs>,
+}
+
+impl DuelRecord {
+    /// Whether `viewer` may enter: a declared duel refuses a player who is not a participant.
+    #[must_use]
+    pub fn allows(&self, viewer: Viewer) -> bool {
+        let Some(participants) = &self.participants else { return true };
+        viewer.role == Role::Spectator || participants.iter().any(|p| p.user == viewer.user)
+    }
+}
+
+/// What [`Engine::append`] and [`Engine::close`] answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Appended {
+    /// The event's.
+    pub position: Position,
+    /// What was stored; `None`: it had been before, and nothing was stored now.
+    pub event: Option<Arc<Event>>,
+}
+
+/// What [`Engine::read`] answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Page {
+    /// The events; empty if there are none after that.
+    Events(Vec<Arc<Event>>),
+    /// The log does not reach back that far, or is of another epoch.
+    Gone,
+}
+
+/// Which events [`Engine::latest`] looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Latest {
+    /// The latest `duel_update`.
+    Update,
+    /// The latest of each type.
+    EachType,
+}
+
+/// Which duels [`Engine::duels`] lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusFilter {
+    /// All.
+    Any,
+    /// Those of this status.
+    Only(DuelStatus),
+}
+
+impl StatusFilter {
+    /// Whether `status` passes.
+    #[must_use]
+    pub fn admits(self, status: DuelStatus) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(wanted) => wanted == status,
+        }
+    }
+}
+
+/// Which tickets [`Engine::revoke`] makes worthless.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    /// One.
+    Ticket(Jti),
+    /// All that were issued until `issued_until`, that instant included, for one user in one duel.
+    User {
+        /// The duel.
+        duel: DuelId,
+        /// The user.
+        user: UserId,
+        /// The last instant concerned.
+        issued_until: UnixMs,
+    },
+}
+
+/// What nodes tell each other about a duel; soft state, never stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signal {
+    /// The duel concerned.
+    pub duel: DuelId,
+    /// What happened.
+    pub kind: SignalKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignalKind {
+    /// A user has their first connection anywhere, or a connection in another role.
+    Online {
+        /// Who, as what.
+        viewer: Viewer,
+        /// When.
+        since: UnixMs,
+    },
+    /// A user has no connection anywhere, for longer than the grace.
+    Offline {
+        /// Who.
+        user: UserId,
+        /// Why the last one went.
+        reason: OfflineReason,
+    },
+    /// A client has everything up to here.
+    Acked {
+        /// Who.
+        user: UserId,
+        /// Up to where.
+        seq: u64,
+    },
+    /// Connections must close.
+    Disconnect {
+        /// Whose; `None`: everybody's.
+        user: Option<UserId>,
+        /// Whether the clients may come back at once.
+        reconnect: bool,
+        /// The backend's words for the close frame.
+        reason: Option<Arc<str>>,
+    },
+    /// A user's tickets were revoked: their connections receive no further resume tickets.
+    Revoked {
+        /// Whose.
+        user: UserId,
+    },
+}
+
+/// Why a user went offline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfflineReason {
+    /// The client closed its last connection.
+    ClientClosed,
+    /// The network dropped it, or the client fell silent.
+    Lost,
+    /// The hub closed it for what the client did.
+    ClientFault,
+    /// The backend asked for it.
+    Disconnected,
+    /// The duel was closed.
+    DuelClosed,
+    /// The node is stopping.
+    ServerRestart,
+}
+
+/// What an engine tells its node's sink.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// A duel came into being.
+    Opened {
+        /// The duel.
+        duel: DuelId,
+        /// Its epoch, and `seq` 0.
+        position: Position,
+    },
+    /// An event was stored.
+    Appended {
+        /// The duel.
+        duel: DuelId,
+        /// The event's epoch.
+        epoch: Epoch,
+        /// The event.
+        event: Arc<Event>,
+    },
+    /// A node has said something.
+    Signal(Signal),
+}
+
+/// What an engine holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineCounts {
+    /// Duels, without the node's own probe.
+    pub duels: usize,
+    /// Used and revoked tickets that have not expired.
+    pub remembered_tickets: usize,
+}

@@ -1,0 +1,301 @@
+//! The engine that keeps everything in memory: for tests, for trying out, and where a restart may lose the logs.
+//!
+//! After a restart every duel has a new epoch, so no client is told that it recovered what is gone; tickets used before
+//! the restart could be used again within their life, unless the secret is new.
+//!
+//! Locks: the map of duels, then one duel, then (inside the sink) the hub's. The ledger's stands alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::duel::Duel;
+use super::ledger::Ledger;
+use super::{
+    AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
+    EngineError, Head, Latest, Notice, OpenError, Opened, Page, Revocation, Signal, Sink,
+    StatusFilter,
+};
+use crate::clock::{self, UnixMs};
+use crate::config::EngineConfig;
+use crate::event::{Ending, Event, Position, Push, Viewer};
+use crate::id::{DuelId, ID_MAX};
+use crate::ticket::Ticket;
+
+/// Duels that one call of [`Engine::prune`] looks at.
+const PRUNE_AT_ONCE: usize = 4096;
+
+/// A duel in the map. `None`: it was forgotten after somebody had looked it up, who must look again.
+type Slot = Arc<Mutex<Option<Duel>>>;
+
+/// See the module.
+pub struct MemoryEngine {
+    config: EngineConfig,
+    sink: OnceLock<Sink>,
+    duels: RwLock<BTreeMap<DuelId, Slot>>,
+    /// When to look whether a duel is to be forgotten: one entry per duel, and one more for a closed one.
+    look_at: Mutex<BTreeSet<(UnixMs, DuelId)>>,
+    ledger: Mutex<Ledger>,
+}
+
+impl fmt::Debug for MemoryEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryEngine").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+impl MemoryEngine {
+    /// An empty one.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        Self {
+            ledger: Mutex::new(Ledger::new(config.tickets_max)),
+            config,
+            sink: OnceLock::new(),
+            duels: RwLock::default(),
+            look_at: Mutex::default(),
+        }
+    }
+
+    fn notify(&self, notice: Notice) {
+        if let Some(sink) = self.sink.get() {
+            sink(notice);
+        }
+    }
+
+    fn slot(&self, duel: DuelId) -> Option<Slot> {
+        self.duels.read().get(&duel).cloned()
+    }
+
+    /// Looks at a duel that exists.
+    fn look<T>(&self, duel: DuelId, look: impl FnOnce(&mut Duel) -> T) -> Option<T> {
+        self.slot(duel)?.lock().as_mut().map(look)
+    }
+
+    /// Changes a duel, bringing it into being if need be. `change` is told whether it did.
+    fn change<T>(
+        &self,
+        duel: DuelId,
+        now: UnixMs,
+        change: impl FnOnce(&mut Duel, bool) -> T,
+    ) -> Result<T, EngineError> {
+        loop {
+            if let Some(slot) = self.slot(duel) {
+                if let Some(duel) = slot.lock().as_mut() {
+                    return Ok(change(duel, false));
+                }
+                continue;
+            }
+            let mut duels = self.duels.write();
+            if duels.contains_key(&duel) {
+                continue;
+            }
+            if duels.len() >= self.config.duels_max && duel != DuelId::PROBE {
+                return Err(EngineError::Full { limit: "ENGINE_MAX_DUELS" });
+            }
+            let mut new = Duel::new(now);
+            let position = new.position();
+            self.look_at.lock().insert((new.expires_at(&self.config), duel));
+            let slot = Slot::default();
+            let mut guard = slot.lock();
+            duels.insert(duel, Arc::clone(&slot));
+            drop(duels);
+            self.notify(Notice::Opened { duel, position });
+            let changed = change(&mut new, true);
+            *guard = Some(new);
+            return Ok(changed);
+        }
+    }
+
+    fn open_now(&self, duel: DuelId, declaration: Declaration) -> Result<Opened, OpenError> {
+        self.change(duel, clock::now(), |duel, created| {
+            duel.declare(declaration)?;
+            Ok(Opened { position: duel.position(), created })
+        })?
+    }
+
+    fn append_now(
+        &self,
+        duel: DuelId,
+        push: Push,
+        key: Option<Box<str>>,
+    ) -> Result<Appended, AppendError> {
+        let now = clock::now();
+        self.change(duel, now, |state, _| {
+            let appended = state.append(push, key, now, &self.config)?;
+            if let Some(event) = &appended.event {
+                let (epoch, event) = (appended.position.epoch, Arc::clone(event));
+                self.notify(Notice::Appended { duel, epoch, event });
+            }
+            Ok(appended)
+        })?
+    }
+
+    fn close_now(
+        &self,
+        duel: DuelId,
+        ending: Ending,
+        last: Option<Push>,
+    ) -> Result<Appended, AppendError> {
+        let now = clock::now();
+        self.change(duel, now, |state, _| {
+            let events = state.close(ending, last, now, &self.config)?;
+            let position = state.position();
+            self.look_again(duel, state);
+            for event in &events {
+                let (epoch, event) = (position.epoch, Arc::clone(event));
+                self.notify(Notice::Appended { duel, epoch, event });
+            }
+            Ok(Appended { position, event: events.last().cloned() })
+        })?
+    }
+
+    /// A closed duel is forgotten sooner than its entry in `look_at` says.
+    fn look_again(&self, duel: DuelId, state: &Duel) {
+        self.look_at.lock().insert((state.expires_at(&self.config), duel));
+    }
+
+    fn prune_now(&self, now: UnixMs) {
+        self.ledger.lock().prune(now);
+        for _ in 0..PRUNE_AT_ONCE {
+            let due = self.look_at.lock().first().copied().filter(|(at, _)| *at <= now);
+            let Some((at, duel)) = due else { return };
+            let mut duels = self.duels.write();
+            self.look_at.lock().remove(&(at, duel));
+            let Some(slot) = duels.get(&duel).cloned() else { continue };
+            let mut state = slot.lock();
+            let expires_at = state.as_ref().map_or(now, |state| state.expires_at(&self.config));
+            if expires_at <= now {
+                *state = None;
+                duels.remove(&duel);
+            } else {
+                self.look_at.lock().insert((expires_at, duel));
+            }
+        }
+    }
+
+    fn list_now(
+        &self,
+        after: Option<DuelId>,
+        status: StatusFilter,
+        count: usize,
+    ) -> Vec<(DuelId, Head)> {
+        let duels = self.duels.read();
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let named = duels.range((start, Bound::Excluded(DuelId::PROBE)));
+        let heads = named.filter_map(|(duel, slot)| Some((*duel, slot.lock().as_ref()?.head())));
+        heads.filter(|(_, head)| status.admits(head.status)).take(count).collect()
+    }
+}
+
+/// An answer that is there already.
+fn ready<'a, T: Send + 'a, E: Send + 'a>(answer: Result<T, E>) -> Answer<'a, T, E> {
+    Box::pin(std::future::ready(answer))
+}
+
+impl Engine for MemoryEngine {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn connect(&self, sink: Sink) {
+        let connected = self.sink.set(sink);
+        assert!(connected.is_ok(), "an engine is connected once");
+    }
+
+    fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, Opened, OpenError> {
+        ready(self.open_now(duel, declaration))
+    }
+
+    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
+        let now = clock::now();
+        ready(self.change(duel, now, |duel, _| {
+            duel.use_at(now);
+            duel.record()
+        }))
+    }
+
+    fn append(
+        &self,
+        duel: DuelId,
+        push: Push,
+        idempotency_key: Option<Box<str>>,
+    ) -> Answer<'static, Appended, AppendError> {
+        ready(self.append_now(duel, push, idempotency_key))
+    }
+
+    fn close(
+        &self,
+        duel: DuelId,
+        ending: Ending,
+        last: Option<Push>,
+    ) -> Answer<'_, Appended, AppendError> {
+        ready(self.close_now(duel, ending, last))
+    }
+
+    fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page> {
+        ready(Ok(self.look(duel, |duel| duel.read(after, count)).unwrap_or(Page::Gone)))
+    }
+
+    fn latest(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        up_to: Position,
+        which: Latest,
+    ) -> Answer<'_, Vec<Arc<Event>>> {
+        ready(Ok(self.look(duel, |duel| duel.latest(viewer, up_to, which)).unwrap_or_default()))
+    }
+
+    fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>> {
+        ready(Ok(self.look(duel, |duel| duel.record())))
+    }
+
+    fn duels(
+        &self,
+        after: Option<DuelId>,
+        status: StatusFilter,
+        count: usize,
+    ) -> Answer<'_, Vec<(DuelId, Head)>> {
+        ready(Ok(self.list_now(after, status, count)))
+    }
+
+    fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>> {
+        let now = clock::now();
+        let head = |duel: DuelId| {
+            self.look(duel, |state| {
+                state.use_at(now);
+                (duel, state.head())
+            })
+        };
+        ready(Ok(duels.into_iter().filter_map(head).collect()))
+    }
+
+    fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
+        ready(self.ledger.lock().admit(ticket, clock::now()))
+    }
+
+    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
+        ready(self.ledger.lock().revoke(&revocation, clock::now()))
+    }
+
+    fn signal(&self, signal: Signal) -> Answer<'_, ()> {
+        self.notify(Notice::Signal(signal));
+        ready(Ok(()))
+    }
+
+    fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
+        self.prune_now(now);
+        ready(Ok(()))
+    }
+
+    fn counts(&self) -> EngineCounts {
+        let duels = self.duels.read();
+        let probe = usize::from(duels.contains_key(&DuelId::PROBE));
+        debug_assert!(DuelId::PROBE.get() > ID_MAX, "no backend can name the probe's duel");
+        EngineCounts { duels: duels.len() - probe, remembered_tickets: self.ledger.lock().len() }
+    }
+}

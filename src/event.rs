@@ -1,0 +1,393 @@
+//! What the backend pushes, and where it stands.
+//!
+//! An event is made once, shared by `Arc`, and never changed. Who may see it is decided here and nowhere else
+//! ([`Event::payload_for`]), so that live delivery, resume and the opening state cannot disagree about it.
+//! Deliberately absent: WebSocket frames, protobuf, storage.
+
+mod payload;
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+pub use self::payload::{Payload, PayloadError};
+use crate::clock::UnixMs;
+use crate::id::UserId;
+
+/// One unbroken history of a duel. Random, so that a history begun anew is never taken for the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// Whether two are the same; `==` cannot be used where a constant is computed.
+    #[must_use]
+    pub const fn same(self, other: Self) -> bool {
+        self.0 == other.0
+    }
+
+    /// A new history.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Where an event stands in its duel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The history that `seq` counts in.
+    pub epoch: Epoch,
+    /// Dense within the epoch, from 1. 0 is the place before the first event.
+    pub seq: u64,
+}
+
+/// A text that is no position: it must be 16 hex digits, a colon, and a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be <epoch>:<seq>")]
+pub struct PositionError;
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        let (epoch, seq) = text.split_once(':').ok_or(PositionError)?;
+        if epoch.len() != 16 || seq.starts_with('+') {
+            return Err(PositionError);
+        }
+        let epoch = Epoch(u64::from_str_radix(epoch, 16).map_err(|_| PositionError)?);
+        let seq = seq.parse().map_err(|_| PositionError)?;
+        Ok(Self { epoch, seq })
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.epoch, self.seq)
+    }
+}
+
+/// What a user may do in a duel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Takes part.
+    Player,
+    /// Looks on.
+    Spectator,
+}
+
+/// Who looks at an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Viewer {
+    /// The user.
+    pub user: UserId,
+    /// In which role.
+    pub role: Role,
+}
+
+/// The state of a duel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DuelStatus {
+    /// Open for pushes and connections.
+    Open,
+    /// Closed for good.
+    Closed(Ending),
+}
+
+/// How a duel was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It came to its end.
+    Finished,
+    /// It was called off.
+    Cancelled,
+}
+
+/// To whom an event is addressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody in the duel.
+    All,
+    /// Everybody in the role of a player.
+    Players,
+    /// These users.
+    Only(Box<[UserId]>),
+    /// Everybody but these users.
+    Except(Box<[UserId]>),
+}
+
+impl Audience {
+    /// Whether the event is addressed to `viewer`.
+    #[must_use]
+    pub fn includes(&self, viewer: Viewer) -> bool {
+        match self {
+            Self::All => true,
+            Self::Players => viewer.role == Role::Player,
+            Self::Only(users) => users.contains(&viewer.user),
+            Self::Except(users) => !users.contains(&viewer.user),
+        }
+    }
+}
+
+/// The longest event type, in bytes.
+pub const EVENT_TYPE_BYTES_MAX: usize = 64;
+
+/// The type that every WebApp knows, and that a fresh connection starts with.
+pub const DUEL_UPDATE: &str = "duel_update";
+
+/// Frame types that are the hub's own, so that no backend can forge them.
+const RESERVED_TYPES: [&str; 5] = ["connected", "presence", "duel_closed", "pong", "error"];
+
+/// The type of an event: 1 to [`EVENT_TYPE_BYTES_MAX`] characters out of `a-z 0-9 _ . -`, beginning with a letter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EventType(Box<str>);
+
+/// A text that is no event type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EventTypeError {
+    /// Too long, or of other characters.
+    #[error("must be 1 to 64 characters out of a-z 0-9 _ . - beginning with a letter")]
+    Malformed,
+    /// One of the hub's own.
+    #[error("is reserved for the hub's own frames")]
+    Reserved,
+}
+
+impl EventType {
+    /// Checks the text.
+    ///
+    /// # Errors
+    /// [`EventTypeError`], with what is wrong.
+    pub fn parse(text: &str) -> Result<Self, EventTypeError> {
+        let fits = text.len() <= EVENT_TYPE_BYTES_MAX
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-'));
+        if !fits {
+            return Err(EventTypeError::Malformed);
+        }
+        if RESERVED_TYPES.contains(&text) {
+            return Err(EventTypeError::Reserved);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// [`DUEL_UPDATE`].
+    #[must_use]
+    pub fn duel_update() -> Self {
+        Self(DUEL_UPDATE.into())
+    }
+
+    /// As it stands in the frame.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a backend asks to be pushed, checked and complete.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Push {
+    /// The frame's type.
+    pub event_type: EventType,
+    /// What everybody in the audience receives who has no view of their own.
+    pub payload: Payload,
+    /// To whom.
+    pub audience: Audience,
+    /// Single users' own views, each user once.
+    pub views: Box<[(UserId, Payload)]>,
+    /// Events of which a lagging connection needs only the newest share this key.
+    pub coalesce_key: Option<Box<str>>,
+}
+
+/// 128 bits of SHA-256 over the content of a push: tells whether an idempotency key is used for the same content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 16]);
+
+impl Push {
+    /// The payload that `viewer` receives, or `None` if the event is not addressed to them.
+    #[must_use]
+    pub fn payload_for(&self, viewer: Viewer) -> Option<&Payload> {
+        if !self.audience.includes(viewer) {
+            return None;
+        }
+        let own = self.views.iter().find(|(user, _)| *user == viewer.user);
+        Some(own.map_or(&self.payload, |(_, payload)| payload))
+    }
+
+    /// The bytes that this push takes in a log.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let views: usize = self.views.iter().map(|(_, payload)| payload.json().len()).sum();
+        size_of::<Event>() + self.payload.json().len() + views
+    }
+
+    /// Equal for equal content, whatever the process or the node.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut hash = Sha256::new();
+        // Every part is preceded by its length, so that no two contents run together to the same bytes.
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(self.event_type.as_str().as_bytes());
+        part(self.payload.json().as_bytes());
+        let (kind, users): (u8, &[UserId]) = match &self.audience {
+            Audience::All => (0, &[]),
+            Audience::Players => (1, &[]),
+            Audience::Only(users) => (2, users),
+            Audience::Except(users) => (3, users),
+        };
+        part(&[kind]);
+        part(&users.iter().flat_map(|user| user.get().to_be_bytes()).collect::<Vec<_>>());
+        for (user, payload) in &self.views {
+            part(&user.get().to_be_bytes());
+            part(payload.json().as_bytes());
+        }
+        part(self.coalesce_key.as_deref().unwrap_or_default().as_bytes());
+        let digest = hash.finalize();
+        let mut first = [0; 16];
+        first.copy_from_slice(&digest[..16]);
+        Fingerprint(first)
+    }
+}
+
+/// What stands at one place of a log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// A backend's push.
+    Pushed(Push),
+    /// The end of the duel; nothing follows it.
+    Closed(Ending),
+}
+
+/// One entry of a duel's log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Where it stands.
+    pub seq: u64,
+    /// When the engine stored it.
+    pub stored_at: UnixMs,
+    /// What it is.
+    pub content: Content,
+}
+
+impl Event {
+    /// Whether the event is addressed to `viewer`. The end of a duel concerns everybody.
+    #[must_use]
+    pub fn includes(&self, viewer: Viewer) -> bool {
+        match &self.content {
+            Content::Pushed(push) => push.audience.includes(viewer),
+            Content::Closed(_) => true,
+        }
+    }
+
+    /// The bytes that it takes in a log.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match &self.content {
+            Content::Pushed(push) => push.size(),
+            Content::Closed(_) => size_of::<Self>(),
+        }
+    }
+
+    /// The push, unless it is the end of the duel.
+    #[must_use]
+    pub const fn push(&self) -> Option<&Push> {
+        match &self.content {
+            Content::Pushed(push) => Some(push),
+            Content::Closed(_) => None,
+        }
+    }
+}
+
+/// What the data plane sends for a payload; made by the first connection that needs it, shared by the others.
+pub type Encoded = Bytes;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn viewer(user: u64, role: Role) -> Viewer {
+        Viewer { user: UserId::try_from(user).unwrap(), role }
+    }
+
+    fn users(ids: &[u64]) -> Box<[UserId]> {
+        ids.iter().map(|id| UserId::try_from(*id).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_audience_includes_whom_it_names() {
+        let (one, two) = (viewer(1, Role::Player), viewer(2, Role::Player));
+        let looker = viewer(3, Role::Spectator);
+        let table = [
+            (Audience::All, [true, true, true]),
+            (Audience::Players, [true, true, false]),
+            (Audience::Only(users(&[2])), [false, true, false]),
+            (Audience::Except(users(&[2])), [true, false, true]),
+        ];
+        for (audience, expected) in table {
+            assert_eq!([one, two, looker].map(|v| audience.includes(v)), expected, "{audience:?}");
+        }
+    }
+
+    #[test]
+    fn positions_read_as_they_print() {
+        let position = Position { epoch: Epoch::random(), seq: 7 };
+        assert_eq!(position.to_string().parse(), Ok(position));
+        for bad in [
+            "",
+            "1",
+            ":",
+            "0123456789abcdef",
+            "0123456789abcdef:",
+            "0123456789abcdef:-1",
+            "0123456789abcdef:+1",
+            "0123456789abcdeg:1",
+            "123:1",
+            "0123456789abcdef:99999999999999999999",
+        ] {
+            assert_eq!(bad.parse::<Position>(), Err(PositionError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn event_types_are_plain_and_not_the_hubs_own() {
+        assert!(EventType::parse("round.started-2_x").is_ok());
+        for bad in ["", "A", "1a", "a b", "a\"", &"a".repeat(65)] {
+            assert_eq!(EventType::parse(bad), Err(EventTypeError::Malformed), "{bad:?}");
+        }
+        assert_eq!(EventType::parse("pong"), Err(EventTypeError::Reserved));
+    }
+
+    #[test]
+    fn fingerprints_differ_with_every_part_of_the_content() {
+        let duel = crate::id::DuelId::try_from(5).unwrap();
+        let base = Push {
+            event_type: EventType::duel_update(),
+            payload: Payload::parse(duel, "{}", 100).unwrap(),
+            audience: Audience::All,
+            views: Box::default(),
+            coalesce_key: None,
+        };
+        assert_eq!(base.fingerprint(), base.clone().fingerprint());
+        let others = [
+            Push { event_type: EventType::parse("x").unwrap(), ..base.clone() },
+            Push { payload: Payload::parse(duel, r#"{"a":1}"#, 100).unwrap(), ..base.clone() },
+            Push { audience: Audience::Players, ..base.clone() },
+            Push { audience: Audience::Only(users(&[1])), ..base.clone() },
+            Push { views: [(users(&[1])[0], base.payload.clone())].into(), ..base.clone() },
+            Push { coalesce_key: Some("k".into()), ..base.clone() },
+        ];
+        for other in others {
+            assert_ne!(base.fingerprint(), other.fingerprint(), "{other:?}");
+        }
+    }
+}

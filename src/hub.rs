@@ -1,0 +1,330 @@
+//! The live duels of this node, and the connections that follow them.
+//!
+//! A duel is a log, a connection is a cursor over it. Pushing appends to the log in the engine; the engine's notice puts
+//! the event at the end of the live duel's tail and wakes the connections; each connection takes whatever lies after its
+//! own cursor ([`follow`]). Live delivery, resume, a slow client, a lost notice and the repair sweep are all that one
+//! path, so there is no queue of events per connection, and none to overflow.
+//!
+//! Called by the control plane (push, close, look) and the data plane (attach, follow); calls the engine. Invariants:
+//!
+//! 1. A connection is in its duel's list before the log's head is read for it, so nothing falls between the two.
+//! 2. No hub lock is held while the engine is called; the engine calls the sink while it holds a duel's own.
+//! 3. A duel is in the map exactly as long as it has connections, or users within their grace.
+//!
+//! Deliberately absent: WebSocket frames, protobuf, sockets.
+
+mod attach;
+mod connection;
+mod departures;
+mod duel;
+mod follow;
+mod presence;
+mod probe;
+mod sweep;
+mod tail;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+pub use self::attach::{AttachError, Attachment, Recovery, Welcome};
+pub use self::connection::{Connection, Dismissal};
+use self::departures::Departures;
+use self::duel::LiveDuel;
+pub use self::follow::{Batch, Lost};
+pub use self::presence::PresenceChange;
+pub use self::probe::Readiness;
+use self::watch::Watchers;
+pub use self::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
+use crate::config::HubConfig;
+use crate::engine::{
+    AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError, Head,
+    Notice, OpenError, Opened, Revocation, Signal, SignalKind, StatusFilter,
+};
+use crate::event::{Audience, Content, Ending, Push, Role};
+use crate::id::{DuelId, UserId};
+use crate::metrics::Metrics;
+
+/// The node's live duels. Shared by `Arc`; every method may be called from anywhere.
+#[derive(Debug)]
+pub struct Hub {
+    engine: Arc<dyn Engine>,
+    config: HubConfig,
+    metrics: Arc<Metrics>,
+    duels: RwLock<HashMap<DuelId, Arc<LiveDuel>>>,
+    watchers: Watchers,
+    departures: Departures,
+    readiness: Readiness,
+    next_connection: AtomicU64,
+}
+
+/// An event was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// Where it stands.
+    pub position: crate::event::Position,
+    /// It had been stored before; nothing was stored now.
+    pub duplicate: bool,
+    /// To how many connections of this node it was handed.
+    pub connections: usize,
+}
+
+/// A duel and who is in it.
+#[derive(Debug)]
+pub struct DuelView {
+    /// As the engine has it.
+    pub record: DuelRecord,
+    /// Who is online, by user id.
+    pub online: Vec<OnlineUser>,
+    /// This node's connections, spectators included.
+    pub connections: usize,
+}
+
+/// Somebody who is online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnlineUser {
+    /// Who.
+    pub user: UserId,
+    /// The role of the latest connection.
+    pub role: Role,
+    /// Since when.
+    pub since: crate::clock::UnixMs,
+    /// Connections on this node.
+    pub connections: usize,
+    /// The highest seq acked; 0: none.
+    pub acked_seq: u64,
+}
+
+/// What the hub holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubCounts {
+    /// The engine's.
+    pub engine: EngineCounts,
+    /// Duels with a connection, or a user within their grace.
+    pub live_duels: usize,
+    /// Streams of changes.
+    pub watchers: usize,
+}
+
+impl Hub {
+    /// A hub over `engine`, connected to it. Its background work is [`Hub::run`].
+    #[must_use]
+    pub fn new(engine: Arc<dyn Engine>, config: HubConfig, metrics: Arc<Metrics>) -> Arc<Self> {
+        let hub = Arc::new(Self {
+            watchers: Watchers::new(config.watchers_max),
+            engine,
+            config,
+            metrics,
+            duels: RwLock::default(),
+            departures: Departures::default(),
+            readiness: Readiness::default(),
+            next_connection: AtomicU64::new(1),
+        });
+        let sink = Arc::downgrade(&hub);
+        hub.engine.connect(Box::new(move |notice| {
+            if let Some(hub) = sink.upgrade() {
+                hub.notice(notice);
+            }
+        }));
+        hub
+    }
+
+    /// Sweeps, counts absent users out, and proves its own path. Ends only by being dropped.
+    pub async fn run(self: Arc<Self>) {
+        tokio::join!(self.run_sweeps(), self.run_departures(), self.run_probe());
+    }
+
+    /// Declares a duel.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing has taken effect.
+    pub async fn open(&self, duel: DuelId, declaration: Declaration) -> Result<Opened, OpenError> {
+        self.engine.open(duel, declaration).await
+    }
+
+    /// Stores an event and hands it to the connections. Pushes take effect in the order of the calls, whichever answer is
+    /// awaited first; a dropped answer does not undo the push.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing has taken effect.
+    pub fn push(
+        self: &Arc<Self>,
+        duel: DuelId,
+        push: Push,
+        idempotency_key: Option<Box<str>>,
+    ) -> impl Future<Output = Result<Pushed, AppendError>> + use<> {
+        let answer = self.engine.append(duel, push, idempotency_key);
+        let hub = Arc::clone(self);
+        async move { Ok(hub.pushed(duel, &answer.await?)) }
+    }
+
+    /// Stores the last event, if any, and the end of the duel. Not cancel safe: dropped, it may have been stored.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing has taken effect.
+    pub async fn close(
+        &self,
+        duel: DuelId,
+        ending: Ending,
+        last: Option<Push>,
+    ) -> Result<Pushed, AppendError> {
+        let appended = self.engine.close(duel, ending, last).await?;
+        Ok(self.pushed(duel, &appended))
+    }
+
+    fn pushed(&self, duel: DuelId, appended: &Appended) -> Pushed {
+        let Some(event) = &appended.event else {
+            return Pushed { position: appended.position, duplicate: true, connections: 0 };
+        };
+        let connections = self.live(duel).map_or(0, |live| match &event.content {
+            Content::Pushed(push) if push.audience != Audience::All => {
+                live.count_connections(|connection| event.includes(connection.viewer))
+            }
+            Content::Pushed(_) | Content::Closed(_) => live.connections(),
+        });
+        Pushed { position: appended.position, duplicate: false, connections }
+    }
+
+    /// A duel as it stands.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub async fn duel(&self, duel: DuelId) -> Result<Option<DuelView>, EngineError> {
+        let Some(record) = self.engine.duel(duel).await? else { return Ok(None) };
+        let live = self.live(duel);
+        Ok(Some(DuelView {
+            record,
+            online: live.as_ref().map(|live| live.online()).unwrap_or_default(),
+            connections: live.map_or(0, |live| live.connections()),
+        }))
+    }
+
+    /// At most `count` duels with an id above `after`, in the order of their ids, with this node's connections.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub async fn duels(
+        &self,
+        after: Option<DuelId>,
+        status: StatusFilter,
+        count: usize,
+    ) -> Result<Vec<(DuelId, Head, usize)>, EngineError> {
+        let heads = self.engine.duels(after, status, count).await?;
+        let connections = |duel| self.live(duel).map_or(0, |live| live.connections());
+        Ok(heads.into_iter().map(|(duel, head)| (duel, head, connections(duel))).collect())
+    }
+
+    /// Makes tickets worthless. When it returns, no such ticket opens a connection, and one issued later does.
+    ///
+    /// # Errors
+    /// The engine's own; nothing has taken effect.
+    pub async fn revoke(&self, revocation: Revocation) -> Result<(), EngineError> {
+        let user = match &revocation {
+            Revocation::Ticket(_) => None,
+            Revocation::User { duel, user, .. } => Some((*duel, *user)),
+        };
+        self.engine.revoke(revocation).await?;
+        if let Some((duel, user)) = user {
+            self.engine.signal(Signal { duel, kind: SignalKind::Revoked { user } }).await?;
+            // Tickets tell instants apart by the millisecond: the next one issued must be of a later one.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    /// Closes connections of a duel, or of one user in it: how many there are on this node.
+    ///
+    /// # Errors
+    /// The engine's own; nothing has taken effect.
+    pub async fn disconnect(
+        &self,
+        duel: DuelId,
+        user: Option<UserId>,
+        reconnect: bool,
+        reason: Option<Arc<str>>,
+    ) -> Result<usize, EngineError> {
+        let concerned = |connection: &Connection| user.is_none_or(|u| u == connection.viewer.user);
+        let count = self.live(duel).map_or(0, |live| live.count_connections(concerned));
+        let kind = SignalKind::Disconnect { user, reconnect, reason };
+        self.engine.signal(Signal { duel, kind }).await?;
+        Ok(count)
+    }
+
+    /// Follows the changes in the duels that `filter` names.
+    ///
+    /// # Errors
+    /// [`WatchError::TooMany`].
+    pub fn watch(self: &Arc<Self>, filter: WatchFilter) -> Result<Watch, WatchError> {
+        self.watchers.watch(Arc::clone(self), filter)
+    }
+
+    /// What it holds, roughly and at once.
+    #[must_use]
+    pub fn counts(&self) -> HubCounts {
+        HubCounts {
+            engine: self.engine.counts(),
+            live_duels: self.duels.read().len(),
+            watchers: self.watchers.len(),
+        }
+    }
+
+    /// The engine's name.
+    #[must_use]
+    pub fn engine_name(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    /// Whether the path from push to delivery works.
+    #[must_use]
+    pub const fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// Tells every connection to come back later, spread evenly over `spread`.
+    pub async fn dismiss_all(&self, spread: Duration) {
+        let duels: Vec<_> = self.duels.read().values().cloned().collect();
+        let mut connections: Vec<_> =
+            duels.iter().flat_map(|duel| duel.all_connections()).collect();
+        // By age, not by duel: the two players of a duel do not go in the same instant.
+        connections.sort_by_key(|connection| connection.id);
+        let started = tokio::time::Instant::now();
+        let pause = spread.checked_div(u32::try_from(connections.len()).unwrap_or(u32::MAX));
+        for (connection, nth) in connections.iter().zip(0..) {
+            tokio::time::sleep_until(started + pause.unwrap_or_default() * nth).await;
+            connection.dismiss(Dismissal::Restart);
+        }
+    }
+
+    fn live(&self, duel: DuelId) -> Option<Arc<LiveDuel>> {
+        self.duels.read().get(&duel).cloned()
+    }
+
+    /// What the engine tells; see [`crate::engine`] for what must not be done here.
+    fn notice(&self, notice: Notice) {
+        match notice {
+            Notice::Opened { duel, position } => self.watchers.opened(duel, position),
+            Notice::Appended { duel, epoch, event } => {
+                if let Some(live) = self.live(duel) {
+                    live.append(epoch, &event);
+                }
+                if let Content::Closed(ending) = event.content {
+                    self.watchers.closed(duel, ending, epoch, event.seq);
+                }
+            }
+            Notice::Signal(signal) => {
+                let live = self.live(signal.duel);
+                if live.is_none_or(|live| live.apply(&signal.kind)) {
+                    self.watchers.signaled(&signal);
+                }
+            }
+        }
+    }
+
+    fn next_connection_id(&self) -> crate::id::ConnectionId {
+        crate::id::ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,259 @@
+//! How a connection enters a duel, and how it leaves.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::Hub;
+use super::connection::{Connection, Dismissal};
+use super::duel::{Joined, LiveDuel};
+use super::follow::{Batch, Cursor, Lost};
+use crate::clock;
+use crate::engine::{
+    AdmitError, DuelRecord, EngineError, Latest, OfflineReason, Signal, SignalKind,
+};
+use crate::event::{DuelStatus, Event, Position, Viewer};
+use crate::id::{DuelId, UserId};
+use crate::ticket::Ticket;
+
+/// Why a connection does not come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// The ticket was used before.
+    #[error("the ticket was used before")]
+    AlreadyUsed,
+    /// The ticket was revoked.
+    #[error("the ticket was revoked")]
+    Revoked,
+    /// The duel was declared without this player.
+    #[error("the user is not a participant")]
+    NotAParticipant,
+    /// The duel is closed, and there is nothing that the client has missed.
+    #[error("the duel is closed")]
+    Closed,
+    /// The engine's own reasons.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl From<AdmitError> for AttachError {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::AlreadyUsed => Self::AlreadyUsed,
+            AdmitError::Revoked => Self::Revoked,
+            AdmitError::Engine(error) => Self::Engine(error),
+        }
+    }
+}
+
+/// How a connection goes on from the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// It did not ask to.
+    Fresh,
+    /// It did, and everything since then follows.
+    Recovered,
+    /// It did, and something since then is gone: it starts from the state.
+    NotRecovered,
+}
+
+/// What a connection starts with.
+#[derive(Debug)]
+pub struct Welcome {
+    /// The position that it is served up to, once it has `state`.
+    pub position: Position,
+    /// How it goes on.
+    pub recovery: Recovery,
+    /// Who is online, the user included, by id.
+    pub online: Vec<UserId>,
+    /// The latest events, in order, none after `position`. Empty when recovered.
+    pub state: Vec<Arc<Event>>,
+}
+
+/// A connection in its duel. Dropping it takes the connection out.
+#[derive(Debug)]
+pub struct Attachment {
+    hub: Arc<Hub>,
+    live: Arc<LiveDuel>,
+    connection: Arc<Connection>,
+    cursor: Cursor,
+    acked_seq: u64,
+    /// Why the connection goes; until somebody knows better, it was lost.
+    ending: OfflineReason,
+}
+
+impl Hub {
+    /// Spends the ticket and enters the duel, going on after `resume` if that is possible. Not cancel safe: dropped, the
+    /// ticket may be spent.
+    ///
+    /// # Errors
+    /// [`AttachError`]; unless the ticket was refused, it is spent.
+    pub async fn attach(
+        self: &Arc<Self>,
+        ticket: &Ticket,
+        resume: Option<Position>,
+    ) -> Result<(Attachment, Welcome), AttachError> {
+        self.engine.admit(ticket).await?;
+        self.enter(ticket.duel, ticket.viewer, resume).await
+    }
+
+    /// Enters the duel without a ticket.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        duel: DuelId,
+        viewer: Viewer,
+        resume: Option<Position>,
+    ) -> Result<(Attachment, Welcome), AttachError> {
+        let connection = Arc::new(Connection::new(self.next_connection_id(), duel, viewer));
+        let (live, came) = self.join(&connection);
+        let mut attachment = Attachment {
+            hub: Arc::clone(self),
+            live,
+            connection,
+            // The place follows once the head is known; until then nobody looks.
+            cursor: Cursor { position: None, presence: 0 },
+            acked_seq: 0,
+            ending: OfflineReason::Lost,
+        };
+        let record = self.engine.enter(duel).await?;
+        if !record.allows(viewer) {
+            return Err(AttachError::NotAParticipant);
+        }
+        attachment.live.note(record.head.position);
+        attachment.live.set_presence_grace(record.settings.presence_grace);
+        let recovery = recovery(&record, resume)?;
+        if came {
+            let kind = SignalKind::Online { viewer, since: clock::now() };
+            self.engine.signal(Signal { duel, kind }).await?;
+        }
+        let welcome = attachment.welcome(&record, resume, recovery).await?;
+        Ok((attachment, welcome))
+    }
+
+    fn join(&self, connection: &Arc<Connection>) -> (Arc<LiveDuel>, bool) {
+        loop {
+            let live = self.live(connection.duel).unwrap_or_else(|| {
+                let mut duels = self.duels.write();
+                let live = duels.entry(connection.duel);
+                Arc::clone(live.or_insert_with(|| Arc::new(LiveDuel::new(connection.duel))))
+            });
+            match live.join(connection, self.config.connections_per_user_max) {
+                Joined::In { came } => return (live, came),
+                // Whoever retired it is about to take it out of the map.
+                Joined::Retired => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Takes the duel out of the map if nobody is left in it.
+    pub(super) fn retire(&self, live: &LiveDuel) {
+        let mut duels = self.duels.write();
+        if live.retire() {
+            duels.remove(&live.id);
+        }
+    }
+}
+
+/// How a connection goes on in a duel that stands as `record` says.
+fn recovery(record: &DuelRecord, resume: Option<Position>) -> Result<Recovery, AttachError> {
+    let recovery = match resume {
+        None => Recovery::Fresh,
+        Some(position) if record.head.holds_after(position) => Recovery::Recovered,
+        Some(_) => Recovery::NotRecovered,
+    };
+    let missed = recovery == Recovery::Recovered && resume != Some(record.head.position);
+    if record.head.status != DuelStatus::Open && !missed {
+        return Err(AttachError::Closed);
+    }
+    Ok(recovery)
+}
+
+impl Attachment {
+    async fn welcome(
+        &mut self,
+        record: &DuelRecord,
+        resume: Option<Position>,
+        recovery: Recovery,
+    ) -> Result<Welcome, EngineError> {
+        let head = record.head.position;
+        let (position, which) = match (recovery, resume) {
+            (Recovery::Recovered, Some(resume)) => (resume, None),
+            (Recovery::NotRecovered, _) => (head, Some(Latest::EachType)),
+            (Recovery::Fresh | Recovery::Recovered, _) => (head, Some(Latest::Update)),
+        };
+        let (duel, viewer) = (self.connection.duel, self.connection.viewer);
+        let state = match which {
+            Some(which) => self.hub.engine.latest(duel, viewer, head, which).await?,
+            None => Vec::new(),
+        };
+        let (online, presence) = self.live.online_with(viewer);
+        self.cursor = Cursor { position: Some(position), presence };
+        Ok(Welcome { position, recovery, online, state })
+    }
+
+    /// The connection's public face.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Waits until [`Attachment::next`] or [`Attachment::dismissal`] may have something new. Cancel safe.
+    pub async fn woken(&self) {
+        self.connection.woken().await;
+    }
+
+    /// Why the hub wants the connection to close, if it does.
+    #[must_use]
+    pub fn dismissal(&self) -> Option<&Dismissal> {
+        self.connection.dismissal()
+    }
+
+    /// Whether the user's tickets were revoked since: then no resume ticket is handed out.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.connection.is_revoked()
+    }
+
+    /// The seq up to which [`Attachment::next`] has answered.
+    #[must_use]
+    pub fn served_seq(&self) -> u64 {
+        self.cursor.position.map_or(0, |position| position.seq)
+    }
+
+    /// What lies after the cursor, which moves past it; an empty batch means that nothing does. Not cancel safe: dropped
+    /// while it waits for the engine, it has not moved the cursor.
+    ///
+    /// # Errors
+    /// [`Lost`]: the connection cannot be served without a gap, and has to come back.
+    pub async fn next(&mut self) -> Result<Batch, Lost> {
+        self.cursor.next(&*self.hub.engine, &self.live, self.connection.viewer).await
+    }
+
+    /// The client says that it has everything up to `seq`. What it was not served, and what it said before, is ignored.
+    pub async fn ack(&mut self, seq: u64) {
+        if seq <= self.acked_seq || seq > self.served_seq() {
+            return;
+        }
+        self.acked_seq = seq;
+        let kind = SignalKind::Acked { user: self.connection.viewer.user, seq };
+        let told = self.hub.engine.signal(Signal { duel: self.connection.duel, kind }).await;
+        if let Err(error) = told {
+            warn!(duel_id = self.connection.duel.get(), %error, "an ack was not passed on");
+        }
+    }
+
+    /// Says why the connection goes, for those who watch.
+    pub const fn set_ending(&mut self, ending: OfflineReason) {
+        self.ending = ending;
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if self.live.leave(&self.connection, self.ending) {
+            self.hub.begin_grace(&self.live, &self.connection);
+        } else {
+            self.hub.retire(&self.live);
+        }
+    }
+}

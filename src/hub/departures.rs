@@ -1,0 +1,83 @@
+//! Users whose last connection went: offline only if they stay away for longer than the grace, so that a phone that
+//! changes cells does not flap.
+//!
+//! Bound: one entry for each connection that closed within the last grace.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::Hub;
+use super::connection::Connection;
+use super::duel::LiveDuel;
+use crate::engine::{Signal, SignalKind};
+use crate::id::{ConnectionId, DuelId, UserId};
+
+/// Those within their grace, the one that ends first on top.
+#[derive(Debug, Default)]
+pub(super) struct Departures {
+    queue: Mutex<BinaryHeap<Reverse<Departure>>>,
+    changed: Notify,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Departure {
+    ends_at: Instant,
+    duel: DuelId,
+    user: UserId,
+    last: ConnectionId,
+}
+
+impl Departures {
+    fn add(&self, departure: Departure) {
+        self.queue.lock().push(Reverse(departure));
+        self.changed.notify_one();
+    }
+
+    /// Waits for the next grace to end. Cancel safe.
+    async fn next(&self) -> Departure {
+        loop {
+            let next = self.queue.lock().peek().map(|Reverse(departure)| *departure);
+            let changed = self.changed.notified();
+            match next {
+                None => changed.await,
+                Some(next) if next.ends_at <= Instant::now() => {
+                    if let Some(Reverse(departure)) = self.queue.lock().pop() {
+                        return departure;
+                    }
+                }
+                Some(next) => {
+                    let _changed = tokio::time::timeout_at(next.ends_at, changed).await;
+                }
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// The user's last connection has left `live`.
+    pub(super) fn begin_grace(&self, live: &LiveDuel, connection: &Connection) {
+        let ends_at = Instant::now() + live.presence_grace().unwrap_or(self.config.presence_grace);
+        let (user, last) = (connection.viewer.user, connection.id);
+        self.departures.add(Departure { ends_at, duel: live.id, user, last });
+    }
+
+    pub(super) async fn run_departures(self: &Arc<Self>) {
+        loop {
+            let Departure { duel, user, last, .. } = self.departures.next().await;
+            let Some(live) = self.live(duel) else { continue };
+            if let Some(reason) = live.end_grace(user, last) {
+                let kind = SignalKind::Offline { user, reason };
+                if let Err(error) = self.engine.signal(Signal { duel, kind }).await {
+                    warn!(duel_id = duel.get(), %error, "a user's going was not passed on");
+                }
+            }
+            self.retire(&live);
+        }
+    }
+}

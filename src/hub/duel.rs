@@ -1,0 +1,231 @@
+//! One live duel: its tail, its connections, who is online. All under one short lock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::OnlineUser;
+use super::connection::{Connection, Dismissal};
+use super::presence::{Presence, PresenceChange};
+use super::tail::Tail;
+use crate::engine::{OfflineReason, SignalKind};
+use crate::event::{Epoch, Event, Position, Viewer};
+use crate::id::{ConnectionId, DuelId, UserId};
+
+/// One duel that somebody follows on this node.
+#[derive(Debug)]
+pub(super) struct LiveDuel {
+    pub(super) id: DuelId,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tail: Tail,
+    /// In the order of their ids, which is the order in which they came.
+    connections: Vec<Arc<Connection>>,
+    presence: Presence,
+    /// Users whose last connection went, within their grace.
+    leaving: Vec<Leaving>,
+    /// The duel's own; `None`: the node's.
+    presence_grace: Option<Duration>,
+    /// The duel has left the hub's map; whoever still holds it must look there again.
+    retired: bool,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    user: UserId,
+    /// The connection that went: a later departure of the same user is another one.
+    last: ConnectionId,
+    reason: OfflineReason,
+}
+
+/// What became of a connection that wants in.
+pub(super) enum Joined {
+    /// It is in. `came`: the user was not here before in that role.
+    In { came: bool },
+    /// The duel has left the map meanwhile.
+    Retired,
+}
+
+/// What a cursor finds.
+pub(super) struct Look {
+    pub(super) newest: Option<Position>,
+    /// The events after the cursor, or `None` if they are not at hand.
+    pub(super) events: Option<Vec<Arc<Event>>>,
+    /// The changes after the cursor, or `None` if they are kept no longer.
+    pub(super) presence: Option<Vec<PresenceChange>>,
+}
+
+impl LiveDuel {
+    pub(super) fn new(id: DuelId) -> Self {
+        Self { id, state: Mutex::default() }
+    }
+
+    /// Lets a connection in; past `per_user_max` of one user, the oldest of them is asked to go.
+    pub(super) fn join(&self, connection: &Arc<Connection>, per_user_max: usize) -> Joined {
+        let mut state = self.state.lock();
+        if state.retired {
+            return Joined::Retired;
+        }
+        let user = connection.viewer.user;
+        let mine: Vec<_> = state.of_user(user).cloned().collect();
+        let excess = (mine.len() + 1).saturating_sub(per_user_max);
+        for oldest in mine.iter().take(excess) {
+            oldest.dismiss(Dismissal::Replaced);
+        }
+        let leaving = state.leaving.iter().position(|leaving| leaving.user == user);
+        if let Some(at) = leaving {
+            state.leaving.swap_remove(at);
+        }
+        let same_role = mine.iter().any(|other| other.viewer == connection.viewer);
+        let came = !same_role && leaving.is_none();
+        // Ids are handed out before this lock is taken, so a later one may be in already.
+        let at = state.connections.partition_point(|other| other.id < connection.id);
+        state.connections.insert(at, Arc::clone(connection));
+        Joined::In { came }
+    }
+
+    /// Takes a connection out: whether it was the user's last, who is now within their grace.
+    pub(super) fn leave(&self, connection: &Connection, reason: OfflineReason) -> bool {
+        let mut state = self.state.lock();
+        if let Ok(at) = state.connections.binary_search_by_key(&connection.id, |c| c.id) {
+            state.connections.remove(at);
+        }
+        let user = connection.viewer.user;
+        let last = state.of_user(user).next().is_none();
+        if last {
+            state.leaving.push(Leaving { user, last: connection.id, reason });
+        }
+        last
+    }
+
+    /// Ends the grace that began when `last` went: why, unless the user is back.
+    pub(super) fn end_grace(&self, user: UserId, last: ConnectionId) -> Option<OfflineReason> {
+        let mut state = self.state.lock();
+        let at = state.leaving.iter().position(|l| l.user == user && l.last == last)?;
+        Some(state.leaving.swap_remove(at).reason)
+    }
+
+    /// Marks the duel as retired if nobody is left in it: whether it is now.
+    pub(super) fn retire(&self) -> bool {
+        let mut state = self.state.lock();
+        state.retired = state.connections.is_empty() && state.leaving.is_empty();
+        state.retired
+    }
+
+    pub(super) fn look(&self, position: Position, presence: u64, count: usize) -> Look {
+        let state = self.state.lock();
+        Look {
+            newest: state.tail.newest(),
+            events: state.tail.after(position.seq, count),
+            presence: state.presence.after(presence),
+        }
+    }
+
+    pub(super) fn append(&self, epoch: Epoch, event: &Arc<Event>) {
+        let mut state = self.state.lock();
+        state.tail.push(epoch, event);
+        state.wake_all();
+    }
+
+    /// Takes a position that the engine reported: whether events had been missed.
+    pub(super) fn note(&self, position: Position) -> bool {
+        let mut state = self.state.lock();
+        let news = state.tail.note(position);
+        if news {
+            state.wake_all();
+        }
+        news
+    }
+
+    /// Takes what a node said: whether it holds. A user who is back by the time that their going is told has not gone.
+    pub(super) fn apply(&self, signal: &SignalKind) -> bool {
+        let mut state = self.state.lock();
+        match signal {
+            SignalKind::Online { viewer, since } => {
+                if state.presence.come(*viewer, *since) {
+                    state.wake_all();
+                }
+            }
+            SignalKind::Offline { user, .. } => {
+                if state.of_user(*user).next().is_some() {
+                    return false;
+                }
+                if state.presence.go(*user) {
+                    state.wake_all();
+                }
+            }
+            SignalKind::Acked { user, seq } => state.presence.ack(*user, *seq),
+            SignalKind::Disconnect { user, reconnect, reason } => {
+                for connection in &state.connections {
+                    if user.is_none_or(|user| user == connection.viewer.user) {
+                        let (reconnect, reason) = (*reconnect, reason.clone());
+                        connection.dismiss(Dismissal::Disconnected { reconnect, reason });
+                    }
+                }
+            }
+            SignalKind::Revoked { user } => {
+                state.of_user(*user).for_each(|connection| connection.revoke());
+            }
+        }
+        true
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.state.lock().connections.len()
+    }
+
+    pub(super) fn count_connections(&self, wanted: impl Fn(&Connection) -> bool) -> usize {
+        self.state.lock().connections.iter().filter(|connection| wanted(connection)).count()
+    }
+
+    pub(super) fn all_connections(&self) -> Vec<Arc<Connection>> {
+        self.state.lock().connections.clone()
+    }
+
+    pub(super) fn presence_grace(&self) -> Option<Duration> {
+        self.state.lock().presence_grace
+    }
+
+    pub(super) fn set_presence_grace(&self, grace: Option<Duration>) {
+        self.state.lock().presence_grace = grace;
+    }
+
+    /// The users listed as online, and `viewer` in any case, by user id; and the cursor that has seen them come.
+    pub(super) fn online_with(&self, viewer: Viewer) -> (Vec<UserId>, u64) {
+        let state = self.state.lock();
+        let listed = state.presence.listed().iter().map(|listed| listed.viewer.user);
+        let mut users: Vec<_> = listed.chain([viewer.user]).collect();
+        users.sort_unstable();
+        users.dedup();
+        (users, state.presence.end())
+    }
+
+    pub(super) fn online(&self) -> Vec<OnlineUser> {
+        let state = self.state.lock();
+        let mut users: Vec<_> = (state.presence.listed().iter())
+            .map(|listed| OnlineUser {
+                user: listed.viewer.user,
+                role: listed.viewer.role,
+                since: listed.since,
+                connections: state.of_user(listed.viewer.user).count(),
+                acked_seq: listed.acked_seq,
+            })
+            .collect();
+        users.sort_unstable_by_key(|online| online.user);
+        users
+    }
+}
+
+impl State {
+    fn of_user(&self, user: UserId) -> impl Iterator<Item = &Arc<Connection>> {
+        self.connections.iter().filter(move |connection| connection.viewer.user == user)
+    }
+
+    fn wake_all(&self) {
+        self.connections.iter().for_each(|connection| connection.wake());
+    }
+}

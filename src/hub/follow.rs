@@ -1,0 +1,145 @@
+//! The one way by which events reach a connection: whatever lies after its cursor, from the tail or from the engine.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::duel::LiveDuel;
+use super::presence::PresenceChange;
+use crate::engine::{Engine, EngineError, Page};
+use crate::event::{Event, Position, Viewer};
+use crate::limits;
+
+/// Up to where a connection has been served.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor {
+    /// `None`: not known yet.
+    pub(super) position: Option<Position>,
+    pub(super) presence: u64,
+}
+
+/// What a connection sends next: the events first, then the changes of presence.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Events addressed to the connection, in order.
+    pub events: Vec<Arc<Event>>,
+    /// Who came and went, in order.
+    pub presence: Vec<PresenceChange>,
+}
+
+impl Batch {
+    /// Whether the connection has everything.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.presence.is_empty()
+    }
+}
+
+/// Why a connection cannot be served without a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// It lags so far behind that the log has gone on without it.
+    #[error("the client lags behind the log")]
+    TooSlow,
+    /// The duel's history has begun anew.
+    #[error("the duel has a new epoch")]
+    EpochChanged,
+    /// The engine's own reasons.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Cursor {
+    pub(super) async fn next(
+        &mut self,
+        engine: &dyn Engine,
+        live: &LiveDuel,
+        viewer: Viewer,
+    ) -> Result<Batch, Lost> {
+        loop {
+            let Some(position) = self.position else { return Ok(Batch::default()) };
+            let look = live.look(position, self.presence, limits::BATCH_EVENTS_MAX);
+            let presence = look.presence.ok_or(Lost::TooSlow)?;
+            let newest = look.newest.unwrap_or(position);
+            if newest.epoch != position.epoch {
+                return Err(Lost::EpochChanged);
+            }
+            let mut events = Vec::new();
+            if position.seq < newest.seq {
+                events = match look.events {
+                    Some(events) => events,
+                    None => read(engine, live, position).await?,
+                };
+            }
+            self.presence += presence.len() as u64;
+            let Some(last) = events.last() else { return Ok(Batch { events, presence }) };
+            assert_eq!(events[0].seq, position.seq + 1, "events follow the cursor without a gap");
+            self.position = Some(Position { epoch: position.epoch, seq: last.seq });
+            let batch = Batch { events: addressed(events, viewer), presence };
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+        }
+    }
+}
+
+async fn read(
+    engine: &dyn Engine,
+    live: &LiveDuel,
+    after: Position,
+) -> Result<Vec<Arc<Event>>, Lost> {
+    match engine.read(live.id, after, limits::BATCH_EVENTS_MAX).await? {
+        Page::Events(events) => Ok(events),
+        Page::Gone => Err(Lost::TooSlow),
+    }
+}
+
+/// The events addressed to `viewer`, without those of which a newer one with the same coalesce key follows.
+fn addressed(mut events: Vec<Arc<Event>>, viewer: Viewer) -> Vec<Arc<Event>> {
+    events.retain(|event| event.includes(viewer));
+    let key = |event: &Arc<Event>| event.push().and_then(|push| push.coalesce_key.clone());
+    if events.len() < 2 || !events.iter().any(|event| key(event).is_some()) {
+        return events;
+    }
+    let mut newer = HashSet::new();
+    events.reverse();
+    events.retain(|event| key(event).is_none_or(|key| newer.insert(key)));
+    events.reverse();
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMs;
+    use crate::event::{Audience, Content, EventType, Payload, Push, Role};
+    use crate::id::{DuelId, UserId};
+
+    #[test]
+    fn of_one_coalesce_key_only_the_newest_addressed_to_the_viewer_is_served() {
+        let [one, two] = [1, 2].map(|user| UserId::try_from(user).unwrap());
+        let event = |seq, key: Option<&str>, audience| {
+            let push = Push {
+                event_type: EventType::duel_update(),
+                payload: Payload::parse(DuelId::try_from(1).unwrap(), "{}", 100).unwrap(),
+                audience,
+                views: Box::default(),
+                coalesce_key: key.map(Into::into),
+            };
+            Arc::new(Event { seq, stored_at: UnixMs(0), content: Content::Pushed(push) })
+        };
+        let events = vec![
+            event(1, Some("timer"), Audience::All),
+            event(2, None, Audience::All),
+            event(3, Some("timer"), Audience::All),
+            event(4, Some("score"), Audience::All),
+            event(5, Some("timer"), Audience::Only([two].into())),
+        ];
+        let served = |user| {
+            let viewer = Viewer { user, role: Role::Player };
+            let served = addressed(events.clone(), viewer);
+            served.iter().map(|event| event.seq).collect::<Vec<_>>()
+        };
+        assert_eq!(served(one), [2, 3, 4]);
+        assert_eq!(served(two), [2, 4, 5]);
+    }
+}

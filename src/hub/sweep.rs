@@ -1,0 +1,48 @@
+//! The repair sweep: whatever a connection should have and has not, it gets at the sweep at the latest.
+//!
+//! Compares the positions of this node's live duels with the engine's, in batches. The same rhythm drives the engine's
+//! pruning.
+
+use std::sync::Arc;
+
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use super::Hub;
+use super::duel::LiveDuel;
+use crate::clock;
+use crate::engine::EngineError;
+
+/// Duels that are asked about in one call.
+const BATCH: usize = 512;
+
+impl Hub {
+    pub(super) async fn run_sweeps(self: &Arc<Self>) {
+        let mut ticks = tokio::time::interval(self.config.sync_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let live: Vec<_> = self.duels.read().values().cloned().collect();
+            for batch in live.chunks(BATCH) {
+                if let Err(error) = self.sweep(batch).await {
+                    warn!(%error, "a repair sweep failed");
+                }
+                tokio::task::yield_now().await;
+            }
+            if let Err(error) = self.engine.prune(clock::now()).await {
+                warn!(%error, "pruning failed");
+            }
+        }
+    }
+
+    async fn sweep(&self, batch: &[Arc<LiveDuel>]) -> Result<(), EngineError> {
+        let heads = self.engine.heads(batch.iter().map(|live| live.id).collect()).await?;
+        for (duel, head) in heads {
+            if self.live(duel).is_some_and(|live| live.note(head.position)) {
+                self.metrics.sweep_repairs.inc();
+                info!(duel_id = duel.get(), seq = head.position.seq, "a sweep found missed events");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! The newest events of a live duel, at hand for its cursors.
+//!
+//! A cache of the engine's log: whoever needs an event that is not here reads it from the engine. Bounds:
+//! [`limits::TAIL_EVENTS_MAX`], [`limits::TAIL_BYTES_MAX`]; the oldest goes first.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::event::{Epoch, Event, Position};
+use crate::limits;
+
+/// The events run without a gap and end at the newest position known, or there are none.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    newest: Option<Position>,
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+}
+
+impl Tail {
+    /// The newest position known; `None` until the first event or head.
+    pub(super) const fn newest(&self) -> Option<Position> {
+        self.newest
+    }
+
+    /// Takes a position that the engine reported: whether it was news.
+    pub(super) fn note(&mut self, position: Position) -> bool {
+        let news = self
+            .newest
+            .is_none_or(|newest| newest.epoch != position.epoch || newest.seq < position.seq);
+        if news {
+            self.newest = Some(position);
+            self.events.clear();
+            self.bytes = 0;
+        }
+        news
+    }
+
+    /// Takes an event that the engine stored.
+    pub(super) fn push(&mut self, epoch: Epoch, event: &Arc<Event>) {
+        let follows =
+            self.newest.is_some_and(|newest| newest.epoch == epoch && newest.seq + 1 == event.seq);
+        let position = Position { epoch, seq: event.seq };
+        if follows {
+            self.newest = Some(position);
+        } else if !self.note(position) {
+            return;
+        }
+        self.bytes += event.size();
+        self.events.push_back(Arc::clone(event));
+        while self.events.len() > limits::TAIL_EVENTS_MAX || self.bytes > limits::TAIL_BYTES_MAX {
+            let Some(oldest) = self.events.pop_front() else { break };
+            self.bytes -= oldest.size();
+        }
+    }
+
+    /// At most `count` events after `seq`, or `None` if they are not at hand.
+    pub(super) fn after(&self, seq: u64, count: usize) -> Option<Vec<Arc<Event>>> {
+        let oldest = self.events.front()?.seq;
+        let skip = usize::try_from((seq + 1).checked_sub(oldest)?).ok()?;
+        Some(self.events.iter().skip(skip).take(count).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMs;
+    use crate::event::{Content, Ending};
+
+    fn event(seq: u64) -> Arc<Event> {
+        Arc::new(Event { seq, stored_at: UnixMs(0), content: Content::Closed(Ending::Finished) })
+    }
+
+    fn seqs(tail: &Tail, after: u64) -> Option<Vec<u64>> {
+        tail.after(after, 10).map(|events| events.iter().map(|event| event.seq).collect())
+    }
+
+    #[test]
+    fn a_gap_empties_what_was_before_it() {
+        let epoch = Epoch::random();
+        let mut tail = Tail::default();
+        for seq in [1, 2, 4, 5] {
+            tail.push(epoch, &event(seq));
+        }
+        assert_eq!(tail.newest(), Some(Position { epoch, seq: 5 }));
+        assert_eq!(seqs(&tail, 3), Some(vec![4, 5]));
+        assert_eq!(seqs(&tail, 2), None, "3 has to come from the engine");
+    }
+
+    #[test]
+    fn an_event_told_twice_is_there_once() {
+        let epoch = Epoch::random();
+        let mut tail = Tail::default();
+        for seq in [1, 2, 2, 1, 3] {
+            tail.push(epoch, &event(seq));
+        }
+        assert_eq!(seqs(&tail, 0), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn another_epoch_starts_over() {
+        let mut tail = Tail::default();
+        tail.push(Epoch::random(), &event(7));
+        let epoch = Epoch::random();
+        tail.push(epoch, &event(1));
+        assert_eq!(tail.newest(), Some(Position { epoch, seq: 1 }));
+        assert_eq!(seqs(&tail, 0), Some(vec![1]));
+    }
+
+    #[test]
+    fn a_head_ahead_of_the_events_sends_everybody_to_the_engine() {
+        let epoch = Epoch::random();
+        let mut tail = Tail::default();
+        tail.push(epoch, &event(1));
+        assert!(tail.note(Position { epoch, seq: 3 }));
+        assert!(!tail.note(Position { epoch, seq: 2 }));
+        assert_eq!(seqs(&tail, 0), None);
+    }
+
+    #[test]
+    fn the_oldest_go_first() {
+        let epoch = Epoch::random();
+        let mut tail = Tail::default();
+        let newest = limits::TAIL_EVENTS_MAX as u64 + 1;
+        (1..=newest).for_each(|seq| tail.push(epoch, &event(seq)));
+        assert_eq!(seqs(&tail, 0), None);
+        assert_eq!(seqs(&tail, newest - 1), Some(vec![newest]));
+    }
+}

@@ -1,0 +1,224 @@
+//! Those who watch what happens in the duels.
+//!
+//! A watch starts with the present state and goes on with changes, which are gathered from before the state is read, so
+//! that nothing falls between: a change may be told twice, once within the state. Bounds: [`limits::WATCH_CHANGES_MAX`]
+//! changes wait for a watcher; past that the watch is ended, and says so.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+use tokio::sync::mpsc;
+
+use super::{Hub, OnlineUser};
+use crate::clock::UnixMs;
+use crate::engine::{EngineError, Head, OfflineReason, Signal, SignalKind, StatusFilter};
+use crate::event::{DuelStatus, Ending, Epoch, Position, Viewer};
+use crate::id::{DuelId, UserId};
+use crate::limits;
+
+/// Something happened in a duel, or is so from the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// The duel.
+    pub duel: DuelId,
+    /// It is part of the state at the start.
+    pub initial: bool,
+    /// What.
+    pub kind: ChangeKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The duel came into being.
+    Opened(Position),
+    /// The duel was closed; the position is its last.
+    Closed(Ending, Position),
+    /// A user came online.
+    Online(Viewer, UnixMs),
+    /// A user went offline.
+    Offline(UserId, OfflineReason),
+    /// A user acked up to a seq.
+    Acked(UserId, u64),
+}
+
+/// Which duels are watched.
+#[derive(Debug, Clone)]
+pub enum WatchFilter {
+    /// All.
+    All,
+    /// These.
+    Only(HashSet<DuelId>),
+}
+
+impl WatchFilter {
+    fn includes(&self, duel: DuelId) -> bool {
+        match self {
+            Self::All => duel != DuelId::PROBE,
+            Self::Only(duels) => duels.contains(&duel),
+        }
+    }
+}
+
+/// Why a watch does not begin, or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WatchError {
+    /// There are as many as may be.
+    #[error("CONTROL_MAX_WATCHERS is reached")]
+    TooMany,
+    /// The watcher reads too slowly, and would miss changes.
+    #[error("the watcher reads too slowly")]
+    TooSlow,
+    /// The engine's own reasons.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Watchers {
+    list: RwLock<Vec<Arc<Watcher>>>,
+    count: AtomicUsize,
+    count_max: usize,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    filter: WatchFilter,
+    changes_tx: mpsc::Sender<Change>,
+    too_slow: AtomicBool,
+}
+
+/// One watch. Dropping it ends it.
+#[derive(Debug)]
+pub struct Watch {
+    hub: Arc<Hub>,
+    watcher: Arc<Watcher>,
+    changes_rx: mpsc::Receiver<Change>,
+}
+
+impl Watchers {
+    pub(super) fn new(count_max: usize) -> Self {
+        Self { list: RwLock::default(), count: AtomicUsize::new(0), count_max }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn watch(&self, hub: Arc<Hub>, filter: WatchFilter) -> Result<Watch, WatchError> {
+        let (changes_tx, changes_rx) = mpsc::channel(limits::WATCH_CHANGES_MAX);
+        let too_slow = AtomicBool::new(false);
+        let watcher = Arc::new(Watcher { filter, changes_tx, too_slow });
+        let mut list = self.list.write();
+        if list.len() >= self.count_max {
+            return Err(WatchError::TooMany);
+        }
+        list.push(Arc::clone(&watcher));
+        self.count.store(list.len(), Ordering::Relaxed);
+        drop(list);
+        Ok(Watch { hub, watcher, changes_rx })
+    }
+
+    fn end(&self, watcher: &Arc<Watcher>) {
+        let mut list = self.list.write();
+        list.retain(|other| !Arc::ptr_eq(other, watcher));
+        self.count.store(list.len(), Ordering::Relaxed);
+    }
+
+    pub(super) fn opened(&self, duel: DuelId, position: Position) {
+        self.tell(duel, ChangeKind::Opened(position));
+    }
+
+    pub(super) fn closed(&self, duel: DuelId, ending: Ending, epoch: Epoch, seq: u64) {
+        self.tell(duel, ChangeKind::Closed(ending, Position { epoch, seq }));
+    }
+
+    pub(super) fn signaled(&self, signal: &Signal) {
+        let kind = match signal.kind {
+            SignalKind::Online { viewer, since } => ChangeKind::Online(viewer, since),
+            SignalKind::Offline { user, reason } => ChangeKind::Offline(user, reason),
+            SignalKind::Acked { user, seq } => ChangeKind::Acked(user, seq),
+            SignalKind::Disconnect { .. } | SignalKind::Revoked { .. } => return,
+        };
+        self.tell(signal.duel, kind);
+    }
+
+    fn tell(&self, duel: DuelId, kind: ChangeKind) {
+        // Most nodes have no watcher, and every connection comes by here.
+        if self.len() == 0 {
+            return;
+        }
+        for watcher in self.list.read().iter().filter(|watcher| watcher.filter.includes(duel)) {
+            let told = watcher.changes_tx.try_send(Change { duel, initial: false, kind });
+            if told.is_err() {
+                watcher.too_slow.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Watch {
+    /// The next change. Cancel safe.
+    ///
+    /// # Errors
+    /// [`WatchError::TooSlow`], once a change did not fit. Nothing more comes then.
+    pub async fn next(&mut self) -> Result<Change, WatchError> {
+        if self.watcher.too_slow.load(Ordering::Relaxed) {
+            self.hub.metrics.watchers_too_slow.inc();
+            return Err(WatchError::TooSlow);
+        }
+        self.changes_rx.recv().await.ok_or(WatchError::TooSlow)
+    }
+
+    /// The next page of the present state after `after`: the changes, how many duels they are of, and where the page
+    /// after it begins, if there is one.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub async fn state(
+        &self,
+        after: Option<DuelId>,
+    ) -> Result<(Vec<Change>, u64, Option<DuelId>), WatchError> {
+        let engine = &self.hub.engine;
+        let (heads, next) = match &self.watcher.filter {
+            WatchFilter::All => {
+                let count = limits::LIST_PAGE_MAX;
+                let heads = engine.duels(after, StatusFilter::Any, count).await?;
+                let next = heads.last().map(|(duel, _)| *duel);
+                (heads, next)
+            }
+            WatchFilter::Only(duels) => {
+                let mut duels: Vec<_> = duels.iter().copied().collect();
+                duels.sort_unstable();
+                (engine.heads(duels).await?, None)
+            }
+        };
+        let changes = heads.iter().flat_map(|(duel, head)| self.state_of(*duel, *head)).collect();
+        Ok((changes, heads.len() as u64, next))
+    }
+
+    fn state_of(&self, duel: DuelId, head: Head) -> impl Iterator<Item = Change> {
+        let ended = match head.status {
+            DuelStatus::Open => None,
+            DuelStatus::Closed(ending) => Some(ChangeKind::Closed(ending, head.position)),
+        };
+        let online = self.hub.live(duel).map(|live| live.online()).unwrap_or_default();
+        let online = online.into_iter().flat_map(|online: OnlineUser| {
+            let viewer = Viewer { user: online.user, role: online.role };
+            let acked =
+                (online.acked_seq > 0).then_some(ChangeKind::Acked(online.user, online.acked_seq));
+            std::iter::once(ChangeKind::Online(viewer, online.since)).chain(acked)
+        });
+        let kinds = std::iter::once(ChangeKind::Opened(head.position)).chain(ended).chain(online);
+        kinds.map(move |kind| Change { duel, initial: true, kind })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.hub.watchers.end(&self.watcher);
+    }
+}

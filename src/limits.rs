@@ -1,0 +1,105 @@
+//! The bounds that are fixed, each with its unit and its reason.
+//!
+//! Those that an operator may change are in [`crate::config`]; where the two must agree, that is asserted here or when the
+//! configuration is read.
+
+use std::time::Duration;
+
+/// Participants that a duel may declare, and users that an audience or a list of views may name. A duel has two; the
+/// rest is room for teams. Linear searches over such lists stay cheap.
+pub const USERS_NAMED_MAX: usize = 64;
+
+/// Bytes of a payload and all its views together: four times the largest payload by default.
+pub const PUSH_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of an idempotency key. Fits a UUID, a hash, or a row's name with its table.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// Idempotency keys remembered per duel, the oldest forgotten first. A duel of 50 rounds has fewer pushes than that.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 256;
+
+/// Bytes of a coalesce key.
+pub const COALESCE_KEY_BYTES_MAX: usize = 64;
+
+/// Bytes of the reason a backend gives for a disconnect: a close frame holds 123 (RFC 6455, section 5.5).
+pub const DISCONNECT_REASON_BYTES_MAX: usize = 120;
+
+/// Events that a live duel keeps at hand for its cursors, by count. Who lags further behind reads from the engine.
+pub const TAIL_EVENTS_MAX: usize = 64;
+
+/// The same by bytes: one largest push always fits.
+pub const TAIL_BYTES_MAX: usize = 512 * 1024;
+
+/// Events that a connection takes from the log at a time, so that one that catches up does not hold the rest of it.
+pub const BATCH_EVENTS_MAX: usize = 64;
+
+/// Types of events whose latest is kept for connections that start from the state, per duel. Past it, the type that was
+/// pushed longest ago is forgotten once the log no longer holds it.
+pub const LATEST_TYPES_MAX: usize = 16;
+
+/// Users that presence lists by name, per duel. Further spectators are counted only: with N of them, announcing each to
+/// all would cost N² frames.
+pub const ONLINE_LISTED_MAX: usize = 128;
+
+/// Changes of presence that a duel keeps for its connections. Who lags further behind is closed as too slow.
+pub const PRESENCE_CHANGES_MAX: usize = 256;
+
+/// The longest presence grace: beyond it, "offline" would be no news to anybody.
+pub const PRESENCE_GRACE_MAX: Duration = Duration::from_secs(60);
+
+/// Changes that wait for one watcher. Past it the watch is ended and has to start anew from the state.
+pub const WATCH_CHANGES_MAX: usize = 1024;
+
+/// Duels that one watcher may name.
+pub const WATCH_DUELS_MAX: usize = 1000;
+
+/// Duels on a page of a list.
+pub const LIST_PAGE_MAX: usize = 1000;
+
+/// Unanswered pushes of one stream; past it the hub stops reading from it.
+pub const STREAM_PUSHES_MAX: usize = 256;
+
+/// The largest gRPC message: a push at its largest, escaped by a factor of two, and the fields around it.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 2 * PUSH_BYTES_MAX + 64 * 1024;
+
+/// gRPC calls at a time on one connection of a backend (RFC 9113, section 5.1.2).
+pub const GRPC_STREAMS_MAX: u32 = 1024;
+
+/// How long one frame may take to be accepted by the kernel before the client counts as too slow.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to answer a close frame.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long RPCs may take to end at shutdown, after the clients are gone.
+pub const RPC_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The read buffer of a connection. Larger than a ping and its header; grows for what is larger.
+pub const READ_BUFFER_BYTES: usize = 512;
+
+/// Bytes of an HTTP request's head on the data plane. A ticket is about 300 bytes, initData about 600.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a ticket that is looked at.
+pub const TICKET_BYTES_MAX: usize = 1024;
+
+/// Bytes of initData that is looked at.
+pub const INIT_DATA_BYTES_MAX: usize = 8 * 1024;
+
+/// Fields of initData that are looked at.
+pub const INIT_DATA_FIELDS_MAX: usize = 32;
+
+/// Descriptors that the process keeps for everything that is not a player's connection.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// How often the node proves its own path from push to delivery.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long that may take before the node calls itself not ready.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+const _: () = {
+    assert!(TAIL_BYTES_MAX > PUSH_BYTES_MAX, "the tail holds at least the newest event");
+    assert!(BATCH_EVENTS_MAX <= TAIL_EVENTS_MAX, "a batch comes from the tail in one step");
+    assert!(DISCONNECT_REASON_BYTES_MAX <= 123, "fits a close frame");
+};

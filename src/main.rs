@@ -1,0 +1,22 @@
+//! The command line of duelhub.
+//!
+//! Exit status: 0 stopped in good order, or everything asked for went well; 1 something failed; 64 the configuration or
+//! the command line is wrong (`EX_USAGE` of sysexits.h), which no restart will mend.
+
+mod command;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let matches = match command::tree().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let _printed = error.print();
+            return if error.use_stderr() { command::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(command::run(&matches)),
+        Err(error) => command::fail(&format!("the runtime does not start: {error}")),
+    }
+}

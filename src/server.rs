@@ -1,0 +1,259 @@
+//! The only wiring: engine, hub, listeners; the order in which they start, and in which they stop.
+//!
+//! Start: every listener is bound before anything is served, so that a taken port is an error and not half a service.
+//! Stop: readiness goes off; no socket and no call is accepted any more; calls under way end while the clients are told to
+//! come back, spread over the drain; then whoever is left is dropped.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{info, warn};
+
+use crate::admin::Admin;
+use crate::config::{AppEnv, Config, VARIABLES};
+use crate::control::{Control, TlsError};
+use crate::demo::Demo;
+use crate::edge::Edge;
+use crate::engine::MemoryEngine;
+use crate::hub::Hub;
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::pb::control_service_server::ControlServiceServer;
+use crate::ticket::Tickets;
+
+/// Why the process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is not what it should be.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A listener could not be bound.
+    #[error("{variable}: cannot listen on {address}: {error}")]
+    Bind {
+        /// The variable that names the address.
+        variable: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Where the process listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// The data plane.
+    pub edge: SocketAddr,
+    /// The control plane.
+    pub control: SocketAddr,
+    /// Health and metrics.
+    pub admin: SocketAddr,
+}
+
+/// A hub whose listeners are bound.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    edge: TcpListener,
+    control: TcpListener,
+    admin: TcpListener,
+    addresses: Addresses,
+}
+
+impl Server {
+    /// Binds every listener; nothing is served yet.
+    ///
+    /// # Errors
+    /// [`StartError::Bind`].
+    pub async fn bind(mut config: Config) -> Result<Self, StartError> {
+        config.edge.connections_max = fit_descriptors(config.edge.connections_max);
+        let edge = bind("WEBSOCKET_PORT", config.edge.address).await?;
+        let control = bind("CONTROL_PORT", config.control.address).await?;
+        let admin = bind("ADMIN_PORT", config.admin.address).await?;
+        let addresses = Addresses { edge: edge.1, control: control.1, admin: admin.1 };
+        Ok(Self { config, edge: edge.0, control: control.0, admin: admin.0, addresses })
+    }
+
+    /// Where it listens: the ports that the kernel chose, where the configuration said 0.
+    #[must_use]
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves until `shutdown`, then stops in good order.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`], before anything is served.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+        let Self { config, addresses, .. } = self;
+        let metrics = Arc::new(Metrics::new());
+        let engine = Arc::new(MemoryEngine::new(config.engine.clone()));
+        let hub = Hub::new(engine, config.hub.clone(), Arc::clone(&metrics));
+        let tickets = Arc::new(Tickets::new(&config.tickets));
+        let stop = CancellationToken::new();
+
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let control = Control::new(
+            config.control.clone(),
+            Arc::clone(&hub),
+            Arc::clone(&tickets),
+            Arc::clone(&metrics),
+            shown_limits(&config),
+            stop.clone(),
+        );
+        let control = tokio::spawn(control.serve(self.control, Routes::new(health))?);
+        let pages = match config.app_env {
+            AppEnv::Production => Router::new(),
+            AppEnv::Development => {
+                Demo::new(&config.control, addresses.control).map_or_else(Router::new, Demo::router)
+            }
+        };
+        let (sockets, closed) = (TaskTracker::new(), CancellationToken::new());
+        let edge = Edge::new(
+            config.edge.clone(),
+            config.telegram.clone(),
+            Arc::clone(&hub),
+            tickets,
+            Arc::clone(&metrics),
+        );
+        let edge = tokio::spawn(edge.serve(self.edge, pages, sockets.clone(), stop.clone()));
+        let admin = Admin::new(Arc::clone(&hub), metrics).serve(self.admin, closed.clone());
+        let background = [
+            tokio::spawn(Arc::clone(&hub).run()),
+            tokio::spawn(report_health(reporter, Arc::clone(&hub))),
+            tokio::spawn(admin),
+        ];
+        info!(edge = %addresses.edge, control = %addresses.control, admin = %addresses.admin,
+            engine = hub.engine_name(), version = env!("CARGO_PKG_VERSION"), "serving");
+        notify_service_manager();
+
+        shutdown.await;
+        info!(drain_seconds = config.edge.drain.as_secs_f64(), "stopping");
+        let _told = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        hub.readiness().stop();
+        stop.cancel();
+        let _stopped = edge.await;
+        sockets.close();
+        let (rpcs, ()) = tokio::join!(
+            timeout(limits::RPC_DRAIN_TIMEOUT, control),
+            drain(&hub, &sockets, config.edge.drain),
+        );
+        if rpcs.is_err() {
+            warn!("calls were still under way when their time was up");
+        }
+        closed.cancel();
+        background.iter().for_each(tokio::task::JoinHandle::abort);
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// Sends the clients away, and waits until they have gone.
+async fn drain(hub: &Hub, sockets: &TaskTracker, spread: Duration) {
+    let clients = sockets.len();
+    hub.dismiss_all(spread).await;
+    // Those that were let in while the others were being dismissed.
+    hub.dismiss_all(Duration::ZERO).await;
+    if timeout(2 * limits::CLOSE_TIMEOUT, sockets.wait()).await.is_err() {
+        warn!(left = sockets.len(), "sockets were still open when their time was up");
+    }
+    info!(clients, "clients sent away");
+}
+
+async fn bind(
+    variable: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Bind { variable, address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Raises the descriptor limit as far as it goes, and returns how many connections fit under it.
+fn fit_descriptors(wanted: usize) -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        limit = getrlimit(Resource::Nofile);
+    }
+    let Some(descriptors) = limit.current else { return wanted };
+    let room = descriptors.saturating_sub(limits::DESCRIPTORS_RESERVED).max(1);
+    let fits = wanted.min(usize::try_from(room).unwrap_or(usize::MAX));
+    if fits < wanted {
+        warn!(
+            descriptors,
+            wanted,
+            connections_max = fits,
+            "WEBSOCKET_MAX_CONNECTIONS is lowered to what the descriptor limit allows (LimitNOFILE)"
+        );
+    }
+    fits
+}
+
+/// The limits that `GetNode` shows.
+fn shown_limits(config: &Config) -> Vec<(&'static str, u64)> {
+    let rows = [
+        ("WEBSOCKET_MAX_CONNECTIONS", config.edge.connections_max),
+        ("WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS", config.edge.connections_per_address_max),
+        ("WEBSOCKET_MAX_CONNECTIONS_PER_USER", config.hub.connections_per_user_max),
+        ("WEBSOCKET_MAX_HANDSHAKES_PER_SECOND", config.edge.handshakes_per_second_max as usize),
+        ("WEBSOCKET_MAX_PENDING_HANDSHAKES", config.edge.pending_handshakes_max),
+        ("WEBSOCKET_MAX_MESSAGE_BYTES", config.edge.message_bytes_max),
+        ("CONTROL_MAX_PUSHES_IN_FLIGHT", config.control.pushes_in_flight_max),
+        ("CONTROL_MAX_PAYLOAD_BYTES", config.control.payload_bytes_max),
+        ("CONTROL_MAX_WATCHERS", config.hub.watchers_max),
+        ("ENGINE_MAX_DUELS", config.engine.duels_max),
+        ("ENGINE_MAX_LOG_EVENTS", config.engine.log_events_max),
+        ("ENGINE_MAX_LOG_BYTES", config.engine.log_bytes_max),
+        ("ENGINE_MAX_REMEMBERED_TICKETS", config.engine.tickets_max),
+    ];
+    debug_assert!(rows.iter().all(|(name, _)| VARIABLES.iter().any(|v| v.name == *name)));
+    rows.into_iter().map(|(name, value)| (name, value as u64)).collect()
+}
+
+/// Keeps gRPC's health service saying what `/readyz` says.
+async fn report_health(reporter: HealthReporter, hub: Arc<Hub>) {
+    let mut ticks = tokio::time::interval(limits::PROBE_INTERVAL / 4);
+    let mut shown = None;
+    loop {
+        ticks.tick().await;
+        let ready = hub.readiness().ready().is_some();
+        if shown != Some(ready) {
+            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+            reporter.set_service_status("", status).await;
+            reporter
+                .set_service_status(
+                    <ControlServiceServer<Arc<Control>> as tonic::server::NamedService>::NAME,
+                    status,
+                )
+                .await;
+            shown = Some(ready);
+        }
+    }
+}
+
+/// Tells systemd that the service is up, and from then on that it lives (`sd_notify(3)`).
+fn notify_service_manager() {
+    let _told = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    if let Some(period) = sd_notify::watchdog_enabled() {
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(period / 3);
+            loop {
+                ticks.tick().await;
+                let _told = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            }
+        });
+    }
+}

@@ -1,0 +1,24 @@
+//! Logs: JSON lines in production, readable ones in development, both on standard output.
+//!
+//! Levels: `error` somebody must act, `warn` something is not as it should be, `info` life cycle, `debug` each request
+//! and connection in detail. Fields carry their unit in the name. Tickets, secrets and payloads are never logged.
+
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, Registry, fmt};
+
+use crate::config::{AppEnv, Config};
+
+/// Installs the process's one subscriber. Does nothing if there is one.
+pub fn init(config: &Config) {
+    let level = LevelFilter::from_level(config.log_level);
+    let format = match config.app_env {
+        AppEnv::Production => fmt::layer().json().flatten_event(true).with_target(false).boxed(),
+        AppEnv::Development => fmt::layer().with_target(false).boxed(),
+    };
+    // The libraries' own lines are for their developers; a trace of ours must not drown in them, nor show a header.
+    let ours = tracing_subscriber::filter::filter_fn(|meta| meta.target().starts_with("duelhub"));
+    let _installed =
+        Registry::default().with(format.with_filter(level).with_filter(ours)).try_init();
+}

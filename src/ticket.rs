@@ -1,0 +1,381 @@
+//! Tickets: signed, single-use permissions to open one connection.
+//!
+//! A ticket is a JWT (RFC 7519) signed with HS256 (RFC 7518, section 3.2), the only algorithm that is ever accepted.
+//! Called by the control plane and the HTTP ticket API (issue) and by the data plane (verify, resume tickets). Verifying
+//! proves that we signed it and that it is in time; that it was not used before is the engine's to say
+//! ([`crate::engine::Engine::admit`]).
+
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::{self, UnixMs};
+use crate::config::{Secret, TicketConfig};
+use crate::event::{Role, Viewer};
+use crate::id::{DuelId, Jti, UserId};
+use crate::limits;
+
+/// The audience of every ticket (RFC 7519, section 4.1.3).
+const AUDIENCE: &str = "duelhub";
+
+/// How far ahead of our clock another node's may be.
+const ISSUED_AHEAD_MAX: Duration = Duration::from_secs(5);
+
+/// What a ticket permits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// Its id.
+    pub jti: Jti,
+    /// The duel it opens.
+    pub duel: DuelId,
+    /// For whom, in which role.
+    pub viewer: Viewer,
+    /// When it was signed.
+    pub issued_at: UnixMs,
+    /// From then on it is refused. Whole seconds.
+    pub expires_at: UnixMs,
+}
+
+/// A signed ticket. The text is a secret until it is used.
+#[derive(Debug)]
+pub struct Issued {
+    /// What the client shows.
+    pub text: Secret,
+    /// What it permits.
+    pub ticket: Ticket,
+}
+
+/// Why a ticket is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TicketError {
+    /// Not a ticket of ours: malformed, another algorithm, another key, another audience, a claim missing or doubled.
+    #[error("the ticket is invalid")]
+    Invalid,
+    /// It was one, until it expired.
+    #[error("the ticket has expired")]
+    Expired,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    /// The user.
+    sub: String,
+    /// The duel.
+    duel: u64,
+    role: ClaimedRole,
+    /// Seconds, with milliseconds after the point: revocation tells tickets of one second apart by it.
+    iat: f64,
+    exp: u64,
+    jti: String,
+    aud: String,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ClaimedRole {
+    Player,
+    Spectator,
+}
+
+/// Issues and verifies.
+pub struct Tickets {
+    kid: String,
+    encoding: EncodingKey,
+    keys: Vec<(String, DecodingKey)>,
+    validation: Validation,
+    ttl: Duration,
+    resume_ttl: Duration,
+}
+
+impl std::fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tickets").field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
+impl Tickets {
+    /// Prepares the keys.
+    #[must_use]
+    pub fn new(config: &TicketConfig) -> Self {
+        let secrets = std::iter::once(&config.secret).chain(&config.secret_previous);
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_audience(&[AUDIENCE]);
+        validation.set_required_spec_claims(&["aud", "exp", "sub"]);
+        // The library reads the system's clock; expiry is checked against ours, below.
+        validation.validate_exp = false;
+        Self {
+            kid: kid(&config.secret),
+            encoding: EncodingKey::from_secret(config.secret.as_bytes()),
+            keys: secrets.map(|s| (kid(s), DecodingKey::from_secret(s.as_bytes()))).collect(),
+            validation,
+            ttl: config.ttl,
+            resume_ttl: config.resume_ttl,
+        }
+    }
+
+    /// Signs a ticket that lives for `ttl`, or for the configured time.
+    #[must_use]
+    pub fn issue(&self, duel: DuelId, viewer: Viewer, ttl: Option<Duration>) -> Issued {
+        let issued_at = clock::now();
+        let expires_at = UnixMs(issued_at.plus(ttl.unwrap_or(self.ttl)).seconds() * 1000);
+        self.sign(Ticket { jti: Jti::random(), duel, viewer, issued_at, expires_at })
+    }
+
+    /// Signs a ticket for coming back without the backend.
+    #[must_use]
+    pub fn issue_resume(&self, duel: DuelId, viewer: Viewer) -> Issued {
+        self.issue(duel, viewer, Some(self.resume_ttl))
+    }
+
+    /// The life of a resume ticket.
+    #[must_use]
+    pub const fn resume_ttl(&self) -> Duration {
+        self.resume_ttl
+    }
+
+    fn sign(&self, ticket: Ticket) -> Issued {
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some(self.kid.clone());
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "milliseconds since 1970 need 41 bits of 52"
+        )]
+        let iat = ticket.issued_at.0 as f64 / 1000.0;
+        let claims = Claims {
+            sub: ticket.viewer.user.to_string(),
+            duel: ticket.duel.get(),
+            role: match ticket.viewer.role {
+                Role::Player => ClaimedRole::Player,
+                Role::Spectator => ClaimedRole::Spectator,
+            },
+            iat,
+            exp: ticket.expires_at.seconds(),
+            jti: ticket.jti.as_str().to_owned(),
+            aud: AUDIENCE.to_owned(),
+        };
+        let text = jsonwebtoken::encode(&header, &claims, &self.encoding)
+            .expect("claims are plain JSON and the key is an HMAC key");
+        Issued { text: Secret::new(text), ticket }
+    }
+
+    /// Checks that `text` is a ticket of ours and in time.
+    ///
+    /// # Errors
+    /// [`TicketError`]. An expired ticket is told from an invalid one only after its signature has proved right.
+    pub fn verify(&self, text: &str) -> Result<Ticket, TicketError> {
+        if text.len() > limits::TICKET_BYTES_MAX {
+            return Err(TicketError::Invalid);
+        }
+        let ticket = self.decode(text).ok_or(TicketError::Invalid)?;
+        let now = clock::now();
+        if ticket.issued_at > now.plus(ISSUED_AHEAD_MAX) {
+            return Err(TicketError::Invalid);
+        }
+        if ticket.expires_at <= now {
+            return Err(TicketError::Expired);
+        }
+        Ok(ticket)
+    }
+
+    /// What a text claims that has the form of a ticket, whoever signed it. For people to look at, never to act on.
+    #[must_use]
+    pub fn claims(text: &str) -> Option<serde_json::Value> {
+        jsonwebtoken::dangerous::insecure_decode_claims(text).ok()
+    }
+
+    fn decode(&self, text: &str) -> Option<Ticket> {
+        let header = jsonwebtoken::decode_header(text).ok()?;
+        let (_, key) = self.keys.iter().find(|(kid, _)| Some(kid) == header.kid.as_ref())?;
+        let claims = jsonwebtoken::decode::<Claims>(text, key, &self.validation).ok()?.claims;
+        let number: u64 = claims.sub.parse().ok()?;
+        let issued_ms = claims.iat * 1000.0;
+        if !(0.0..1e15).contains(&issued_ms) || claims.exp > 1_000_000_000_000 {
+            return None;
+        }
+        let role = match claims.role {
+            ClaimedRole::Player => Role::Player,
+            ClaimedRole::Spectator => Role::Spectator,
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the range was checked above"
+        )]
+        let issued_at = UnixMs(issued_ms.round() as u64);
+        Some(Ticket {
+            jti: Jti::parse(&claims.jti)?,
+            duel: DuelId::try_from(claims.duel).ok()?,
+            viewer: Viewer { user: UserId::try_from(number).ok()?, role },
+            issued_at,
+            expires_at: UnixMs(claims.exp * 1000),
+        })
+    }
+}
+
+/// Names a key without giving it away, so that a rotation needs no numbering by hand.
+fn kid(secret: &Secret) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"duelhub kid");
+    hash.update(secret.as_bytes());
+    hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+    fn tickets(secret: &str, previous: Option<&str>) -> Tickets {
+        Tickets::new(&TicketConfig {
+            secret: Secret::new(secret.into()),
+            configured: true,
+            secret_previous: previous.map(|secret| Secret::new(secret.into())),
+            ttl: Duration::from_secs(300),
+            resume_ttl: Duration::from_secs(3600),
+        })
+    }
+
+    fn issue(tickets: &Tickets) -> Issued {
+        let viewer = Viewer { user: UserId::try_from(5).unwrap(), role: Role::Player };
+        tickets.issue(DuelId::try_from(77).unwrap(), viewer, None)
+    }
+
+    fn signed(alg: Algorithm, kid: Option<String>, claims: &Value, key: &str) -> String {
+        let mut header = Header::new(alg);
+        header.kid = kid;
+        jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(key.as_bytes())).unwrap()
+    }
+
+    fn claims() -> Value {
+        let now = clock::now().seconds();
+        json!({"sub": "5", "duel": 77, "role": "player", "iat": now, "exp": now + 60,
+            "jti": "j", "aud": "duelhub"})
+    }
+
+    #[test]
+    fn what_is_issued_verifies() {
+        let tickets = tickets(KEY, None);
+        let issued = issue(&tickets);
+        assert_eq!(tickets.verify(issued.text.as_str()), Ok(issued.ticket));
+        let whole_seconds = signed(Algorithm::HS256, Some(tickets.kid.clone()), &claims(), KEY);
+        assert!(tickets.verify(&whole_seconds).is_ok());
+    }
+
+    #[test]
+    fn a_rotated_secret_holds_until_it_is_dropped() {
+        let old = issue(&tickets(KEY, None));
+        assert!(tickets("another secret", Some(KEY)).verify(old.text.as_str()).is_ok());
+        let dropped = tickets("another secret", None);
+        assert_eq!(dropped.verify(old.text.as_str()), Err(TicketError::Invalid));
+    }
+
+    #[test]
+    fn every_claim_is_required_and_bounded() {
+        let tickets = tickets(KEY, None);
+        let kid = || Some(tickets.kid.clone());
+        for name in ["sub", "duel", "role", "iat", "exp", "jti", "aud"] {
+            let mut missing = claims();
+            missing.as_object_mut().unwrap().remove(name);
+            let text = signed(Algorithm::HS256, kid(), &missing, KEY);
+            assert_eq!(tickets.verify(&text), Err(TicketError::Invalid), "without {name}");
+        }
+        let soon = clock::now().seconds() + 60;
+        let wrong = [
+            ("sub", json!("0")),
+            ("sub", json!(5)),
+            ("sub", json!("5x")),
+            ("duel", json!(0)),
+            ("duel", json!("77")),
+            ("role", json!("admin")),
+            ("iat", json!(soon)),
+            ("iat", json!(-1)),
+            ("iat", json!(1e300)),
+            ("exp", json!(-1)),
+            ("exp", json!(u64::MAX)),
+            ("jti", json!("")),
+            ("jti", json!("x".repeat(65))),
+            ("aud", json!("other")),
+            ("aud", json!(["duelhub"])),
+        ];
+        for (name, value) in wrong {
+            let mut claims = claims();
+            claims[name] = value.clone();
+            let text = signed(Algorithm::HS256, kid(), &claims, KEY);
+            assert_eq!(tickets.verify(&text), Err(TicketError::Invalid), "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn an_expired_ticket_is_called_expired_only_if_it_was_ours() {
+        let tickets = tickets(KEY, None);
+        let mut claims = claims();
+        claims["exp"] = json!(clock::now().seconds() - 1);
+        let ours = signed(Algorithm::HS256, Some(tickets.kid.clone()), &claims, KEY);
+        assert_eq!(tickets.verify(&ours), Err(TicketError::Expired));
+        let forged = signed(Algorithm::HS256, Some(tickets.kid.clone()), &claims, "other");
+        assert_eq!(tickets.verify(&forged), Err(TicketError::Invalid));
+    }
+
+    #[test]
+    fn other_algorithms_keys_and_texts_are_refused() {
+        let tickets = tickets(KEY, None);
+        let kid = || Some(tickets.kid.clone());
+        let good = issue(&tickets);
+        let good = good.text.as_str();
+        let (head, rest) = good.split_once('.').unwrap();
+        let (body, signature) = rest.split_once('.').unwrap();
+        let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
+        let doubled = r#"{"sub":"5","sub":"6","duel":77,"role":"player","iat":1,"exp":9999999999,"jti":"j","aud":"duelhub"}"#;
+        let refused = [
+            signed(Algorithm::HS384, kid(), &claims(), KEY),
+            signed(Algorithm::HS512, kid(), &claims(), KEY),
+            signed(Algorithm::HS256, kid(), &claims(), "another key"),
+            signed(Algorithm::HS256, None, &claims(), KEY),
+            signed(Algorithm::HS256, Some("nobody".into()), &claims(), KEY),
+            format!("{none}.{body}."),
+            format!("{none}.{body}.{signature}"),
+            format!("{head}.{body}."),
+            format!("{head}.{body}"),
+            format!("{head}.{body}.{signature}."),
+            format!("{head}..{signature}"),
+            String::new(),
+            "..".to_owned(),
+            "x".repeat(limits::TICKET_BYTES_MAX + 1),
+            sign_raw(&tickets, doubled),
+        ];
+        for text in refused {
+            assert_eq!(tickets.verify(&text), Err(TicketError::Invalid), "{text}");
+        }
+    }
+
+    /// Signs claims that no serializer would write.
+    fn sign_raw(tickets: &Tickets, claims: &str) -> String {
+        let good = issue(tickets);
+        let head = good.text.as_str().split('.').next().unwrap().to_owned();
+        // The library encodes a raw value as it stands.
+        let raw = serde_json::value::RawValue::from_string(claims.to_owned()).unwrap();
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some(tickets.kid.clone());
+        let text = jsonwebtoken::encode(&header, &raw, &tickets.encoding).unwrap();
+        assert_eq!(text.split('.').next().unwrap(), head);
+        text
+    }
+
+    #[test]
+    fn a_bit_flipped_anywhere_is_noticed() {
+        let tickets = tickets(KEY, None);
+        let good = issue(&tickets);
+        let good = good.text.as_str();
+        for at in 0..good.len() {
+            let mut bytes = good.as_bytes().to_vec();
+            bytes[at] ^= 1;
+            let Ok(text) = String::from_utf8(bytes) else { continue };
+            assert_eq!(tickets.verify(&text), Err(TicketError::Invalid), "byte {at}");
+        }
+    }
+}
