@@ -103,12 +103,15 @@ impl Edge {
     }
 
     fn router(self: &Arc<Self>) -> Router {
-        let tickets = get(tickets::issue).layer(origin::cors(&self.config.origins));
+        let tickets = Router::new()
+            .route("/api/duel/ws-ticket", get(tickets::issue))
+            .method_not_allowed_fallback(request::method_not_allowed)
+            .layer(origin::cors(&self.config.origins));
         Router::new()
             .route("/", get(handshake::open))
             .route("/ws", get(handshake::open))
             .route("/ws/", get(handshake::open))
-            .route("/api/duel/ws-ticket", tickets)
+            .merge(tickets)
             .fallback(any(request::not_found))
             .method_not_allowed_fallback(request::method_not_allowed)
             .with_state(Arc::clone(self))

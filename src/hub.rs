@@ -115,7 +115,7 @@ impl Hub {
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, config: HubConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         let hub = Arc::new(Self {
-            watchers: Watchers::new(config.watchers_max),
+            watchers: Watchers::new(config.watchers_max, Arc::clone(&metrics)),
             engine,
             config,
             metrics,

@@ -3,6 +3,8 @@
 //! Levels: `error` somebody must act, `warn` something is not as it should be, `info` life cycle, `debug` each request
 //! and connection in detail. Fields carry their unit in the name. Tickets, secrets and payloads are never logged.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -14,8 +16,10 @@ use crate::config::{AppEnv, Config};
 pub fn init(config: &Config) {
     let level = LevelFilter::from_level(config.log_level);
     let format = match config.app_env {
-        AppEnv::Production => fmt::layer().json().flatten_event(true).with_target(false).boxed(),
-        AppEnv::Development => fmt::layer().with_target(false).boxed(),
+        AppEnv::Production => fmt::layer().json().flatten_event(true).with_span_list(false).with_target(false).boxed(),
+        AppEnv::Development => {
+            fmt::layer().with_ansi(std::io::stdout().is_terminal()).with_target(false).boxed()
+        }
     };
     // The libraries' own lines are for their developers; a trace of ours must not drown in them, nor show a header.
     let ours = tracing_subscriber::filter::filter_fn(|meta| meta.target().starts_with("duelhub"));

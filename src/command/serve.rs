@@ -13,6 +13,11 @@ use tracing::{error, warn};
 pub(super) async fn run(config: Config) -> ExitCode {
     telemetry::init(&config);
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    // Before anything can be seen of the process: a signal must not kill what it should stop.
+    let shutdown = match shutdown_signal() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return super::fail(&format!("signals cannot be received: {error}")),
+    };
     let (development, token) =
         (config.app_env == AppEnv::Development, config.control.token.is_some());
     let served = async {
@@ -20,7 +25,7 @@ pub(super) async fn run(config: Config) -> ExitCode {
         if development {
             greet(server.addresses(), token);
         }
-        server.run(shutdown_signal()).await
+        server.run(shutdown).await
     };
     match served.await {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,15 +59,14 @@ fn greet(Addresses { edge, control, admin }: Addresses, token: bool) {
     );
 }
 
-/// Completes at SIGTERM (systemd, Docker) or SIGINT (Ctrl-C).
-async fn shutdown_signal() {
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+/// What completes at SIGTERM (systemd, Docker) or SIGINT (Ctrl-C), from now on.
+fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-        (Err(error), _) | (_, Err(error)) => error!(%error, "signals cannot be received: stopping"),
-    }
+    })
 }

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic::{Code, Status};
-use tracing::{Instrument as _, info, info_span};
+use tracing::{Instrument as _, debug, info, info_span};
 
 use super::status::Failure;
 use crate::config::{ControlConfig, Secret};
@@ -52,10 +52,15 @@ impl Calls {
     }
 
     fn finish(&self, path: &str, code: Code, started_at: Instant) {
-        let code = code_name(code);
-        self.metrics.rpcs.get_or_create(&Rpc { method: method(path), code }).inc();
+        let name = code_name(code);
+        self.metrics.rpcs.get_or_create(&Rpc { method: method(path), code: name }).inc();
         let duration_us = u64::try_from(started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-        info!(code, duration_us, "call");
+        // A line for each of thousands of pushes a second would drown the failures.
+        if code == Code::Ok {
+            debug!(code = name, duration_us, "call");
+        } else {
+            info!(code = name, duration_us, "call");
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -286,10 +286,19 @@ async fn part(ws: &mut WebSocketStream<TcpStream>, ending: &Ending, request_id: 
         }
         let reason = Utf8Bytes::from(ending.reason());
         ws.close(Some(CloseFrame { code: farewell.code.into(), reason })).await?;
-        // Closing a socket while the client's bytes are unread would reset it, and the client might not hear why.
-        while let Some(Ok(_)) = ws.next().await {}
+        loop {
+            match ws.next().await {
+                Some(Ok(_)) => {}
+                None => return Ok(()),
+                Some(Err(_)) => break,
+            }
+        }
+        // What a client sends that broke the protocol cannot be read as frames; but closing the socket with its bytes
+        // unread would reset it, and the client might not hear why.
+        let stream = ws.get_mut();
+        stream.shutdown().await?;
         let mut unread = [0; 256];
-        while ws.get_mut().read(&mut unread).await? > 0 {}
+        while stream.read(&mut unread).await? > 0 {}
         Ok::<_, Error>(())
     };
     // On the heap, so that a connection does not carry the room for its end through its life.

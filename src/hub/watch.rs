@@ -17,6 +17,7 @@ use crate::engine::{EngineError, Head, OfflineReason, Signal, SignalKind, Status
 use crate::event::{DuelStatus, Ending, Epoch, Position, Viewer};
 use crate::id::{DuelId, UserId};
 use crate::limits;
+use crate::metrics::Metrics;
 
 /// Something happened in a duel, or is so from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,7 @@ pub(super) struct Watchers {
     list: RwLock<Vec<Arc<Watcher>>>,
     count: AtomicUsize,
     count_max: usize,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -100,8 +102,8 @@ pub struct Watch {
 }
 
 impl Watchers {
-    pub(super) fn new(count_max: usize) -> Self {
-        Self { list: RwLock::default(), count: AtomicUsize::new(0), count_max }
+    pub(super) fn new(count_max: usize, metrics: Arc<Metrics>) -> Self {
+        Self { list: RwLock::default(), count: AtomicUsize::new(0), count_max, metrics }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -153,8 +155,8 @@ impl Watchers {
         }
         for watcher in self.list.read().iter().filter(|watcher| watcher.filter.includes(duel)) {
             let told = watcher.changes_tx.try_send(Change { duel, initial: false, kind });
-            if told.is_err() {
-                watcher.too_slow.store(true, Ordering::Relaxed);
+            if told.is_err() && !watcher.too_slow.swap(true, Ordering::Relaxed) {
+                self.metrics.watchers_too_slow.inc();
             }
         }
     }
@@ -167,7 +169,6 @@ impl Watch {
     /// [`WatchError::TooSlow`], once a change did not fit. Nothing more comes then.
     pub async fn next(&mut self) -> Result<Change, WatchError> {
         if self.watcher.too_slow.load(Ordering::Relaxed) {
-            self.hub.metrics.watchers_too_slow.inc();
             return Err(WatchError::TooSlow);
         }
         self.changes_rx.recv().await.ok_or(WatchError::TooSlow)

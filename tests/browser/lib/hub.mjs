@@ -1,0 +1,32 @@
+// The hub under test, on free ports.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { poll } from './check.mjs';
+import { start } from './processes.mjs';
+
+const PORTS = { WEBSOCKET_PORT: '0', CONTROL_PORT: '0', ADMIN_PORT: '0' };
+
+/**
+ * Starts the binary with nothing but `variables` in its environment.
+ * Returns the addresses on which it serves, as host:port, and `log()`, what it has written so far.
+ */
+export async function startHub(binary, directory, variables = {}) {
+  const file = join(directory, 'hub.log');
+  const child = start(binary, [], { log: file, cwd: directory, env: { ...PORTS, ...variables } });
+  const log = () => readFileSync(file, 'utf8');
+  const addresses = await poll(() => child.exitCode !== null || servingLine(log()));
+  if (typeof addresses !== 'object') throw new Error(`the hub does not serve:\n${log()}`);
+  return { ...addresses, log };
+}
+
+/** Readable in development, JSON in production. */
+function servingLine(log) {
+  // eslint-disable-next-line no-control-regex
+  const plain = log.replaceAll(/\x1b\[[0-9;]*m/g, '');
+  const line = plain.split('\n').find((candidate) => /\bserving\b/.test(candidate) && candidate.includes('admin'));
+  const address = (name) => line?.match(new RegExp(`\\b${name}(?:=|":")([0-9.]+:[0-9]+)`))?.[1];
+  const [edge, control, admin] = ['edge', 'control', 'admin'].map(address);
+  return admin && { edge, control, admin };
+}

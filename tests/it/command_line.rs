@@ -1,0 +1,162 @@
+//! The real binary: configuration, exit status, tickets by hand, signals.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::kit::SECRET;
+
+/// With an environment of its own, and free ports.
+fn duelhub(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duelhub"));
+    command.args(arguments).env_clear();
+    command.envs([("WEBSOCKET_PORT", "0"), ("CONTROL_PORT", "0"), ("ADMIN_PORT", "0")]);
+    command.envs(variables.iter().copied());
+    command
+}
+
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = duelhub(arguments, variables).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn env_file(contents: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(contents.as_bytes()).unwrap();
+    file
+}
+
+/// Stopped when the test ends, however it does.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+impl Running {
+    fn start(variables: &[(&str, &str)]) -> Self {
+        Self(duelhub(&[], variables).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Reads lines until one contains `text`.
+    fn until(lines: &mut impl Iterator<Item = std::io::Result<String>>, text: &str) -> String {
+        let mut read = String::new();
+        for line in lines {
+            let line = line.unwrap();
+            read.push_str(&line);
+            read.push('\n');
+            if line.contains(text) {
+                return read;
+            }
+        }
+        panic!("it ended before {text:?}:\n{read}");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_told_all_at_once_with_status_64() {
+    let secret = "short-and-secret";
+    let variables = [("APP_ENV", "production"), ("WEBSOCKET_PORT", "http"), ("ENGINE", "paper"),
+        ("WEBSOCKET_TICKET_SECRET", secret), ("WEBSOCKET_PROT", "1")];
+    let (status, stdout, stderr) = run(&[], &variables);
+    assert_eq!((status, stdout.as_str()), (64, ""));
+    for name in ["WEBSOCKET_PORT ", "ENGINE ", "WEBSOCKET_TICKET_SECRET ", "WEBAPP_URL ", "WEBSOCKET_PROT "] {
+        assert!(stderr.contains(&format!("\n  {name}")), "{name}: {stderr}");
+    }
+    assert!(!stderr.contains(secret));
+}
+
+#[test]
+fn an_unknown_flag_or_file_is_status_64() {
+    assert_eq!(run(&["--nonsense"], &[]).0, 64);
+    assert_eq!(run(&["nonsense"], &[]).0, 64);
+    let (status, _, stderr) = run(&["--env-file", "/does/not/exist"], &[]);
+    assert!(status == 64 && stderr.contains("/does/not/exist"), "{stderr}");
+    let file = env_file("LOG_LEVEL=info\nthis is secret\n");
+    let (status, _, stderr) = run(&["--env-file", file.path().to_str().unwrap()], &[]);
+    assert!(status == 64 && stderr.contains("entry 2") && !stderr.contains("secret"), "{stderr}");
+    assert_eq!(run(&["--version"], &[]).0, 0);
+    assert!(run(&["--help"], &[]).1.contains("--websocket-sync-interval"));
+}
+
+#[test]
+fn flags_come_before_the_environment_and_that_before_the_file() {
+    let file = env_file("WEBSOCKET_TICKET_SECRET='0123456789abcdef0123456789abcdef'\nWEBSOCKET_TICKET_TTL_SECONDS=100\nDB_HOST=elsewhere\n");
+    let path = file.path().to_str().unwrap();
+    let issue = ["--env-file", path, "ticket", "issue", "--duel", "77", "--user", "5"];
+    let life = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let (status, ticket, stderr) = run(arguments, variables);
+        assert_eq!(status, 0, "{stderr}");
+        let claims: Value = duelhub::ticket::Tickets::claims(ticket.trim()).unwrap();
+        (claims["exp"].as_f64().unwrap() - claims["iat"].as_f64().unwrap()).ceil() as u64
+    };
+    assert_eq!(life(&issue, &[]), 100);
+    let environment = [("WEBSOCKET_TICKET_TTL_SECONDS", "200")];
+    assert_eq!(life(&issue, &environment), 200);
+    let flagged = [&issue[..], &["--websocket-ticket-ttl-seconds", "250"]].concat();
+    assert_eq!(life(&flagged, &environment), 250);
+}
+
+#[test]
+fn operators_issue_and_inspect_tickets() {
+    let secret = [("WEBSOCKET_TICKET_SECRET", SECRET)];
+    let issue = ["ticket", "issue", "--duel", "77", "--user", "5", "--role", "spectator", "--ttl", "60"];
+    let (status, ticket, _) = run(&issue, &secret);
+    assert_eq!(status, 0);
+    let (status, stdout, _) = run(&["ticket", "inspect", ticket.trim()], &secret);
+    assert_eq!(status, 0, "{stdout}");
+    assert!(stdout.contains("\"role\": \"spectator\"") && stdout.contains("accepted"), "{stdout}");
+    let other = [("WEBSOCKET_TICKET_SECRET", "another secret")];
+    let (status, stdout, _) = run(&["ticket", "inspect", ticket.trim()], &other);
+    assert!(status == 1 && stdout.contains("refused: the ticket is invalid"), "{stdout}");
+    assert_eq!(run(&issue, &[]).0, 1, "without a secret the ticket would be worth nothing");
+    assert_eq!(run(&["ticket", "issue", "--duel", "0", "--user", "5"], &secret).0, 64);
+}
+
+#[test]
+fn it_greets_the_newcomer_and_stops_on_a_signal_with_status_0() {
+    for name in ["TERM", "INT"] {
+        let mut hub = Running::start(&[]);
+        let mut lines = BufReader::new(hub.0.stdout.take().unwrap()).lines();
+        let greeting = Running::until(&mut lines, "serving");
+        for needed in ["/demo/", "ws://127.0.0.1:", "grpcurl -plaintext -d", "PushEvent", "/readyz"] {
+            assert!(greeting.contains(needed), "{needed}: {greeting}");
+        }
+        hub.signal(name);
+        Running::until(&mut lines, "stopped");
+        assert_eq!(hub.0.wait().unwrap().code(), Some(0), "SIG{name}");
+    }
+}
+
+#[test]
+fn in_production_every_line_is_json_and_a_taken_port_is_an_error() {
+    let variables = [("APP_ENV", "production"), ("WEBAPP_URL", "https://a.example"),
+        ("WEBSOCKET_TICKET_SECRET", SECRET)];
+    let mut hub = Running::start(&variables);
+    let mut lines = BufReader::new(hub.0.stdout.take().unwrap()).lines();
+    let read = Running::until(&mut lines, "serving");
+    let line: Vec<Value> = read.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let serving = line.last().unwrap();
+    let port = serving["edge"].as_str().unwrap().rsplit_once(':').unwrap().1;
+    let (status, stdout, _) = run(&["--websocket-port", port], &variables);
+    assert_eq!(status, 1, "no bad configuration: systemd should try again");
+    assert!(stdout.contains("WEBSOCKET_PORT: cannot listen"), "{stdout}");
+    hub.signal("TERM");
+    let mut rest = String::new();
+    hub.0.wait().unwrap();
+    lines.for_each(|line| rest.push_str(&line.unwrap()));
+    assert!(rest.contains("\"stopped\""), "{rest}");
+    let mut none = Vec::new();
+    hub.0.stderr.take().map(|mut e| e.read_to_end(&mut none));
+    assert!(none.is_empty());
+}

@@ -1,0 +1,193 @@
+//! Opening: who is let in, and how those are answered who are not.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+use crate::kit::{Backend, Join, Player, TestServer, exchange, get, soon, until};
+
+const HANDSHAKE: [(&str, &str); 4] = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+fn handshake(replace: &str, with: &str) -> String {
+    let head: String = HANDSHAKE.iter().filter(|(name, _)| *name != replace)
+        .map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("GET /ws HTTP/1.1\r\nHost: hub\r\n{head}{with}\r\n")
+}
+
+#[tokio::test]
+async fn every_path_of_the_contract_opens() {
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    for path in ["/", "/ws", "/ws/"] {
+        let join = Join { path: Some(path), ..Join::ticket(backend.ticket(77, 1).await) };
+        Player::join(&server, join).await;
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_may_come_as_a_subprotocol_that_is_never_echoed() {
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    let ticket = backend.ticket(77, 1).await;
+    let url = format!("ws://{}/ws", server.addresses.edge);
+    let mut request = url.into_client_request().unwrap();
+    let offer = format!("duelhub.v1, {ticket}").parse().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", offer);
+    let stream = TcpStream::connect(server.addresses.edge).await.unwrap();
+    let (mut ws, response) = client_async(request, stream).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "duelhub.v1");
+    let first = soon("a frame", ws.next()).await.unwrap().unwrap();
+    assert!(first.to_text().unwrap().contains(r#""type":"connected""#));
+}
+
+#[tokio::test]
+async fn what_is_no_handshake_is_answered_in_plain_http_and_never_redirected() {
+    let server = TestServer::start().await;
+    let edge = server.addresses.edge;
+    for path in ["/", "/ws", "/ws/"] {
+        let reply = get(edge, path, &[]).await;
+        assert_eq!(reply.status, 426, "{path}");
+        assert_eq!(reply.json()["code"], "upgrade_required");
+        assert_eq!(reply.header("x-request-id"), reply.json()["request_id"].as_str());
+    }
+    let reply = get(edge, "/nothing", &[]).await;
+    assert_eq!((reply.status, reply.json()["code"].as_str()), (404, Some("not_found")));
+    let post = "POST /ws HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(exchange(edge, post).await.status, 405);
+}
+
+#[tokio::test]
+async fn a_malformed_handshake_is_refused_by_name() {
+    let server = TestServer::start().await;
+    let table = [
+        (handshake("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n"), 426, "version"),
+        (handshake("Sec-WebSocket-Version", ""), 426, "version"),
+        (handshake("Sec-WebSocket-Key", ""), 400, "bad_request"),
+        (handshake("Sec-WebSocket-Key", "Sec-WebSocket-Key: short\r\n"), 400, "bad_request"),
+        (handshake("Sec-WebSocket-Key", "Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!==\r\n"), 400, "bad_request"),
+        (handshake("Upgrade", "Upgrade: h2c\r\n"), 426, "upgrade_required"),
+    ];
+    for (request, status, code) in table {
+        let request = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        let reply = exchange(server.addresses.edge, &request).await;
+        assert_eq!((reply.status, reply.json()["code"].as_str()), (status, Some(code)), "{request}");
+    }
+    let old = handshake("", "").replace("HTTP/1.1", "HTTP/1.0");
+    assert_eq!(exchange(server.addresses.edge, &old).await.status, 426);
+    for garbage in ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "\u{16}\u{3}\u{1}\r\n\r\n"] {
+        assert_eq!(exchange(server.addresses.edge, garbage).await.status, 400, "{garbage:?}");
+    }
+    let huge = handshake("", &format!("X-Fill: {}\r\n", "x".repeat(20_000)));
+    assert_eq!(exchange(server.addresses.edge, &huge).await.status, 431);
+    Backend::connect(&server).await.push(1, "{}").await;
+}
+
+#[tokio::test]
+async fn only_the_webapps_origin_may_open() {
+    let server = TestServer::with(&[("WEBAPP_URL", "https://a.example, http://b.example:8080/x")]).await;
+    let backend = Backend::connect(&server).await;
+    let open = |origin: Option<&'static str>| {
+        let (backend, edge) = (&backend, server.addresses.edge);
+        async move {
+            let join = Join::ticket(backend.ticket(77, 1).await);
+            let join = match origin {
+                Some(origin) => join.header("origin", origin),
+                None => join,
+            };
+            join.open(edge).await.map(drop)
+        }
+    };
+    for good in [None, Some("https://a.example"), Some("http://b.example:8080")] {
+        assert_eq!(open(good).await, Ok(()), "{good:?}");
+    }
+    for bad in ["http://a.example", "https://a.example:444", "https://a.example.evil", "null", ""] {
+        assert_eq!(open(Some(bad)).await, Err(403), "{bad:?}");
+    }
+    let twice = Join::default().header("origin", "https://a.example").header("origin", "https://evil.example");
+    assert_eq!(twice.open(server.addresses.edge).await.map(drop), Err(403));
+}
+
+#[tokio::test]
+async fn limits_answer_and_give_back_what_was_taken() {
+    let server = TestServer::with(&[
+        ("WEBSOCKET_MAX_CONNECTIONS", "3"),
+        ("WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS", "2"),
+    ])
+    .await;
+    let backend = Backend::connect(&server).await;
+    let from = |address: &'static str| {
+        let (backend, server) = (&backend, &server);
+        async move {
+            let join = Join::ticket(backend.ticket(77, 1).await).header("x-forwarded-for", address);
+            join.open(server.addresses.edge).await
+        }
+    };
+    let _first = from("1.1.1.1").await.unwrap();
+    let second = from("1.1.1.1").await.unwrap();
+    assert_eq!(from("1.1.1.1").await.map(drop), Err(429), "of one address");
+    let _third = from("2.2.2.2").await.unwrap();
+    assert_eq!(from("3.3.3.3").await.map(drop), Err(503), "in all");
+    drop(second);
+    until("the place is free again", || async { from("1.1.1.1").await.is_ok() }).await;
+    let metrics = get(server.addresses.admin, "/metrics", &[]).await.body;
+    for limit in ["WEBSOCKET_MAX_CONNECTIONS", "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS"] {
+        let line = format!(r#"duelhub_limits_reached_total{{kind="{limit}"}} "#);
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn handshakes_come_no_faster_than_allowed() {
+    let server = TestServer::with(&[("WEBSOCKET_MAX_HANDSHAKES_PER_SECOND", "3")]).await;
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        statuses.push(Join::ticket("x").open(server.addresses.edge).await.map(drop));
+    }
+    assert_eq!(&statuses[..3], [Ok(()); 3]);
+    assert!(statuses[3..].contains(&Err(503)), "{statuses:?}");
+    until("a second later there is room", || async { Join::ticket("x").open(server.addresses.edge).await.is_ok() }).await;
+}
+
+#[tokio::test]
+async fn a_socket_that_shows_nothing_is_closed_and_does_not_keep_others_out() {
+    let server = TestServer::with(&[
+        ("WEBSOCKET_HANDSHAKE_TIMEOUT_SECONDS", "1"),
+        ("WEBSOCKET_MAX_PENDING_HANDSHAKES", "2"),
+    ])
+    .await;
+    let backend = Backend::connect(&server).await;
+    let edge = server.addresses.edge;
+    let mut silent = TcpStream::connect(edge).await.unwrap();
+    let mut slow = TcpStream::connect(edge).await.unwrap();
+    slow.write_all(b"GET /ws HTTP/1.1\r\nHost: h").await.unwrap();
+    // Two wait already: a third is told so at once.
+    until("a third is refused", || async { get(edge, "/ws", &[]).await.status == 503 }).await;
+    let mut rest = Vec::new();
+    soon("the silent one is closed", silent.read_to_end(&mut rest)).await.unwrap();
+    soon("the slow one is closed", slow.read_to_end(&mut rest)).await.unwrap();
+    Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_is_cut_off_in_time() {
+    let server = TestServer::with(&[("WEBSOCKET_HANDSHAKE_TIMEOUT_SECONDS", "1")]).await;
+    let mut stream = TcpStream::connect(server.addresses.edge).await.unwrap();
+    let trickle = async {
+        for byte in handshake("", "").bytes().cycle() {
+            if stream.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    soon("the trickle is cut off", trickle).await;
+}

@@ -1,0 +1,68 @@
+//! A hub in this process, on free ports.
+
+use std::collections::HashMap;
+
+use duelhub::config::Config;
+use duelhub::server::{Addresses, Server};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::soon;
+
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const BOT_TOKEN: &str = "123456:the-bot-token-of-the-tests";
+
+/// Stops with the test; [`TestServer::stop`] stops it in good order.
+#[derive(Debug)]
+pub(crate) struct TestServer {
+    pub(crate) addresses: Addresses,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+}
+
+impl TestServer {
+    /// With defaults that suit tests: free ports, no grace, no drain.
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With `variables` besides, or instead.
+    pub(crate) async fn with(variables: &[(&str, &str)]) -> Self {
+        let defaults = [
+            ("WEBSOCKET_PORT", "0"),
+            ("CONTROL_PORT", "0"),
+            ("ADMIN_PORT", "0"),
+            ("WEBSOCKET_TICKET_SECRET", SECRET),
+            ("WEBSOCKET_DRAIN_SECONDS", "0"),
+            ("TELEGRAM_BOT_TOKEN", BOT_TOKEN),
+            ("PRESENCE_GRACE_SECONDS", "0"),
+        ];
+        let set: HashMap<_, _> = defaults.iter().chain(variables).copied().collect();
+        let config = Config::read(&|name| set.get(name).map(|text| (*text).to_owned())).unwrap();
+        let server = Server::bind(config).await.unwrap();
+        let addresses = server.addresses();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(async move {
+            let stopped = async {
+                let _stopped = stopped.await;
+            };
+            server.run(stopped).await.unwrap();
+        });
+        Self { addresses, stop: Some(stop), running }
+    }
+
+    /// Asks it to stop; what it does on the way can be watched.
+    pub(crate) fn begin_stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    /// Waits until it has stopped, in good order.
+    pub(crate) async fn stopped(&mut self) {
+        soon("the server stops", &mut self.running).await.unwrap();
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.begin_stop();
+        self.stopped().await;
+    }
+}

@@ -1,0 +1,14 @@
+//! The hub from outside: real sockets, real HTTP/2, the public interface and nothing else.
+
+mod kit;
+
+mod command_line;
+mod control;
+mod delivery;
+mod frames;
+mod handshake;
+mod operations;
+mod presence;
+mod ticket_api;
+mod tickets;
+mod watch;

@@ -1,0 +1,129 @@
+//! Start, health, metrics, shutdown.
+
+use std::time::Duration;
+
+use duelhub::pb;
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::kit::{Backend, Join, Player, TestServer, error_info, get, push, soon, until};
+
+#[tokio::test]
+async fn ready_means_that_a_push_has_reached_its_delivery() {
+    let server = TestServer::start().await;
+    let admin = server.addresses.admin;
+    until("the node is ready", || async { get(admin, "/readyz", &[]).await.status == 200 }).await;
+    assert!(get(admin, "/readyz", &[]).await.body.starts_with("ready: push to delivery took"));
+    assert_eq!(get(admin, "/healthz", &[]).await.body, "ok\n");
+    assert!(get(admin, "/metrics", &[]).await.body.contains("duelhub_ready 1\n"));
+    let backend = Backend::connect(&server).await;
+    assert_eq!(backend.node().await.counts.unwrap().duels, 0, "the probe's own duel does not show");
+    let listed = backend.client.clone().list_duels(pb::ListDuelsRequest::default()).await.unwrap();
+    assert!(listed.into_inner().duels.is_empty());
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened_with_units_in_their_names() {
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    backend.push(77, "{}").await;
+    one.until_events(1).await;
+    let reply = get(server.addresses.admin, "/metrics", &[]).await;
+    assert!(reply.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    for line in [
+        "duelhub_connections 1\n",
+        "duelhub_connections_opened_total 1\n",
+        "duelhub_pushes_total{kind=\"new\"} 1\n",
+        "duelhub_push_duration_seconds_count 1\n",
+        "duelhub_deliveries_total 1\n",
+        "duelhub_duels 1\n",
+        "duelhub_remembered_tickets 1\n",
+        "duelhub_rpcs_total{method=\"PushEvent\",code=\"OK\"} 1\n",
+        "duelhub_tickets_issued_total{kind=\"grpc\"} 1\n",
+        "duelhub_process_resident_memory_bytes ",
+        "# EOF\n",
+    ] {
+        assert!(reply.body.contains(line), "{line} is not in\n{}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_sends_everybody_away_in_good_order() {
+    let mut server = TestServer::with(&[("WEBSOCKET_DRAIN_SECONDS", "1")]).await;
+    let admin = server.addresses.admin;
+    let backend = Backend::connect(&server).await;
+    let mut players = Vec::new();
+    for user in 1..=10 {
+        let ticket = backend.ticket(user, user).await;
+        players.push(Player::join(&server, Join::ticket(ticket)).await);
+    }
+    let mut watch =
+        backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await.unwrap().into_inner();
+    while soon("the state", watch.message()).await.unwrap().unwrap().duel_id != 0 {}
+    let began = Instant::now();
+    server.begin_stop();
+    let mut away = Vec::new();
+    for player in &mut players {
+        assert_eq!(player.until_closed().await, 1012);
+        assert_eq!(player.error["message"], "server_restart");
+        away.push(began.elapsed());
+    }
+    assert!(away[9] - away[0] >= Duration::from_millis(500), "spread over the drain: {away:?}");
+    let ended = soon("the watch ends", watch.message()).await.unwrap_err();
+    assert_eq!((ended.code(), error_info(&ended).0.as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
+    server.stopped().await;
+    for address in [server.addresses.edge, server.addresses.control, admin] {
+        assert!(tokio::net::TcpStream::connect(address).await.is_err(), "{address} still listens");
+    }
+}
+
+#[tokio::test]
+async fn while_it_stops_it_is_not_ready_and_accepts_nobody() {
+    let mut server = TestServer::with(&[("WEBSOCKET_DRAIN_SECONDS", "2")]).await;
+    let (admin, edge) = (server.addresses.admin, server.addresses.edge);
+    let backend = Backend::connect(&server).await;
+    let mut first = Player::join(&server, Join::ticket(backend.ticket(1, 1).await)).await;
+    let mut last = Player::join(&server, Join::ticket(backend.ticket(2, 2).await)).await;
+    until("the node is ready", || async { get(admin, "/readyz", &[]).await.status == 200 }).await;
+    server.begin_stop();
+    assert_eq!(first.until_closed().await, 1012);
+    let ready = get(admin, "/readyz", &[]).await;
+    assert_eq!((ready.status, ready.body.as_str()), (503, "not ready: the node is stopping\n"));
+    assert_eq!(get(admin, "/healthz", &[]).await.status, 200, "it lives until it has stopped");
+    assert!(tokio::net::TcpStream::connect(edge).await.is_err());
+    assert_eq!(last.until_closed().await, 1012);
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn pushes_in_flight_at_a_shutdown_are_answered() {
+    let mut server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    let (pushes, answers) = tokio::sync::mpsc::channel(64);
+    let stream = tokio_stream::wrappers::ReceiverStream::new(answers);
+    let mut answered = backend.client.clone().push_events(stream).await.unwrap().into_inner();
+    for tag in 1..=50 {
+        let push = Some(push(77, "{}"));
+        pushes.send(pb::PushEventsRequest { tag, push }).await.unwrap();
+    }
+    for tag in 1..=50 {
+        let answer = soon("an answer", answered.message()).await.unwrap().unwrap();
+        assert_eq!(answer.tag, tag);
+    }
+    server.begin_stop();
+    let ended = soon("the stream ends", answered.message()).await.unwrap_err();
+    assert_eq!((ended.code(), error_info(&ended).0.as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn the_demo_page_is_served_in_development_alone() {
+    let development = TestServer::start().await;
+    let page = get(development.addresses.edge, "/demo/", &[]).await;
+    assert!(page.status == 200 && page.body.contains("<html"));
+    assert_eq!(get(development.addresses.edge, "/demo", &[]).await.status, 308);
+    assert_eq!(get(development.addresses.edge, "/demo/src/nothing.js", &[]).await.status, 404);
+    let production = TestServer::with(&[("APP_ENV", "production"), ("WEBAPP_URL", "https://a.example")]).await;
+    assert_eq!(get(production.addresses.edge, "/demo/", &[]).await.status, 404);
+}

@@ -1,0 +1,150 @@
+//! The HTTP ticket API, word for word.
+
+use duelhub::config::Secret;
+use duelhub::id::TelegramId;
+use duelhub::{clock, telegram};
+use serde_json::json;
+
+use crate::kit::{BOT_TOKEN, Backend, Join, Player, TestServer, exchange, get};
+use duelhub::pb;
+
+const PATH: &str = "/api/duel/ws-ticket";
+
+fn init_data(telegram_id: u64) -> String {
+    let user = TelegramId::try_from(telegram_id).unwrap();
+    telegram::sign(user, &Secret::new(BOT_TOKEN.into()), clock::now())
+}
+
+/// Duel 77 is declared for user 1, whom Telegram knows as 1001, and user 2.
+async fn declared(server: &TestServer) -> Backend {
+    let backend = Backend::connect(server).await;
+    let participants = vec![
+        pb::Participant { user_id: 1, telegram_id: 1001 },
+        pb::Participant { user_id: 2, telegram_id: 0 },
+    ];
+    let request = pb::OpenDuelRequest { duel_id: 77, participants, settings: None };
+    backend.client.clone().open_duel(request).await.unwrap();
+    backend
+}
+
+#[tokio::test]
+async fn a_participant_receives_a_ticket_that_opens() {
+    let server = TestServer::start().await;
+    let _backend = declared(&server).await;
+    for (telegram_id, user_id) in [(1001, 1), (2, 2)] {
+        let headers = [("X-Telegram-Init-Data", &*init_data(telegram_id))];
+        let reply = get(server.addresses.edge, &format!("{PATH}?duel_id=77"), &headers).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let body = reply.json();
+        let id = body["request_id"].as_str().unwrap();
+        assert!(id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+        assert_eq!(reply.header("x-request-id"), Some(id));
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+        let ticket = body["data"]["ticket"].as_str().unwrap();
+        let expires_at = body["data"]["expires_at"].as_u64().unwrap();
+        let envelope = json!({"success": true, "request_id": id,
+            "data": {"ticket": ticket, "expires_at": expires_at}});
+        assert_eq!(body, envelope);
+        let now = clock::now().seconds();
+        assert!((now + 298..=now + 300).contains(&expires_at));
+        let player = Player::join(&server, Join::ticket(ticket)).await;
+        assert_eq!(player.connected["user_id"], user_id);
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_has_its_text_and_code() {
+    let server = TestServer::start().await;
+    let backend = declared(&server).await;
+    backend.open(78, &[1]).await;
+    backend.close(78).await;
+    backend.push(79, "{}").await;
+    let old = telegram::sign(TelegramId::try_from(2).unwrap(), &Secret::new(BOT_TOKEN.into()),
+        clock::UnixMs(clock::now().0 - 301_000));
+    let player = init_data(2);
+    let table = [
+        ("?duel_id=77", None, 401, "Не авторизован", "unauthorized"),
+        ("?duel_id=77", Some("nonsense"), 401, "Не авторизован", "unauthorized"),
+        ("?duel_id=77", Some(&*old), 401, "Не авторизован", "unauthorized"),
+        ("", Some(&*player), 400, "Не указан ID дуэли", "duel_id_missing"),
+        ("?duel_id=", Some(&*player), 400, "Не указан ID дуэли", "duel_id_missing"),
+        ("?duel_id=0", Some(&*player), 400, "Не указан ID дуэли", "duel_id_missing"),
+        ("?duel_id=x", Some(&*player), 400, "Не указан ID дуэли", "duel_id_missing"),
+        ("?duel_id=9007199254740992", Some(&*player), 400, "Не указан ID дуэли", "duel_id_missing"),
+        ("?duel_id=77&duel_id=78", Some(&*player), 400, "Не указан ID дуэли", "duel_id_missing"),
+        ("?duel_id=99", Some(&*player), 404, "Дуэль не найдена", "duel_unknown"),
+        // Pushed to but never declared: nobody can say who takes part.
+        ("?duel_id=79", Some(&*player), 404, "Дуэль не найдена", "duel_unknown"),
+        ("?duel_id=77", Some(&*init_data(3)), 403, "Доступ запрещён", "duel_access_denied"),
+        ("?duel_id=78", Some(&*init_data(1)), 409, "Дуэль уже завершена", "duel_closed"),
+    ];
+    for (query, init_data, status, error, code) in table {
+        let headers: Vec<_> = init_data.iter().map(|data| ("X-Telegram-Init-Data", *data)).collect();
+        let reply = get(server.addresses.edge, &format!("{PATH}{query}"), &headers).await;
+        let body = reply.json();
+        let id = reply.header("x-request-id").unwrap();
+        let expected = json!({"success": false, "request_id": id, "error": error, "code": code});
+        assert_eq!((reply.status, body), (status, expected), "{query}");
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+    }
+}
+
+#[tokio::test]
+async fn without_a_bot_token_it_says_why_it_cannot() {
+    let server = TestServer::with(&[("TELEGRAM_BOT_TOKEN", "")]).await;
+    let reply = get(server.addresses.edge, &format!("{PATH}?duel_id=77"), &[]).await;
+    assert_eq!((reply.status, reply.json()["code"].as_str()), (503, Some("not_configured")));
+    assert!(reply.json()["error"].as_str().unwrap().contains("TELEGRAM_BOT_TOKEN"));
+}
+
+#[tokio::test]
+async fn on_somebodys_desk_a_header_stands_in_for_telegram() {
+    let variables = [("DEV_AUTH_ENABLED", "true"), ("DEV_AUTH_USER_ID", "2")];
+    let server = TestServer::with(&variables).await;
+    let _backend = declared(&server).await;
+    let path = format!("{PATH}?duel_id=77");
+    for (headers, status) in [
+        (vec![("X-Dev-Telegram-User-Id", "1001")], 200),
+        (vec![], 200),
+        (vec![("X-Dev-Telegram-User-Id", "3")], 403),
+        (vec![("X-Dev-Telegram-User-Id", "1001"), ("X-Telegram-Init-Data", "forged")], 401),
+    ] {
+        let reply = get(server.addresses.edge, &path, &headers).await;
+        assert_eq!(reply.status, status, "{headers:?}");
+    }
+    let strict = TestServer::start().await;
+    declared(&strict).await;
+    let reply = get(strict.addresses.edge, &path, &[("X-Dev-Telegram-User-Id", "1001")]).await;
+    assert_eq!(reply.status, 401, "not unless it is enabled");
+}
+
+#[tokio::test]
+async fn browsers_may_ask_from_the_webapp_alone() {
+    let server = TestServer::with(&[("WEBAPP_URL", "https://a.example")]).await;
+    let preflight = |origin: &str| {
+        format!("OPTIONS {PATH}?duel_id=77 HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nOrigin: {origin}\r\n\
+            Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: x-telegram-init-data\r\n\r\n")
+    };
+    let reply = exchange(server.addresses.edge, &preflight("https://a.example")).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("access-control-allow-origin"), Some("https://a.example"));
+    assert!(reply.header("access-control-allow-headers").unwrap().contains("x-telegram-init-data"));
+    assert!(reply.header("vary").unwrap().to_lowercase().contains("origin"));
+    let reply = exchange(server.addresses.edge, &preflight("https://b.example")).await;
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+    for (origin, allowed) in [("https://a.example", Some("https://a.example")), ("https://b.example", None)] {
+        let reply = get(server.addresses.edge, PATH, &[("Origin", origin)]).await;
+        assert_eq!(reply.header("access-control-allow-origin"), allowed);
+        assert_eq!(reply.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_of_the_proxy_is_taken_over_if_it_has_the_form() {
+    let server = TestServer::start().await;
+    let id = |given: &'static str| async move { given };
+    for (given, taken) in [("0123456789abcdef", true), ("0123456789ABCDEF", false), ("x", false)] {
+        let reply = get(server.addresses.edge, PATH, &[("X-Request-Id", id(given).await)]).await;
+        assert_eq!(reply.header("x-request-id") == Some(given), taken, "{given}");
+    }
+}

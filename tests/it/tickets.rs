@@ -1,0 +1,159 @@
+//! Tickets open one connection, once, and not for long.
+
+use duelhub::pb;
+use serde_json::json;
+
+use crate::kit::{Backend, Join, Player, SECRET, TestServer, until};
+
+async fn refused(server: &TestServer, join: Join) -> (u16, String, bool) {
+    let mut player = Player::knock(server, join).await;
+    let code = player.until_closed().await;
+    assert_eq!(player.error["request_id"].as_str().unwrap().len(), 16);
+    let word = player.error["message"].as_str().unwrap().to_owned();
+    assert_eq!(player.closed.as_ref().unwrap().1, word);
+    (code, word, player.error["retry"].as_bool().unwrap())
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_word_and_code() {
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    backend.open(78, &[1, 2]).await;
+    let used = backend.ticket(77, 1).await;
+    Player::join(&server, Join::ticket(&used)).await;
+    let short = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    let brief = backend.issue(pb::IssueTicketRequest { duel_id: 77, user_id: 1, ttl: short, ..Default::default() }).await;
+    // Issued before the duel was declared without the user.
+    let stranger = backend.ticket(79, 3).await;
+    backend.open(79, &[1, 2]).await;
+    let closed = backend.ticket(80, 1).await;
+    backend.close(80).await;
+    let expires_at = u64::try_from(brief.expires_at.unwrap().seconds).unwrap();
+    until("the brief ticket expires", || async { duelhub::clock::now().seconds() >= expires_at }).await;
+    let expected = |code, word: &str, retry| (code, word.to_owned(), retry);
+    let table = [
+        (Join::default(), expected(4501, "invalid_ticket", false)),
+        (Join::ticket("nonsense"), expected(4501, "invalid_ticket", false)),
+        (Join::ticket(format!("{used}&ticket={used}")), expected(4501, "invalid_ticket", false)),
+        (Join::ticket("x".repeat(5000)), expected(4501, "invalid_ticket", false)),
+        (Join::ticket(brief.ticket), expected(4001, "ticket_expired", true)),
+        (Join::ticket(used), expected(4002, "ticket_already_used", true)),
+        (Join::ticket(stranger), expected(4502, "duel_access_denied", false)),
+        (Join::ticket(closed), expected(4503, "duel_closed", false)),
+    ];
+    for (join, expected) in table {
+        let shown = format!("{join:.60?}");
+        assert_eq!(refused(&server, join).await, expected, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_used_by_many_at_once_opens_one_connection() {
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    let ticket = backend.ticket(77, 1).await;
+    let attempts = (0..20).map(|_| {
+        let join = Join::ticket(&ticket);
+        let server = &server;
+        async move {
+            let mut player = Player::knock(server, join).await;
+            player.next().await;
+            player
+        }
+    });
+    let players = futures_util::future::join_all(attempts).await;
+    assert_eq!(players.iter().filter(|player| !player.connected.is_null()).count(), 1);
+}
+
+#[tokio::test]
+async fn a_revoked_ticket_opens_nothing_and_one_issued_after_does() {
+    use pb::revoke_tickets_request::Tickets;
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    let revoke = |tickets| {
+        let mut client = backend.client.clone();
+        async move { client.revoke_tickets(pb::RevokeTicketsRequest { tickets: Some(tickets) }).await.unwrap() }
+    };
+    let issue = |user_id| backend.issue(pb::IssueTicketRequest { duel_id: 77, user_id, ..Default::default() });
+    let (first, second, others) = (issue(1).await, issue(1).await, issue(2).await);
+    revoke(Tickets::Jti(first.jti)).await;
+    assert_eq!(refused(&server, Join::ticket(first.ticket)).await.1, "invalid_ticket");
+    let mut open = Player::join(&server, Join::ticket(second.ticket)).await;
+    let unused = issue(1).await;
+    revoke(Tickets::User(pb::UserTickets { duel_id: 77, user_id: 1 })).await;
+    assert_eq!(refused(&server, Join::ticket(unused.ticket)).await.1, "invalid_ticket");
+    assert_eq!(refused(&server, Join::ticket(open.resume_ticket())).await.1, "invalid_ticket");
+    Player::join(&server, Join::ticket(issue(1).await.ticket)).await;
+    Player::join(&server, Join::ticket(others.ticket)).await;
+    open.ping().await;
+}
+
+#[tokio::test]
+async fn a_resume_ticket_is_single_use_renewed_past_half_its_life_and_not_after_a_revocation() {
+    let server = TestServer::with(&[("WEBSOCKET_RESUME_TTL_SECONDS", "2")]).await;
+    let backend = Backend::connect(&server).await;
+    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    one.ping().await;
+    assert!(one.pong.get("resume_ticket").is_none(), "not before half its life");
+    let renewed = loop {
+        one.ping().await;
+        if let Some(ticket) = one.pong["resume_ticket"].as_str() {
+            break ticket.to_owned();
+        }
+    };
+    assert_ne!(renewed, one.resume_ticket());
+    drop(one);
+    let mut one = Player::join(&server, Join::ticket(&renewed)).await;
+    assert_eq!(refused(&server, Join::ticket(renewed)).await.1, "ticket_already_used");
+    let tickets = pb::revoke_tickets_request::Tickets::User(pb::UserTickets { duel_id: 77, user_id: 1 });
+    let request = pb::RevokeTicketsRequest { tickets: Some(tickets) };
+    backend.client.clone().revoke_tickets(request).await.unwrap();
+    let half = duelhub::clock::now().seconds() + 2;
+    while duelhub::clock::now().seconds() <= half {
+        one.ping().await;
+        assert!(one.pong.get("resume_ticket").is_none(), "revoked");
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_secret_is_accepted_until_it_is_dropped() {
+    let old = TestServer::start().await;
+    let ticket = || async { Backend::connect(&old).await.ticket(77, 1).await };
+    let rotated = [("WEBSOCKET_TICKET_SECRET", "another secret of 32 bytes at least"),
+        ("WEBSOCKET_TICKET_SECRET_PREVIOUS", SECRET)];
+    let rotating = TestServer::with(&rotated).await;
+    Player::join(&rotating, Join::ticket(ticket().await)).await;
+    let dropped = TestServer::with(&rotated[..1]).await;
+    assert_eq!(refused(&dropped, Join::ticket(ticket().await)).await.1, "invalid_ticket");
+}
+
+#[tokio::test]
+async fn a_ticket_store_that_is_full_lets_nobody_in_twice() {
+    let server = TestServer::with(&[("ENGINE_MAX_REMEMBERED_TICKETS", "1000"),
+        ("WEBSOCKET_MAX_CONNECTIONS_PER_USER", "1")]).await;
+    let backend = Backend::connect(&server).await;
+    let mut client = backend.client.clone();
+    for n in 0..999 {
+        let jti = pb::revoke_tickets_request::Tickets::Jti(format!("filler-{n}"));
+        client.revoke_tickets(pb::RevokeTicketsRequest { tickets: Some(jti) }).await.unwrap();
+    }
+    let (last, over) = (backend.ticket(77, 1).await, backend.ticket(77, 1).await);
+    Player::join(&server, Join::ticket(&last)).await;
+    assert_eq!(refused(&server, Join::ticket(over)).await, (1011, "internal".into(), true));
+    assert_eq!(refused(&server, Join::ticket(last)).await.1, "ticket_already_used");
+}
+
+#[tokio::test]
+async fn claims_are_those_of_the_contract() {
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let role = pb::Role::Spectator.into();
+    let issued = backend.issue(pb::IssueTicketRequest { duel_id: 77, user_id: 5, role, ttl }).await;
+    let claims = duelhub::ticket::Tickets::claims(&issued.ticket).unwrap();
+    let (iat, exp) = (claims["iat"].as_f64().unwrap(), claims["exp"].as_u64().unwrap());
+    assert!((59.0..=60.0).contains(&(exp as f64 - iat)), "{iat} {exp}");
+    let expected = json!({"sub": "5", "duel": 77, "role": "spectator", "aud": "duelhub",
+        "jti": issued.jti, "iat": iat, "exp": exp});
+    assert_eq!(claims, expected);
+}

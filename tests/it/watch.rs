@@ -1,0 +1,132 @@
+//! Watching: the state at the start, then what changes.
+
+use duelhub::pb;
+use duelhub::pb::control_service_client::ControlServiceClient;
+use duelhub::pb::watch_duels_response::Change;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::kit::{Backend, Join, Player, TestServer, error_info, soon};
+
+struct Watch(tonic::Streaming<pb::WatchDuelsResponse>);
+
+impl Watch {
+    async fn start(backend: &Backend, duels: &[u64]) -> Self {
+        let request = pb::WatchDuelsRequest { duel_ids: duels.to_vec() };
+        Self(backend.client.clone().watch_duels(request).await.unwrap().into_inner())
+    }
+
+    /// The next change, in short: initial or not, the duel, what.
+    async fn next(&mut self) -> (bool, u64, String) {
+        let told = soon("a change", self.0.message()).await.unwrap().unwrap();
+        let what = match told.change.unwrap() {
+            Change::Opened(_) => "opened".to_owned(),
+            Change::Closed(closed) => format!("closed {:?}", closed.status()),
+            Change::UserOnline(user) => format!("online {} {:?}", user.user_id, user.role()),
+            Change::UserOffline(user) => format!("offline {} {:?}", user.user_id, user.reason()),
+            Change::Acked(acked) => format!("acked {} {}", acked.user_id, acked.seq),
+            Change::Synced(synced) => format!("synced {}", synced.duels),
+        };
+        (told.initial, told.duel_id, what)
+    }
+
+    async fn expect(&mut self, initial: bool, changes: &[(u64, &str)]) {
+        for (duel, what) in changes {
+            assert_eq!(self.next().await, (initial, *duel, (*what).to_owned()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_starts_with_the_state_and_goes_on_with_changes() {
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    backend.push(77, "{}").await;
+    backend.close(78).await;
+    let mut watch = Watch::start(&backend, &[]).await;
+    let state = [(77, "opened"), (77, "online 1 Player"), (78, "opened"), (78, "closed Finished"), (0, "synced 2")];
+    watch.expect(true, &state).await;
+
+    let two = Player::join(&server, Join::ticket(backend.spectator_ticket(77, 2).await)).await;
+    watch.expect(false, &[(77, "online 2 Spectator")]).await;
+    one.until_events(1).await;
+    one.send(r#"{"type":"ack","seq":1}"#).await;
+    watch.expect(false, &[(77, "acked 1 1")]).await;
+    drop(two);
+    watch.expect(false, &[(77, "offline 2 Lost")]).await;
+    one.ws.close(None).await.unwrap();
+    watch.expect(false, &[(77, "offline 1 ClientClosed")]).await;
+    backend.push(79, "{}").await;
+    watch.expect(false, &[(79, "opened")]).await;
+    backend.close(77).await;
+    watch.expect(false, &[(77, "closed Finished")]).await;
+}
+
+#[tokio::test]
+async fn a_watch_of_some_duels_hears_of_no_others() {
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    backend.push(77, "{}").await;
+    backend.push(78, "{}").await;
+    let mut watch = Watch::start(&backend, &[77, 80]).await;
+    watch.expect(true, &[(77, "opened"), (0, "synced 1")]).await;
+    backend.close(78).await;
+    backend.push(80, "{}").await;
+    watch.expect(false, &[(80, "opened")]).await;
+    let _one = Player::join(&server, Join::ticket(backend.ticket(80, 1).await)).await;
+    let _two = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    watch.expect(false, &[(80, "online 1 Player"), (77, "online 2 Player")]).await;
+    let request = pb::DisconnectRequest { duel_id: 77, user_id: 2, ..Default::default() };
+    backend.client.clone().disconnect(request).await.unwrap();
+    watch.expect(false, &[(77, "offline 2 Disconnected")]).await;
+    backend.close(80).await;
+    watch.expect(false, &[(80, "closed Finished"), (80, "offline 1 DuelClosed")]).await;
+}
+
+#[tokio::test]
+async fn watchers_are_bounded_and_give_their_place_back() {
+    let server = TestServer::with(&[("CONTROL_MAX_WATCHERS", "1")]).await;
+    let backend = Backend::connect(&server).await;
+    let first = Watch::start(&backend, &[]).await;
+    let second = backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await;
+    let status = second.unwrap_err();
+    assert_eq!((status.code(), error_info(&status).0.as_str()), (Code::ResourceExhausted, "LIMIT_REACHED"));
+    drop(first);
+    crate::kit::until("the place is free", || async {
+        backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_is_told_to_start_over() {
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    // A watcher whose window is soon full, on a connection of its own.
+    let channel = Channel::from_shared(format!("http://{}", server.addresses.control)).unwrap();
+    let channel = channel.initial_stream_window_size(1024).connect().await.unwrap();
+    let mut watch = Watch::start(&Backend { client: ControlServiceClient::new(channel) }, &[]).await;
+    watch.expect(true, &[(0, "synced 0")]).await;
+    let mut duel = 0;
+    while !was_too_slow(&server).await {
+        for _ in 0..500 {
+            duel += 1;
+            backend.push(duel, "{}").await;
+        }
+        assert!(duel < 100_000, "the bound holds");
+    }
+    let ended = loop {
+        match soon("the watch ends", watch.0.message()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ends with a reason"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((ended.code(), error_info(&ended).0.as_str()), (Code::ResourceExhausted, "WATCHER_TOO_SLOW"));
+}
+
+async fn was_too_slow(server: &TestServer) -> bool {
+    let metrics = crate::kit::get(server.addresses.admin, "/metrics", &[]).await.body;
+    !metrics.contains("duelhub_watchers_too_slow_total 0\n")
+}
