@@ -35,6 +35,8 @@ pub struct Options {
     pub url: String,
     /// Where they fetch their tickets: the prefix of `/duel/ws-ticket`.
     pub api: String,
+    /// The WebApp's origin, as browsers send it. `None`: that of `api`, where the WebApp is served beside its API.
+    pub origin: Option<String>,
     /// An authority to trust besides the system's.
     pub ca_file: Option<PathBuf>,
     /// The unit to ask systemd about.
@@ -226,13 +228,16 @@ async fn open_sockets(
     report: Report<'_>,
 ) -> [Option<Player>; 2] {
     const LOOK: &str = "nginx's location = /ws and location /ws/ (no 301, Upgrade passed on), WEBAPP_URL in the env file";
-    let origin = options.config.edge.origins.first().map_or("", String::as_str);
+    let origin = match &options.origin {
+        Some(origin) => origin.clone(),
+        None => wire::origin_of(&options.api).unwrap_or_default(),
+    };
     let bare = options.url.trim_end_matches('/');
     let urls = [bare.to_owned(), format!("{bare}/")];
     let mut players = [None, None];
     for (url, nth) in urls.iter().flat_map(|url| [(url, 0), (url, 1)]) {
         let ticket = tickets[nth].get(usize::from(url.ends_with('/'))).map_or("", String::as_str);
-        let opened = wire.open(url, origin, ticket).await;
+        let opened = wire.open(url, &origin, ticket).await;
         let what = format!("{url} opens for player {} from origin {origin:?}", nth + 1);
         match opened {
             Ok((player, connected)) if connected["duel_id"] == trial.duel => {

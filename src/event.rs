@@ -1,7 +1,7 @@
 //! What the backend pushes, and where it stands.
 //!
 //! An event is made once, shared by `Arc`, and never changed. Who may see it is decided here and nowhere else
-//! ([`Event::payload_for`]), so that live delivery, resume and the opening state cannot disagree about it.
+//! ([`Push::payload_for`]), so that live delivery, resume and the opening state cannot disagree about it.
 //! Deliberately absent: WebSocket frames, protobuf, storage.
 
 mod payload;

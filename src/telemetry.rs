@@ -16,7 +16,9 @@ use crate::config::{AppEnv, Config};
 pub fn init(config: &Config) {
     let level = LevelFilter::from_level(config.log_level);
     let format = match config.app_env {
-        AppEnv::Production => fmt::layer().json().flatten_event(true).with_span_list(false).with_target(false).boxed(),
+        AppEnv::Production => {
+            fmt::layer().json().flatten_event(true).with_span_list(false).with_target(false).boxed()
+        }
         AppEnv::Development => {
             fmt::layer().with_ansi(std::io::stdout().is_terminal()).with_target(false).boxed()
         }

@@ -28,6 +28,8 @@ pub(super) async fn check(unit: &str, kill: bool, config: &Config, report: Repor
         bad(format!("the unit is {state}"), LOOK)
     } else if !is("Restart", "always") {
         bad("Restart is not always", LOOK)
+    } else if is("WatchdogUSec", "0") || is("WatchdogUSec", "infinity") {
+        bad("WatchdogSec is not set: a hub that hangs would hang for ever", LOOK)
     } else {
         let watchdog = before.get("WatchdogUSec").map_or("none", String::as_str);
         let restarts = before.get("NRestarts").map_or("0", String::as_str);

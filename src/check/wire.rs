@@ -45,6 +45,12 @@ pub(super) struct Player {
     ws: WebSocketStream<Box<dyn Stream>>,
 }
 
+/// The origin of a page at `url` (RFC 6454, section 6.1).
+pub(super) fn origin_of(url: &str) -> Option<String> {
+    let url: Uri = url.parse().ok()?;
+    Some(format!("{}://{}", url.scheme_str()?, url.authority()?))
+}
+
 impl Wire {
     /// Trusts the system's authorities, and those in `ca_file`.
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, String> {

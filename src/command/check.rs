@@ -16,6 +16,7 @@ pub(super) fn command() -> Command {
         .about("Check a live deployment: a line for each thing that must work; fails if one does not")
         .arg(arg("url", "URL", "The WebApp's VITE_WS_URL, like wss://your-domain.com/ws").required(true))
         .arg(arg("api", "URL", "Its VITE_API_URL in full, like https://your-domain.com/api").required(true))
+        .arg(arg("origin", "URL", "The WebApp's origin; unset: that of --api"))
         .arg(
             arg("ca-file", "PEM", "Trust this authority besides the system's")
                 .value_parser(value_parser!(PathBuf)),
@@ -35,6 +36,7 @@ pub(super) async fn run(matches: &ArgMatches, config: Config) -> ExitCode {
     let options = Options {
         url: text("url").unwrap_or_default(),
         api: text("api").unwrap_or_default(),
+        origin: text("origin"),
         ca_file: matches.get_one::<PathBuf>("ca-file").cloned(),
         unit: text("unit"),
         kill: matches.get_flag("kill"),

@@ -51,15 +51,15 @@ impl Calls {
         Ok(())
     }
 
-    fn finish(&self, path: &str, code: Code, started_at: Instant) {
+    fn finish(&self, id: &RequestId, path: &str, code: Code, started_at: Instant) {
         let name = code_name(code);
         self.metrics.rpcs.get_or_create(&Rpc { method: method(path), code: name }).inc();
         let duration_us = u64::try_from(started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
         // A line for each of thousands of pushes a second would drown the failures.
         if code == Code::Ok {
-            debug!(code = name, duration_us, "call");
+            debug!(request_id = %id, method = method(path), code = name, duration_us, "call");
         } else {
-            info!(code = name, duration_us, "call");
+            info!(request_id = %id, method = method(path), code = name, duration_us, "call");
         }
     }
 }
@@ -68,18 +68,19 @@ async fn pass(State(calls): State<Calls>, mut request: Request, next: Next) -> R
     let given = request.headers().get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
     let id = given.and_then(RequestId::adopt).unwrap_or_else(RequestId::random);
     let path = request.uri().path().to_owned();
-    let span = info_span!("call", request_id = %id, method = method(&path));
+    // For the lines that others write about the call; its own line carries the id as a field of its own.
+    let span = info_span!("call", request_id = %id);
     let started_at = Instant::now();
     let mut response = match calls.admit(request.headers()) {
         Ok(()) => {
             request.extensions_mut().insert(id.clone());
-            next.run(request).instrument(span.clone()).await
+            next.run(request).instrument(span).await
         }
         Err(failure) => failure.status(&id).into_http(),
     };
     // A status in the head is an error's; a success has its status in the trailers, after this.
     let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
-    span.in_scope(|| calls.finish(&path, code, started_at));
+    calls.finish(&id, &path, code, started_at);
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }

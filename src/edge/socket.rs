@@ -37,10 +37,12 @@ pub async fn websocket(
     unread: Vec<u8>,
     message_bytes_max: usize,
 ) -> WebSocketStream<TcpStream> {
+    // Room for the largest frame that either side sends, and for what waits before it.
+    let frame_bytes_max = message_bytes_max.max(2 * limits::PUSH_BYTES_MAX);
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_write_buffer_size(2 * limits::PUSH_BYTES_MAX + WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(frame_bytes_max + 2 * WRITE_BUFFER_BYTES)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max));
     WebSocketStream::from_partially_read(stream, unread, Role::Server, Some(config)).await

@@ -12,6 +12,7 @@ import { Phone } from './lib/phone.mjs';
 import { venvBin } from './lib/tools.mjs';
 
 const WIDE = { width: 1280, height: 860 };
+const MEDIUM = { width: 900, height: 860 };
 const NARROW = { width: 390, height: 844 };
 const [binary, directory, pictures] = process.argv.slice(2);
 
@@ -104,19 +105,27 @@ async function positionAt(phone, seq) {
 }
 
 async function screenshots(page) {
-  const take = (name) => page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
-  await page.screenshot({ path: join(pictures, 'demo.png') });
-  await fits(page, 'wide');
-  await page.emulateMedia({ colorScheme: 'dark' });
-  await page.screenshot({ path: join(pictures, 'demo-dark.png') });
-  await page.setViewportSize({ width: 900, height: 860 });
-  await take('demo-dark-medium');
-  await fits(page, 'medium');
-  await page.emulateMedia({ colorScheme: 'light' });
-  await page.setViewportSize(NARROW);
-  await take('demo-narrow');
-  await fits(page, 'narrow');
+  const looks = [
+    ['demo', WIDE, 'light'],
+    ['demo-dark', WIDE, 'dark'],
+    ['demo-medium', MEDIUM, 'light'],
+    ['demo-narrow', NARROW, 'light'],
+    ['demo-narrow-dark', NARROW, 'dark'],
+  ];
+  await page.mouse.move(0, 0); // no button is hovered
+  for (const [name, size, colorScheme] of looks) {
+    await page.setViewportSize(size);
+    await page.emulateMedia({ colorScheme });
+    await settled(page);
+    await page.screenshot({ path: join(pictures, `${name}.png`), fullPage: size !== WIDE });
+    await fits(page, name);
+  }
   await page.setViewportSize(WIDE);
+}
+
+/** Waits for the transitions that a change of looks sets off. */
+function settled(page) {
+  return page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished)).then(() => {}));
 }
 
 async function fits(page, what) {

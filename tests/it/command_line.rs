@@ -66,11 +66,18 @@ impl Running {
 #[test]
 fn a_wrong_configuration_is_told_all_at_once_with_status_64() {
     let secret = "short-and-secret";
-    let variables = [("APP_ENV", "production"), ("WEBSOCKET_PORT", "http"), ("ENGINE", "paper"),
-        ("WEBSOCKET_TICKET_SECRET", secret), ("WEBSOCKET_PROT", "1")];
+    let variables = [
+        ("APP_ENV", "production"),
+        ("WEBSOCKET_PORT", "http"),
+        ("ENGINE", "paper"),
+        ("WEBSOCKET_TICKET_SECRET", secret),
+        ("WEBSOCKET_PROT", "1"),
+    ];
     let (status, stdout, stderr) = run(&[], &variables);
     assert_eq!((status, stdout.as_str()), (64, ""));
-    for name in ["WEBSOCKET_PORT ", "ENGINE ", "WEBSOCKET_TICKET_SECRET ", "WEBAPP_URL ", "WEBSOCKET_PROT "] {
+    for name in
+        ["WEBSOCKET_PORT ", "ENGINE ", "WEBSOCKET_TICKET_SECRET ", "WEBAPP_URL ", "WEBSOCKET_PROT "]
+    {
         assert!(stderr.contains(&format!("\n  {name}")), "{name}: {stderr}");
     }
     assert!(!stderr.contains(secret));
@@ -91,7 +98,9 @@ fn an_unknown_flag_or_file_is_status_64() {
 
 #[test]
 fn flags_come_before_the_environment_and_that_before_the_file() {
-    let file = env_file("WEBSOCKET_TICKET_SECRET='0123456789abcdef0123456789abcdef'\nWEBSOCKET_TICKET_TTL_SECONDS=100\nDB_HOST=elsewhere\n");
+    let file = env_file(
+        "WEBSOCKET_TICKET_SECRET='0123456789abcdef0123456789abcdef'\nWEBSOCKET_TICKET_TTL_SECONDS=100\nDB_HOST=elsewhere\n",
+    );
     let path = file.path().to_str().unwrap();
     let issue = ["--env-file", path, "ticket", "issue", "--duel", "77", "--user", "5"];
     let life = |arguments: &[&str], variables: &[(&str, &str)]| {
@@ -110,7 +119,8 @@ fn flags_come_before_the_environment_and_that_before_the_file() {
 #[test]
 fn operators_issue_and_inspect_tickets() {
     let secret = [("WEBSOCKET_TICKET_SECRET", SECRET)];
-    let issue = ["ticket", "issue", "--duel", "77", "--user", "5", "--role", "spectator", "--ttl", "60"];
+    let issue =
+        ["ticket", "issue", "--duel", "77", "--user", "5", "--role", "spectator", "--ttl", "60"];
     let (status, ticket, _) = run(&issue, &secret);
     assert_eq!(status, 0);
     let (status, stdout, _) = run(&["ticket", "inspect", ticket.trim()], &secret);
@@ -129,7 +139,8 @@ fn it_greets_the_newcomer_and_stops_on_a_signal_with_status_0() {
         let mut hub = Running::start(&[]);
         let mut lines = BufReader::new(hub.0.stdout.take().unwrap()).lines();
         let greeting = Running::until(&mut lines, "serving");
-        for needed in ["/demo/", "ws://127.0.0.1:", "grpcurl -plaintext -d", "PushEvent", "/readyz"] {
+        for needed in ["/demo/", "ws://127.0.0.1:", "grpcurl -plaintext -d", "PushEvent", "/readyz"]
+        {
             assert!(greeting.contains(needed), "{needed}: {greeting}");
         }
         hub.signal(name);
@@ -140,8 +151,11 @@ fn it_greets_the_newcomer_and_stops_on_a_signal_with_status_0() {
 
 #[test]
 fn in_production_every_line_is_json_and_a_taken_port_is_an_error() {
-    let variables = [("APP_ENV", "production"), ("WEBAPP_URL", "https://a.example"),
-        ("WEBSOCKET_TICKET_SECRET", SECRET)];
+    let variables = [
+        ("APP_ENV", "production"),
+        ("WEBAPP_URL", "https://a.example"),
+        ("WEBSOCKET_TICKET_SECRET", SECRET),
+    ];
     let mut hub = Running::start(&variables);
     let mut lines = BufReader::new(hub.0.stdout.take().unwrap()).lines();
     let read = Running::until(&mut lines, "serving");

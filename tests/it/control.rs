@@ -38,16 +38,34 @@ async fn a_bad_push_names_the_field() {
         (typed("pong"), "type"),
         (typed(&"x".repeat(65)), "type"),
         (pb::PushEventRequest { audience: to(To::Players(false)), ..good() }, "audience.players"),
-        (pb::PushEventRequest { audience: to(To::Only(users(&[]))), ..good() }, "audience.only.user_ids"),
-        (pb::PushEventRequest { audience: to(To::Except(users(&[1; 65]))), ..good() }, "audience.except.user_ids"),
-        (pb::PushEventRequest { audience: to(To::Only(users(&[1, 0]))), ..good() }, "audience.only.user_ids[1]"),
-        (pb::PushEventRequest { audience: to(To::Only(users(&[1, 1]))), ..good() }, "audience.only.user_ids[1]"),
+        (
+            pb::PushEventRequest { audience: to(To::Only(users(&[]))), ..good() },
+            "audience.only.user_ids",
+        ),
+        (
+            pb::PushEventRequest { audience: to(To::Except(users(&[1; 65]))), ..good() },
+            "audience.except.user_ids",
+        ),
+        (
+            pb::PushEventRequest { audience: to(To::Only(users(&[1, 0]))), ..good() },
+            "audience.only.user_ids[1]",
+        ),
+        (
+            pb::PushEventRequest { audience: to(To::Only(users(&[1, 1]))), ..good() },
+            "audience.only.user_ids[1]",
+        ),
         (views(vec![view(1, "{}"), view(0, "{}")]), "views[1].user_id"),
         (views(vec![view(1, "{}"), view(1, "{}")]), "views[1].user_id"),
         (views(vec![view(1, "x")]), "views[0].payload_json"),
         (views((1..=65).map(|user| view(user, "{}")).collect()), "views"),
         (views((1..=5).map(|user| view(user, &half)).collect()), "payload_json"),
-        (pb::PushEventRequest { audience: to(To::Only(users(&[2]))), ..views(vec![view(1, "{}")]) }, "views[0].user_id"),
+        (
+            pb::PushEventRequest {
+                audience: to(To::Only(users(&[2]))),
+                ..views(vec![view(1, "{}")])
+            },
+            "views[0].user_id",
+        ),
         (pb::PushEventRequest { idempotency_key: "x".repeat(129), ..good() }, "idempotency_key"),
         (pb::PushEventRequest { coalesce_key: "x".repeat(65), ..good() }, "coalesce_key"),
     ];
@@ -64,7 +82,8 @@ async fn other_bad_requests_name_the_field() {
     let mut client = Backend::connect(&server).await.client;
     let participant = |user_id, telegram_id| pb::Participant { user_id, telegram_id };
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
-    let open = |participants: Vec<_>| pb::OpenDuelRequest { duel_id: 77, participants, settings: None };
+    let open =
+        |participants: Vec<_>| pb::OpenDuelRequest { duel_id: 77, participants, settings: None };
     let grace = |grace| pb::OpenDuelRequest {
         settings: Some(pb::DuelSettings { presence_grace: grace }),
         ..open(vec![])
@@ -109,7 +128,10 @@ async fn other_bad_requests_name_the_field() {
         (pb::CloseDuelRequest { duel_id: 0, status: 2, last_event: None }, "duel_id"),
         (pb::CloseDuelRequest { duel_id: 1, status: 0, last_event: None }, "status"),
         (pb::CloseDuelRequest { duel_id: 1, status: 1, last_event: None }, "status"),
-        (pb::CloseDuelRequest { duel_id: 1, status: 2, last_event: last("x") }, "last_event.payload_json"),
+        (
+            pb::CloseDuelRequest { duel_id: 1, status: 2, last_event: last("x") },
+            "last_event.payload_json",
+        ),
     ] {
         let status = client.close_duel(request).await.unwrap_err();
         assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some(field));
@@ -124,10 +146,16 @@ async fn other_bad_requests_name_the_field() {
         assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some(field));
     }
     let reason = "x".repeat(121);
-    let status = client.disconnect(pb::DisconnectRequest { duel_id: 1, reason, ..Default::default() }).await;
+    let status =
+        client.disconnect(pb::DisconnectRequest { duel_id: 1, reason, ..Default::default() }).await;
     assert_refused(&status.unwrap_err(), Code::InvalidArgument, "INVALID_FIELD", Some("reason"));
     let status = client.watch_duels(pb::WatchDuelsRequest { duel_ids: vec![1, 0] }).await;
-    assert_refused(&status.unwrap_err(), Code::InvalidArgument, "INVALID_FIELD", Some("duel_ids[1]"));
+    assert_refused(
+        &status.unwrap_err(),
+        Code::InvalidArgument,
+        "INVALID_FIELD",
+        Some("duel_ids[1]"),
+    );
     let status = client.get_duel(pb::GetDuelRequest { duel_id: 404 }).await.unwrap_err();
     assert_refused(&status, Code::NotFound, "DUEL_UNKNOWN", None);
 }
@@ -147,7 +175,10 @@ async fn an_idempotency_key_makes_repeating_safe() {
     assert!(!backend.push_event(elsewhere).await.duplicate, "keys are a duel's own");
     assert_eq!(backend.duel(77).await.position.unwrap().seq, 2);
     backend.close(77).await;
-    assert!(backend.push_event(keyed(r#"{"a":1}"#)).await.duplicate, "also once the duel is closed");
+    assert!(
+        backend.push_event(keyed(r#"{"a":1}"#)).await.duplicate,
+        "also once the duel is closed"
+    );
 }
 
 #[tokio::test]
@@ -159,9 +190,15 @@ async fn a_closed_duel_takes_nothing_more() {
     let cancelled = pb::DuelStatus::Cancelled.into();
     let refusals = [
         client.push_event(push(77, "{}")).await.map(drop),
-        client.issue_ticket(pb::IssueTicketRequest { duel_id: 77, user_id: 1, ..Default::default() }).await.map(drop),
+        client
+            .issue_ticket(pb::IssueTicketRequest { duel_id: 77, user_id: 1, ..Default::default() })
+            .await
+            .map(drop),
         client.open_duel(pb::OpenDuelRequest { duel_id: 77, ..Default::default() }).await.map(drop),
-        client.close_duel(pb::CloseDuelRequest { duel_id: 77, status: cancelled, last_event: None }).await.map(drop),
+        client
+            .close_duel(pb::CloseDuelRequest { duel_id: 77, status: cancelled, last_event: None })
+            .await
+            .map(drop),
     ];
     for refusal in refusals {
         assert_refused(&refusal.unwrap_err(), Code::FailedPrecondition, "DUEL_CLOSED", None);
@@ -224,7 +261,9 @@ async fn lists_come_in_pages_and_by_status() {
         }
     }
     assert_eq!(seen, (1..=25).map(|duel| duel * 1000).collect::<Vec<_>>());
-    let by = |status: pb::DuelStatus| list(pb::ListDuelsRequest { status: status.into(), ..Default::default() });
+    let by = |status: pb::DuelStatus| {
+        list(pb::ListDuelsRequest { status: status.into(), ..Default::default() })
+    };
     assert_eq!(by(pb::DuelStatus::Finished).await.duels[0].duel_id, 5000);
     assert_eq!(by(pb::DuelStatus::Open).await.duels.len(), 24);
     assert!(by(pb::DuelStatus::Cancelled).await.duels.is_empty());
@@ -243,7 +282,8 @@ async fn a_stream_answers_every_push_in_order_and_goes_on_after_a_bad_one() {
         };
         pb::PushEventsRequest { tag, push }
     });
-    let mut answers = backend.client.clone().push_events(tokio_stream::iter(pushes)).await.unwrap().into_inner();
+    let mut answers =
+        backend.client.clone().push_events(tokio_stream::iter(pushes)).await.unwrap().into_inner();
     let (mut tag, mut seq) = (0, 0);
     while let Some(answer) = soon("an answer", answers.message()).await.unwrap() {
         use pb::push_events_response::Outcome;
@@ -272,7 +312,11 @@ async fn duels_are_bounded_and_the_rest_goes_on() {
     // The probe's own duel takes no backend's place, but it is one of those that are held.
     backend.push(1, "{}").await;
     let mut client = backend.client.clone();
-    let status = client.push_event(push(2, "{}")).await.and(client.push_event(push(3, "{}")).await).unwrap_err();
+    let status = client
+        .push_event(push(2, "{}"))
+        .await
+        .and(client.push_event(push(3, "{}")).await)
+        .unwrap_err();
     assert_refused(&status, Code::ResourceExhausted, "LIMIT_REACHED", None);
     assert_eq!(backend.push(1, "{}").await, 2);
     assert!(backend.node().await.ready);
@@ -299,7 +343,13 @@ async fn a_token_is_asked_of_every_call() {
     let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
     let mut client = ControlServiceClient::new(channel.clone());
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
-    for given in [None, Some("Bearer wrong"), Some("Bearer "), Some(token), Some("bearer a-token-of-16-bytes-or-more")] {
+    for given in [
+        None,
+        Some("Bearer wrong"),
+        Some("Bearer "),
+        Some(token),
+        Some("bearer a-token-of-16-bytes-or-more"),
+    ] {
         let mut request = Request::new(pb::GetNodeRequest {});
         if let Some(given) = given {
             request.metadata_mut().insert("authorization", given.parse().unwrap());

@@ -28,7 +28,8 @@ async fn a_push_reaches_both_players() {
     assert_eq!((pushed.connections, pushed.duplicate), (2, false));
     for player in [&mut one, &mut two] {
         player.until_events(1).await;
-        let expected = json!({"type": "duel_update", "seq": 1, "payload": {"duel_id": 77, "round": 1}});
+        let expected =
+            json!({"type": "duel_update", "seq": 1, "payload": {"duel_id": 77, "round": 1}});
         assert_eq!(player.events, [expected]);
         assert_eq!(player.connected["epoch"], pushed.position.as_ref().unwrap().epoch);
     }
@@ -171,7 +172,10 @@ async fn who_was_away_receives_what_was_missed_as_it_would_have_been() {
     assert_eq!(one.events, two.events[1..], "the same frames");
     // And on: positions have advanced with the replay.
     let mut one = one.rejoin(&server).await;
-    assert_eq!((one.connected["recovered"].clone(), one.connected["seq"].clone()), (json!(true), json!(200)));
+    assert_eq!(
+        (one.connected["recovered"].clone(), one.connected["seq"].clone()),
+        (json!(true), json!(200))
+    );
     backend.push(77, r#"{"n":201}"#).await;
     one.until_events(1).await;
     assert_eq!(one.seqs(), [201]);
@@ -184,7 +188,8 @@ async fn who_was_away_for_too_long_is_told_so_and_starts_from_the_state() {
     let one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
     let start = one.position();
     drop(one);
-    let typed = |event_type: &str| pb::PushEventRequest { r#type: event_type.into(), ..push(77, "{}") };
+    let typed =
+        |event_type: &str| pb::PushEventRequest { r#type: event_type.into(), ..push(77, "{}") };
     backend.push_event(typed("rare")).await;
     backend.push_event(typed("score")).await;
     for _ in 3..=20 {
@@ -198,7 +203,11 @@ async fn who_was_away_for_too_long_is_told_so_and_starts_from_the_state() {
         assert_eq!(one.connected["recovered"], false, "{position}");
         assert_eq!(one.connected["seq"], 21);
         one.ping().await;
-        assert_eq!(one.seqs(), [1, 20, 21], "the latest of each type, also one that fell off the log");
+        assert_eq!(
+            one.seqs(),
+            [1, 20, 21],
+            "the latest of each type, also one that fell off the log"
+        );
     }
     let epoch = backend.duel(77).await.position.unwrap().epoch;
     for (seq, recovered) in [(10, false), (11, true), (21, true), (22, false)] {
@@ -224,7 +233,8 @@ async fn a_client_that_never_reads_is_dropped_and_harms_nobody() {
     };
     tokio::join!(pushing, other.until_events(EVENTS));
     assert_eq!(other.seqs(), (1..=300).collect::<Vec<_>>());
-    until("the stuck client is dropped", || async { backend.duel(77).await.connections == 1 }).await;
+    until("the stuck client is dropped", || async { backend.duel(77).await.connections == 1 })
+        .await;
     // It may still read what the kernel holds; what it gets is in order and without a gap.
     while stuck.next().await {}
     let seqs = stuck.seqs();
@@ -301,7 +311,10 @@ async fn who_was_away_at_the_end_learns_how_it_ended() {
     for join in [Join::ticket(done).resume(end), Join::ticket(fresh)] {
         let mut late = Player::knock(&server, join).await;
         assert_eq!(late.until_closed().await, 4503);
-        assert_eq!((late.error["message"].as_str(), late.error["retry"].as_bool()), (Some("duel_closed"), Some(false)));
+        assert_eq!(
+            (late.error["message"].as_str(), late.error["retry"].as_bool()),
+            (Some("duel_closed"), Some(false))
+        );
     }
 }
 

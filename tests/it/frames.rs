@@ -60,7 +60,8 @@ async fn what_is_too_large_is_told_so() {
     let mut fits = player(&server).await;
     fits.send("x".repeat(2048)).await;
     fits.ping().await;
-    let fragment = |code| Message::Frame(Frame::message(vec![b'x'; 1500], OpCode::Data(code), false));
+    let fragment =
+        |code| Message::Frame(Frame::message(vec![b'x'; 1500], OpCode::Data(code), false));
     let too_large = [
         vec![Message::Text("x".repeat(2049).into())],
         vec![fragment(Data::Text), fragment(Data::Continue)],

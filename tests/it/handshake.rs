@@ -18,8 +18,11 @@ const HANDSHAKE: [(&str, &str); 4] = [
 ];
 
 fn handshake(replace: &str, with: &str) -> String {
-    let head: String = HANDSHAKE.iter().filter(|(name, _)| *name != replace)
-        .map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head: String = HANDSHAKE
+        .iter()
+        .filter(|(name, _)| *name != replace)
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     format!("GET /ws HTTP/1.1\r\nHost: hub\r\n{head}{with}\r\n")
 }
 
@@ -73,13 +76,21 @@ async fn a_malformed_handshake_is_refused_by_name() {
         (handshake("Sec-WebSocket-Version", ""), 426, "version"),
         (handshake("Sec-WebSocket-Key", ""), 400, "bad_request"),
         (handshake("Sec-WebSocket-Key", "Sec-WebSocket-Key: short\r\n"), 400, "bad_request"),
-        (handshake("Sec-WebSocket-Key", "Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!==\r\n"), 400, "bad_request"),
+        (
+            handshake("Sec-WebSocket-Key", "Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!==\r\n"),
+            400,
+            "bad_request",
+        ),
         (handshake("Upgrade", "Upgrade: h2c\r\n"), 426, "upgrade_required"),
     ];
     for (request, status, code) in table {
         let request = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
         let reply = exchange(server.addresses.edge, &request).await;
-        assert_eq!((reply.status, reply.json()["code"].as_str()), (status, Some(code)), "{request}");
+        assert_eq!(
+            (reply.status, reply.json()["code"].as_str()),
+            (status, Some(code)),
+            "{request}"
+        );
     }
     let old = handshake("", "").replace("HTTP/1.1", "HTTP/1.0");
     assert_eq!(exchange(server.addresses.edge, &old).await.status, 426);
@@ -93,7 +104,8 @@ async fn a_malformed_handshake_is_refused_by_name() {
 
 #[tokio::test]
 async fn only_the_webapps_origin_may_open() {
-    let server = TestServer::with(&[("WEBAPP_URL", "https://a.example, http://b.example:8080/x")]).await;
+    let server =
+        TestServer::with(&[("WEBAPP_URL", "https://a.example, http://b.example:8080/x")]).await;
     let backend = Backend::connect(&server).await;
     let open = |origin: Option<&'static str>| {
         let (backend, edge) = (&backend, server.addresses.edge);
@@ -112,7 +124,9 @@ async fn only_the_webapps_origin_may_open() {
     for bad in ["http://a.example", "https://a.example:444", "https://a.example.evil", "null", ""] {
         assert_eq!(open(Some(bad)).await, Err(403), "{bad:?}");
     }
-    let twice = Join::default().header("origin", "https://a.example").header("origin", "https://evil.example");
+    let twice = Join::default()
+        .header("origin", "https://a.example")
+        .header("origin", "https://evil.example");
     assert_eq!(twice.open(server.addresses.edge).await.map(drop), Err(403));
 }
 
@@ -154,7 +168,10 @@ async fn handshakes_come_no_faster_than_allowed() {
     }
     assert_eq!(&statuses[..3], [Ok(()); 3]);
     assert!(statuses[3..].contains(&Err(503)), "{statuses:?}");
-    until("a second later there is room", || async { Join::ticket("x").open(server.addresses.edge).await.is_ok() }).await;
+    until("a second later there is room", || async {
+        Join::ticket("x").open(server.addresses.edge).await.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test]

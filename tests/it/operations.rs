@@ -58,8 +58,13 @@ async fn a_shutdown_sends_everybody_away_in_good_order() {
         let ticket = backend.ticket(user, user).await;
         players.push(Player::join(&server, Join::ticket(ticket)).await);
     }
-    let mut watch =
-        backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await.unwrap().into_inner();
+    let mut watch = backend
+        .client
+        .clone()
+        .watch_duels(pb::WatchDuelsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     while soon("the state", watch.message()).await.unwrap().unwrap().duel_id != 0 {}
     let began = Instant::now();
     server.begin_stop();
@@ -124,6 +129,7 @@ async fn the_demo_page_is_served_in_development_alone() {
     assert!(page.status == 200 && page.body.contains("<html"));
     assert_eq!(get(development.addresses.edge, "/demo", &[]).await.status, 308);
     assert_eq!(get(development.addresses.edge, "/demo/src/nothing.js", &[]).await.status, 404);
-    let production = TestServer::with(&[("APP_ENV", "production"), ("WEBAPP_URL", "https://a.example")]).await;
+    let production =
+        TestServer::with(&[("APP_ENV", "production"), ("WEBAPP_URL", "https://a.example")]).await;
     assert_eq!(get(production.addresses.edge, "/demo/", &[]).await.status, 404);
 }

@@ -28,9 +28,13 @@ async fn two_sockets_of_a_user_are_one_user() {
     let phone = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
     let desktop = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
     let online = backend.duel(77).await.online;
-    assert_eq!(online.iter().map(|u| (u.user_id, u.connections)).collect::<Vec<_>>(), [(1, 1), (2, 2)]);
+    assert_eq!(
+        online.iter().map(|u| (u.user_id, u.connections)).collect::<Vec<_>>(),
+        [(1, 1), (2, 2)]
+    );
     drop(phone);
-    until("one of the two is gone", || async { backend.duel(77).await.online[1].connections == 1 }).await;
+    until("one of the two is gone", || async { backend.duel(77).await.online[1].connections == 1 })
+        .await;
     one.ping().await;
     assert_eq!(one.online, [1, 2].into(), "the user is still there");
     drop(desktop);
@@ -105,7 +109,9 @@ async fn acks_are_seen_by_the_backend() {
         backend.push(77, "{}").await;
     }
     one.until_events(3).await;
-    for ack in [r#"{"type":"ack","seq":2}"#, r#"{"type":"ack","seq":1}"#, r#"{"type":"ack","seq":9}"#] {
+    for ack in
+        [r#"{"type":"ack","seq":2}"#, r#"{"type":"ack","seq":1}"#, r#"{"type":"ack","seq":9}"#]
+    {
         one.send(ack).await;
     }
     one.ping().await;

@@ -59,8 +59,11 @@ async fn every_refusal_has_its_text_and_code() {
     backend.open(78, &[1]).await;
     backend.close(78).await;
     backend.push(79, "{}").await;
-    let old = telegram::sign(TelegramId::try_from(2).unwrap(), &Secret::new(BOT_TOKEN.into()),
-        clock::UnixMs(clock::now().0 - 301_000));
+    let old = telegram::sign(
+        TelegramId::try_from(2).unwrap(),
+        &Secret::new(BOT_TOKEN.into()),
+        clock::UnixMs(clock::now().0 - 301_000),
+    );
     let player = init_data(2);
     let table = [
         ("?duel_id=77", None, 401, "Не авторизован", "unauthorized"),
@@ -79,7 +82,8 @@ async fn every_refusal_has_its_text_and_code() {
         ("?duel_id=78", Some(&*init_data(1)), 409, "Дуэль уже завершена", "duel_closed"),
     ];
     for (query, init_data, status, error, code) in table {
-        let headers: Vec<_> = init_data.iter().map(|data| ("X-Telegram-Init-Data", *data)).collect();
+        let headers: Vec<_> =
+            init_data.iter().map(|data| ("X-Telegram-Init-Data", *data)).collect();
         let reply = get(server.addresses.edge, &format!("{PATH}{query}"), &headers).await;
         let body = reply.json();
         let id = reply.header("x-request-id").unwrap();
@@ -122,8 +126,10 @@ async fn on_somebodys_desk_a_header_stands_in_for_telegram() {
 async fn browsers_may_ask_from_the_webapp_alone() {
     let server = TestServer::with(&[("WEBAPP_URL", "https://a.example")]).await;
     let preflight = |origin: &str| {
-        format!("OPTIONS {PATH}?duel_id=77 HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nOrigin: {origin}\r\n\
-            Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: x-telegram-init-data\r\n\r\n")
+        format!(
+            "OPTIONS {PATH}?duel_id=77 HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nOrigin: {origin}\r\n\
+            Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: x-telegram-init-data\r\n\r\n"
+        )
     };
     let reply = exchange(server.addresses.edge, &preflight("https://a.example")).await;
     assert_eq!(reply.status, 200);
@@ -132,7 +138,9 @@ async fn browsers_may_ask_from_the_webapp_alone() {
     assert!(reply.header("vary").unwrap().to_lowercase().contains("origin"));
     let reply = exchange(server.addresses.edge, &preflight("https://b.example")).await;
     assert_eq!(reply.header("access-control-allow-origin"), None);
-    for (origin, allowed) in [("https://a.example", Some("https://a.example")), ("https://b.example", None)] {
+    for (origin, allowed) in
+        [("https://a.example", Some("https://a.example")), ("https://b.example", None)]
+    {
         let reply = get(server.addresses.edge, PATH, &[("Origin", origin)]).await;
         assert_eq!(reply.header("access-control-allow-origin"), allowed);
         assert_eq!(reply.status, 401);

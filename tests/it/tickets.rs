@@ -22,14 +22,17 @@ async fn each_refusal_has_its_word_and_code() {
     let used = backend.ticket(77, 1).await;
     Player::join(&server, Join::ticket(&used)).await;
     let short = Some(prost_types::Duration { seconds: 1, nanos: 0 });
-    let brief = backend.issue(pb::IssueTicketRequest { duel_id: 77, user_id: 1, ttl: short, ..Default::default() }).await;
+    let brief = backend
+        .issue(pb::IssueTicketRequest { duel_id: 77, user_id: 1, ttl: short, ..Default::default() })
+        .await;
     // Issued before the duel was declared without the user.
     let stranger = backend.ticket(79, 3).await;
     backend.open(79, &[1, 2]).await;
     let closed = backend.ticket(80, 1).await;
     backend.close(80).await;
     let expires_at = u64::try_from(brief.expires_at.unwrap().seconds).unwrap();
-    until("the brief ticket expires", || async { duelhub::clock::now().seconds() >= expires_at }).await;
+    until("the brief ticket expires", || async { duelhub::clock::now().seconds() >= expires_at })
+        .await;
     let expected = |code, word: &str, retry| (code, word.to_owned(), retry);
     let table = [
         (Join::default(), expected(4501, "invalid_ticket", false)),
@@ -72,9 +75,16 @@ async fn a_revoked_ticket_opens_nothing_and_one_issued_after_does() {
     let backend = Backend::connect(&server).await;
     let revoke = |tickets| {
         let mut client = backend.client.clone();
-        async move { client.revoke_tickets(pb::RevokeTicketsRequest { tickets: Some(tickets) }).await.unwrap() }
+        async move {
+            client
+                .revoke_tickets(pb::RevokeTicketsRequest { tickets: Some(tickets) })
+                .await
+                .unwrap()
+        }
     };
-    let issue = |user_id| backend.issue(pb::IssueTicketRequest { duel_id: 77, user_id, ..Default::default() });
+    let issue = |user_id| {
+        backend.issue(pb::IssueTicketRequest { duel_id: 77, user_id, ..Default::default() })
+    };
     let (first, second, others) = (issue(1).await, issue(1).await, issue(2).await);
     revoke(Tickets::Jti(first.jti)).await;
     assert_eq!(refused(&server, Join::ticket(first.ticket)).await.1, "invalid_ticket");
@@ -105,7 +115,8 @@ async fn a_resume_ticket_is_single_use_renewed_past_half_its_life_and_not_after_
     drop(one);
     let mut one = Player::join(&server, Join::ticket(&renewed)).await;
     assert_eq!(refused(&server, Join::ticket(renewed)).await.1, "ticket_already_used");
-    let tickets = pb::revoke_tickets_request::Tickets::User(pb::UserTickets { duel_id: 77, user_id: 1 });
+    let tickets =
+        pb::revoke_tickets_request::Tickets::User(pb::UserTickets { duel_id: 77, user_id: 1 });
     let request = pb::RevokeTicketsRequest { tickets: Some(tickets) };
     backend.client.clone().revoke_tickets(request).await.unwrap();
     let half = duelhub::clock::now().seconds() + 2;
@@ -119,8 +130,10 @@ async fn a_resume_ticket_is_single_use_renewed_past_half_its_life_and_not_after_
 async fn a_rotated_secret_is_accepted_until_it_is_dropped() {
     let old = TestServer::start().await;
     let ticket = || async { Backend::connect(&old).await.ticket(77, 1).await };
-    let rotated = [("WEBSOCKET_TICKET_SECRET", "another secret of 32 bytes at least"),
-        ("WEBSOCKET_TICKET_SECRET_PREVIOUS", SECRET)];
+    let rotated = [
+        ("WEBSOCKET_TICKET_SECRET", "another secret of 32 bytes at least"),
+        ("WEBSOCKET_TICKET_SECRET_PREVIOUS", SECRET),
+    ];
     let rotating = TestServer::with(&rotated).await;
     Player::join(&rotating, Join::ticket(ticket().await)).await;
     let dropped = TestServer::with(&rotated[..1]).await;
@@ -129,8 +142,11 @@ async fn a_rotated_secret_is_accepted_until_it_is_dropped() {
 
 #[tokio::test]
 async fn a_ticket_store_that_is_full_lets_nobody_in_twice() {
-    let server = TestServer::with(&[("ENGINE_MAX_REMEMBERED_TICKETS", "1000"),
-        ("WEBSOCKET_MAX_CONNECTIONS_PER_USER", "1")]).await;
+    let server = TestServer::with(&[
+        ("ENGINE_MAX_REMEMBERED_TICKETS", "1000"),
+        ("WEBSOCKET_MAX_CONNECTIONS_PER_USER", "1"),
+    ])
+    .await;
     let backend = Backend::connect(&server).await;
     let mut client = backend.client.clone();
     for n in 0..999 {

@@ -45,7 +45,13 @@ async fn a_watch_starts_with_the_state_and_goes_on_with_changes() {
     backend.push(77, "{}").await;
     backend.close(78).await;
     let mut watch = Watch::start(&backend, &[]).await;
-    let state = [(77, "opened"), (77, "online 1 Player"), (78, "opened"), (78, "closed Finished"), (0, "synced 2")];
+    let state = [
+        (77, "opened"),
+        (77, "online 1 Player"),
+        (78, "opened"),
+        (78, "closed Finished"),
+        (0, "synced 2"),
+    ];
     watch.expect(true, &state).await;
 
     let two = Player::join(&server, Join::ticket(backend.spectator_ticket(77, 2).await)).await;
@@ -91,7 +97,10 @@ async fn watchers_are_bounded_and_give_their_place_back() {
     let first = Watch::start(&backend, &[]).await;
     let second = backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await;
     let status = second.unwrap_err();
-    assert_eq!((status.code(), error_info(&status).0.as_str()), (Code::ResourceExhausted, "LIMIT_REACHED"));
+    assert_eq!(
+        (status.code(), error_info(&status).0.as_str()),
+        (Code::ResourceExhausted, "LIMIT_REACHED")
+    );
     drop(first);
     crate::kit::until("the place is free", || async {
         backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await.is_ok()
@@ -106,7 +115,8 @@ async fn a_watcher_that_does_not_read_is_told_to_start_over() {
     // A watcher whose window is soon full, on a connection of its own.
     let channel = Channel::from_shared(format!("http://{}", server.addresses.control)).unwrap();
     let channel = channel.initial_stream_window_size(1024).connect().await.unwrap();
-    let mut watch = Watch::start(&Backend { client: ControlServiceClient::new(channel) }, &[]).await;
+    let mut watch =
+        Watch::start(&Backend { client: ControlServiceClient::new(channel) }, &[]).await;
     watch.expect(true, &[(0, "synced 0")]).await;
     let mut duel = 0;
     while !was_too_slow(&server).await {
@@ -123,7 +133,10 @@ async fn a_watcher_that_does_not_read_is_told_to_start_over() {
             Err(status) => break status,
         }
     };
-    assert_eq!((ended.code(), error_info(&ended).0.as_str()), (Code::ResourceExhausted, "WATCHER_TOO_SLOW"));
+    assert_eq!(
+        (ended.code(), error_info(&ended).0.as_str()),
+        (Code::ResourceExhausted, "WATCHER_TOO_SLOW")
+    );
 }
 
 async fn was_too_slow(server: &TestServer) -> bool {

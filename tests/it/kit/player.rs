@@ -39,10 +39,7 @@ impl Join {
     }
 
     /// The socket, or the status that answered the handshake.
-    pub(crate) async fn open(
-        self,
-        address: SocketAddr,
-    ) -> Result<WebSocketStream<TcpStream>, u16> {
+    pub(crate) async fn open(self, address: SocketAddr) -> Result<WebSocketStream<TcpStream>, u16> {
         let mut query = Vec::new();
         query.extend(self.ticket.map(|ticket| format!("ticket={ticket}")));
         query.extend(self.resume.map(|position| format!("resume={position}")));

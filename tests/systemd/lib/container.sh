@@ -19,7 +19,7 @@ preflight() {
         command -v "$tool" >/dev/null || die "$tool is installed"
     done
     [ -x "$BINARY" ] || die "$BINARY is a program"
-    mkdir -p "$OUT"
+    mkdir -p "$OUT" && rm -f "$OUT/systemd-journal.log"
     # One run at a time: they share the cached root.
     exec 9>"$OUT/systemd.lock"
     flock -w 600 9 || die "the run before this one has ended"

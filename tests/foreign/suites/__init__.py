@@ -1,0 +1,1 @@
+"""The suites of client.py: calls, and tables of them."""
