@@ -4,6 +4,7 @@
 //! one pass ([`Config::read`]); no problem ever shows a value, which may be a secret.
 
 mod reader;
+mod sections;
 mod variables;
 
 use std::fmt;
@@ -14,7 +15,6 @@ use std::time::Duration;
 pub use self::reader::Problem;
 use self::reader::Reader;
 pub use self::variables::{VARIABLES, Variable};
-use crate::limits;
 
 /// Bytes that a ticket secret has at least in production: as many as the hash of HS256 (RFC 7518, section 3.2).
 pub const TICKET_SECRET_BYTES_MIN: usize = 32;
@@ -236,220 +236,25 @@ impl Config {
         });
         let production = app_env == AppEnv::Production;
         let mut warnings = Vec::new();
-        let engine = read_engine(&mut reader);
+        let engine = sections::read_engine(&mut reader);
         let config = Self {
             app_env,
             log_level: reader.value("LOG_LEVEL", |text| {
                 text.parse().map_err(|_| "must be error, warn, info, debug or trace".to_owned())
             }),
-            tickets: read_tickets(&mut reader, production, &mut warnings),
-            telegram: read_telegram(&mut reader, production),
+            tickets: sections::read_tickets(&mut reader, production, &mut warnings),
+            telegram: sections::read_telegram(&mut reader, production),
             engine,
-            hub: read_hub(&mut reader),
-            edge: read_edge(&mut reader, production),
-            control: read_control(&mut reader),
-            admin: read_admin(&mut reader, production, &mut warnings),
+            hub: sections::read_hub(&mut reader),
+            edge: sections::read_edge(&mut reader, production),
+            control: sections::read_control(&mut reader),
+            admin: sections::read_admin(&mut reader, production, &mut warnings),
             warnings,
         };
         let order = |name| VARIABLES.iter().position(|variable| variable.name == name);
         reader.problems.sort_by_key(|problem| order(problem.name));
         if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
     }
-}
-
-fn read_tickets(
-    reader: &mut Reader<'_>,
-    production: bool,
-    warnings: &mut Vec<String>,
-) -> TicketConfig {
-    const SECRET: &str = "WEBSOCKET_TICKET_SECRET";
-    const PREVIOUS: &str = "WEBSOCKET_TICKET_SECRET_PREVIOUS";
-    let bot_token = reader.optional("TELEGRAM_BOT_TOKEN");
-    let secret = reader.optional(SECRET);
-    let secret_previous = reader.optional(PREVIOUS);
-    for (name, secret) in [(SECRET, &secret), (PREVIOUS, &secret_previous)] {
-        let Some(secret) = secret else { continue };
-        if bot_token.as_ref() == Some(secret) {
-            reader.problem(name, "must not be the TELEGRAM_BOT_TOKEN: use a secret of its own");
-        }
-        if production && secret.len() < TICKET_SECRET_BYTES_MIN {
-            let text = format!("must have at least {TICKET_SECRET_BYTES_MIN} bytes in production");
-            reader.problem(name, text);
-        }
-    }
-    if secret.is_none() {
-        if production {
-            reader.problem(SECRET, "is required in production: openssl rand -hex 32 makes one");
-        }
-        warnings.push("WEBSOCKET_TICKET_SECRET is unset: a random one holds until restart".into());
-    }
-    TicketConfig {
-        configured: secret.is_some(),
-        secret: secret.map_or_else(Secret::random, Secret::new),
-        secret_previous: secret_previous.map(Secret::new),
-        ttl: reader.seconds("WEBSOCKET_TICKET_TTL_SECONDS", 1, 86_400),
-        resume_ttl: reader.seconds("WEBSOCKET_RESUME_TTL_SECONDS", 1, 86_400),
-    }
-}
-
-fn read_telegram(reader: &mut Reader<'_>, production: bool) -> TelegramConfig {
-    let enabled = reader.flag("DEV_AUTH_ENABLED");
-    if enabled && production {
-        reader.problem("DEV_AUTH_ENABLED", "must not be true in production");
-    }
-    let user = reader.optional("DEV_AUTH_USER_ID").and_then(|text| {
-        let user = text.parse().ok().filter(|user| (1..=crate::id::ID_MAX).contains(user));
-        if user.is_none() {
-            reader.problem("DEV_AUTH_USER_ID", "must be a number from 1 to 9007199254740991");
-        }
-        user
-    });
-    TelegramConfig {
-        bot_token: reader.optional("TELEGRAM_BOT_TOKEN").map(Secret::new),
-        init_data_ttl: reader.seconds("INIT_DATA_TTL_SECONDS", 1, 86_400 * 30),
-        dev_auth: enabled.then_some(DevAuth { user }),
-    }
-}
-
-fn read_engine(reader: &mut Reader<'_>) -> EngineConfig {
-    reader.value("ENGINE", |text| match text {
-        "memory" => Ok(()),
-        _ => Err("must be memory: other engines are not in this version".to_owned()),
-    });
-    // The log must hold the largest push twice over, or a close with a last event could not be kept whole.
-    let log_bytes_min = 2 * u32::try_from(limits::PUSH_BYTES_MAX).unwrap_or(u32::MAX);
-    EngineConfig {
-        duels_max: reader.count("ENGINE_MAX_DUELS", 1, 100_000_000),
-        log_events_max: reader.count("ENGINE_MAX_LOG_EVENTS", 2, 1_000_000),
-        log_bytes_max: reader.count("ENGINE_MAX_LOG_BYTES", log_bytes_min, 1 << 30),
-        tickets_max: reader.count("ENGINE_MAX_REMEMBERED_TICKETS", 1000, 1_000_000_000),
-        closed_retention: reader.seconds("ENGINE_CLOSED_RETENTION_SECONDS", 1, 86_400 * 30),
-        idle_retention: reader.seconds("ENGINE_IDLE_RETENTION_SECONDS", 10, 86_400 * 365),
-    }
-}
-
-fn read_hub(reader: &mut Reader<'_>) -> HubConfig {
-    HubConfig {
-        sync_interval: reader.fraction("WEBSOCKET_SYNC_INTERVAL", 0.5, 60.0),
-        connections_per_user_max: reader.count("WEBSOCKET_MAX_CONNECTIONS_PER_USER", 1, 100),
-        presence_grace: reader.fraction("PRESENCE_GRACE_SECONDS", 0.0, 60.0),
-        watchers_max: reader.count("CONTROL_MAX_WATCHERS", 1, 10_000),
-    }
-}
-
-fn read_edge(reader: &mut Reader<'_>, production: bool) -> EdgeConfig {
-    let origins = match reader.optional("WEBAPP_URL") {
-        Some(text) => text.split(',').filter_map(|url| read_origin(reader, url.trim())).collect(),
-        None => Vec::new(),
-    };
-    if production && reader.optional("WEBAPP_URL").is_none() {
-        reader.problem("WEBAPP_URL", "is required in production: the origin of the WebApp");
-    }
-    let trusted_proxies = reader.value("TRUSTED_PROXIES", |text| {
-        let addresses = text.split(',').map(|ip| ip.trim().parse());
-        addresses.collect::<Result<_, _>>().map_err(|_| "must be IP addresses".to_owned())
-    });
-    EdgeConfig {
-        address: reader.address("WEBSOCKET_HOST", "WEBSOCKET_PORT").into(),
-        origins,
-        trusted_proxies,
-        client_timeout: reader.seconds("WEBSOCKET_CLIENT_TIMEOUT_SECONDS", 1, 86_400),
-        message_bytes_max: reader.count("WEBSOCKET_MAX_MESSAGE_BYTES", 64, 1 << 20),
-        connections_max: reader.count("WEBSOCKET_MAX_CONNECTIONS", 1, 10_000_000),
-        connections_per_address_max: reader.count(
-            "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS",
-            1,
-            10_000_000,
-        ),
-        handshakes_per_second_max: u32::try_from(reader.number(
-            "WEBSOCKET_MAX_HANDSHAKES_PER_SECOND",
-            1,
-            1_000_000,
-        ))
-        .unwrap_or(u32::MAX),
-        pending_handshakes_max: reader.count("WEBSOCKET_MAX_PENDING_HANDSHAKES", 1, 1_000_000),
-        handshake_timeout: reader.seconds("WEBSOCKET_HANDSHAKE_TIMEOUT_SECONDS", 1, 60),
-        drain: reader.fraction("WEBSOCKET_DRAIN_SECONDS", 0.0, 300.0),
-    }
-}
-
-/// The origin of a URL (RFC 6454, section 6.1), as a browser writes it in its `Origin` header.
-fn read_origin(reader: &mut Reader<'_>, url: &str) -> Option<String> {
-    let uri = url.parse::<axum::http::Uri>().ok();
-    let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16())));
-    let Some((scheme @ ("http" | "https"), host, port)) = parts else {
-        reader.problem("WEBAPP_URL", "must be URLs like https://your-domain.com");
-        return None;
-    };
-    let host = host.to_ascii_lowercase();
-    Some(match port {
-        None | Some(80) if scheme == "http" => format!("http://{host}"),
-        None | Some(443) if scheme == "https" => format!("https://{host}"),
-        Some(port) => format!("{scheme}://{host}:{port}"),
-        None => format!("{scheme}://{host}"),
-    })
-}
-
-fn read_control(reader: &mut Reader<'_>) -> ControlConfig {
-    let address: SocketAddr = reader.address("CONTROL_HOST", "CONTROL_PORT").into();
-    let token = reader.optional("CONTROL_TOKEN").map(Secret::new);
-    if token.as_ref().is_some_and(|token| token.as_bytes().len() < CONTROL_TOKEN_BYTES_MIN) {
-        let text = format!("must have at least {CONTROL_TOKEN_BYTES_MIN} bytes");
-        reader.problem("CONTROL_TOKEN", text);
-    }
-    let tls = read_control_tls(reader);
-    let mutual = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    if !address.ip().is_loopback() && token.is_none() && !mutual {
-        let text = "is required, or CONTROL_TLS_CLIENT_CA, when CONTROL_HOST is not loopback";
-        reader.problem("CONTROL_TOKEN", text);
-    }
-    ControlConfig {
-        address,
-        token,
-        tls,
-        pushes_in_flight_max: reader.count("CONTROL_MAX_PUSHES_IN_FLIGHT", 1, 1_000_000),
-        payload_bytes_max: reader.count(
-            "CONTROL_MAX_PAYLOAD_BYTES",
-            64,
-            u32::try_from(limits::PUSH_BYTES_MAX).unwrap_or(u32::MAX),
-        ),
-    }
-}
-
-fn read_control_tls(reader: &mut Reader<'_>) -> Option<ControlTls> {
-    let named = |name| reader.optional(name).is_some();
-    let (has_cert, has_key) = (named("CONTROL_TLS_CERT"), named("CONTROL_TLS_KEY"));
-    let has_ca = named("CONTROL_TLS_CLIENT_CA");
-    if has_cert && !has_key {
-        reader.problem("CONTROL_TLS_KEY", "is required with CONTROL_TLS_CERT");
-    }
-    if has_key && !has_cert {
-        reader.problem("CONTROL_TLS_CERT", "is required with CONTROL_TLS_KEY");
-    }
-    if has_ca && !has_cert {
-        reader.problem("CONTROL_TLS_CERT", "is required with CONTROL_TLS_CLIENT_CA");
-    }
-    let (cert, key) = (reader.file("CONTROL_TLS_CERT"), reader.file("CONTROL_TLS_KEY"));
-    let client_ca = reader.file("CONTROL_TLS_CLIENT_CA");
-    Some(ControlTls { cert: cert?, key: key?, client_ca })
-}
-
-fn read_admin(
-    reader: &mut Reader<'_>,
-    production: bool,
-    warnings: &mut Vec<String>,
-) -> AdminConfig {
-    let address: SocketAddr = reader.address("ADMIN_HOST", "ADMIN_PORT").into();
-    if !address.ip().is_loopback() {
-        if production {
-            reader.problem(
-                "ADMIN_HOST",
-                "must be loopback in production: it asks nobody who they are",
-            );
-        }
-        warnings.push("ADMIN_HOST is not loopback, and asks nobody who they are".into());
-    }
-    AdminConfig { address }
 }
 
 /// The variables that an env file sets.

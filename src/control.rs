@@ -16,9 +16,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Instant;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 use tracing::info;
@@ -100,8 +100,7 @@ impl Control {
         let mut server = Server::builder()
             .max_concurrent_streams(limits::GRPC_STREAMS_MAX)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .tcp_nodelay(true);
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)));
         if let Some(tls) = &self.config.tls {
             server = server.tls_config(tls_config(tls)).map_err(|_| TlsError)?;
         }
@@ -109,7 +108,8 @@ impl Control {
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
         let routes = health.into().add_service(service).add_service(reflection_v1());
         let routes = calls.around(routes.add_service(reflection_v1alpha()));
-        let incoming = TcpListenerStream::new(listener);
+        // Answers are small; waiting to fill a packet would delay them by the other side's delayed acknowledgement.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         Ok(server.add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
             stop.cancelled().await;
         }))
@@ -193,6 +193,10 @@ fn reflection_v1alpha() -> tonic_reflection::server::v1alpha::ServerReflectionSe
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
+        // Both versions name both, whichever is asked.
+        .include_reflection_service(false)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // So that a client can show the details of an error.
@@ -224,6 +228,9 @@ impl Control {
         let user = user_id("user_id", request.user_id)?;
         let viewer = Viewer { user, role: convert::role(request.role)?.unwrap_or(Role::Player) };
         let ttl = convert::duration("ttl", request.ttl, Duration::from_secs(1), TICKET_TTL_MAX)?;
+        if ttl.is_some_and(|ttl| ttl.subsec_nanos() != 0) {
+            return Err(Failure::field("ttl", "must be whole seconds"));
+        }
         if let Some(view) = self.hub.duel(duel).await? {
             if view.record.head.status != DuelStatus::Open {
                 return Err(Failure::DuelClosed);

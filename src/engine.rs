@@ -123,6 +123,12 @@ pub enum EngineError {
         /// The variable that bounds it.
         limit: &'static str,
     },
+    /// It is away, or cannot store.
+    #[error("the engine is unavailable")]
+    Unavailable {
+        /// Whether the call may have taken effect all the same.
+        may_have_taken_effect: bool,
+    },
 }
 
 /// Why a declaration was refused; nothing has taken effect.

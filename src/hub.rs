@@ -267,7 +267,10 @@ impl Hub {
     pub fn counts(&self) -> HubCounts {
         HubCounts {
             engine: self.engine.counts(),
-            live_duels: self.duels.read().len(),
+            live_duels: {
+                let duels = self.duels.read();
+                duels.len() - usize::from(duels.contains_key(&DuelId::PROBE))
+            },
             watchers: self.watchers.len(),
         }
     }

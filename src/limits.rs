@@ -59,8 +59,9 @@ pub const LIST_PAGE_MAX: usize = 1000;
 /// Unanswered pushes of one stream; past it the hub stops reading from it.
 pub const STREAM_PUSHES_MAX: usize = 256;
 
-/// The largest gRPC message: a push at its largest, escaped by a factor of two, and the fields around it.
-pub const GRPC_MESSAGE_BYTES_MAX: usize = 2 * PUSH_BYTES_MAX + 64 * 1024;
+/// The largest gRPC message that is decoded. Far above the largest push, so that one that is too large is still told which
+/// of its fields is.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// gRPC calls at a time on one connection of a backend (RFC 9113, section 5.1.2).
 pub const GRPC_STREAMS_MAX: u32 = 1024;
@@ -101,5 +102,6 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const _: () = {
     assert!(TAIL_BYTES_MAX > PUSH_BYTES_MAX, "the tail holds at least the newest event");
     assert!(BATCH_EVENTS_MAX <= TAIL_EVENTS_MAX, "a batch comes from the tail in one step");
+    assert!(4 * PUSH_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX, "a push that is too large is decoded");
     assert!(DISCONNECT_REASON_BYTES_MAX <= 123, "fits a close frame");
 };

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -130,7 +131,7 @@ impl Server {
         let admin = Admin::new(Arc::clone(&hub), metrics).serve(self.admin, closed.clone());
         let background = [
             tokio::spawn(Arc::clone(&hub).run()),
-            tokio::spawn(report_health(reporter, Arc::clone(&hub))),
+            tokio::spawn(report_health(reporter, Arc::clone(&hub), stop.clone())),
             tokio::spawn(admin),
         ];
         info!(edge = %addresses.edge, control = %addresses.control, admin = %addresses.admin,
@@ -223,24 +224,28 @@ fn shown_limits(config: &Config) -> Vec<(&'static str, u64)> {
     rows.into_iter().map(|(name, value)| (name, value as u64)).collect()
 }
 
-/// Keeps gRPC's health service saying what `/readyz` says.
-async fn report_health(reporter: HealthReporter, hub: Arc<Hub>) {
+/// Keeps gRPC's health service saying what `/readyz` says. At `stop` it ends its streams, which would hold the shutdown up.
+async fn report_health(mut reporter: HealthReporter, hub: Arc<Hub>, stop: CancellationToken) {
+    const SERVICES: [&str; 2] = ["", <ControlServiceServer<Arc<Control>> as NamedService>::NAME];
     let mut ticks = tokio::time::interval(limits::PROBE_INTERVAL / 4);
     let mut shown = None;
-    loop {
-        ticks.tick().await;
+    while !stop.is_cancelled() {
         let ready = hub.readiness().ready().is_some();
-        if shown != Some(ready) {
+        // Every report reaches every watcher, also one that says nothing new.
+        if shown.replace(ready) != Some(ready) {
             let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-            reporter.set_service_status("", status).await;
-            reporter
-                .set_service_status(
-                    <ControlServiceServer<Arc<Control>> as tonic::server::NamedService>::NAME,
-                    status,
-                )
-                .await;
-            shown = Some(ready);
+            for service in SERVICES {
+                reporter.set_service_status(service, status).await;
+            }
         }
+        tokio::select! {
+            _tick = ticks.tick() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    for service in SERVICES {
+        reporter.set_service_status(service, ServingStatus::NotServing).await;
+        reporter.clear_service_status(service).await;
     }
 }
 

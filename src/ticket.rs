@@ -119,7 +119,9 @@ impl Tickets {
     #[must_use]
     pub fn issue(&self, duel: DuelId, viewer: Viewer, ttl: Option<Duration>) -> Issued {
         let issued_at = clock::now();
-        let expires_at = UnixMs(issued_at.plus(ttl.unwrap_or(self.ttl)).seconds() * 1000);
+        // Rounded up to the whole seconds that a JWT's `exp` has: a ticket never lives for less than it was given.
+        let end = issued_at.plus(ttl.unwrap_or(self.ttl));
+        let expires_at = UnixMs(end.0.div_ceil(1000) * 1000);
         self.sign(Ticket { jti: Jti::random(), duel, viewer, issued_at, expires_at })
     }
 

@@ -105,7 +105,7 @@ fn imports_run_one_way() {
 
 #[test]
 fn every_file_says_what_it_is_and_is_one_thing() {
-    for path in files("src", "rs").into_iter().chain(files("tests", "rs")) {
+    for path in files("src", "rs").into_iter().chain(files("tests/it", "rs")) {
         let source = read(&path);
         assert!(source.starts_with("//! "), "{} has no module documentation", path.display());
         let lines = code(&source).lines().count();

@@ -73,7 +73,7 @@ pub const VARIABLES: &[Variable] = &[
     with(
         "WEBSOCKET_MAX_HANDSHAKES_PER_SECOND",
         "5000",
-        "opening handshakes a second, with a burst of as many",
+        "opening handshakes and requests for tickets a second, with a burst of as many",
     ),
     with(
         "WEBSOCKET_MAX_PENDING_HANDSHAKES",

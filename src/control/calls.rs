@@ -79,7 +79,14 @@ async fn pass(State(calls): State<Calls>, mut request: Request, next: Next) -> R
         Err(failure) => failure.status(&id).into_http(),
     };
     // A status in the head is an error's; a success has its status in the trailers, after this.
-    let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+    let mut code = Code::Ok;
+    if let Some(status) = Status::from_header_map(response.headers()) {
+        let own = Failure::of_library(&status).map(|failure| failure.status(&id));
+        code = own.as_ref().unwrap_or(&status).code();
+        if let Some(own) = own {
+            response = own.into_http();
+        }
+    }
     calls.finish(&id, &path, code, started_at);
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, id);

@@ -187,10 +187,11 @@ fn event_content(
         text => EventType::parse(text)
             .map_err(|error| Failure::field(format!("{prefix}type"), error.to_string()))?,
     };
-    let views = event.views.iter().map(|view| view.payload_json.len());
-    if event.payload_json.len() + views.sum::<usize>() > limits::PUSH_BYTES_MAX {
-        let problem = format!("and its views must have at most {} bytes", limits::PUSH_BYTES_MAX);
-        return Err(Failure::field(format!("{prefix}payload_json"), problem));
+    let views: usize = event.views.iter().map(|view| view.payload_json.len()).sum();
+    if views > 0 && event.payload_json.len() + views > limits::PUSH_BYTES_MAX {
+        let bytes = limits::PUSH_BYTES_MAX;
+        let problem = format!("must have at most {bytes} bytes, payload_json included");
+        return Err(Failure::field(format!("{prefix}views"), problem));
     }
     let payload = |field: String, json: &str| {
         Payload::parse(duel, json, payload_bytes_max)

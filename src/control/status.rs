@@ -29,12 +29,20 @@ pub(super) enum Failure {
     KeyReused,
     /// A limit is reached.
     Limit(&'static str),
+    /// The engine is away.
+    EngineUnavailable { may_have_taken_effect: bool },
     /// The watcher reads too slowly.
     WatcherTooSlow,
     /// This node is stopping.
     ShuttingDown,
     /// The caller does not show the token.
     Unauthenticated,
+    /// The request cannot be decoded as what it should be.
+    Undecodable,
+    /// The request is larger than anything that this hub reads.
+    MessageTooLarge,
+    /// There is no such call.
+    UnknownMethod,
 }
 
 /// What a caller is told.
@@ -74,12 +82,28 @@ impl Failure {
                 reason: "LIMIT_REACHED",
                 message: format!("{limit} is reached").into(),
             },
+            Self::EngineUnavailable { .. } => {
+                row(Code::Unavailable, "ENGINE_UNAVAILABLE", "the engine is unavailable")
+            }
             Self::WatcherTooSlow => row(
                 Code::ResourceExhausted,
                 "WATCHER_TOO_SLOW",
                 "the watcher reads too slowly; watch again, and start from the state",
             ),
             Self::ShuttingDown => row(Code::Unavailable, "SHUTTING_DOWN", "this node is stopping"),
+            Self::Undecodable => row(
+                Code::InvalidArgument,
+                "INVALID_FIELD",
+                "the request cannot be decoded: a field has another type, or a text is not UTF-8",
+            ),
+            Self::MessageTooLarge => row(
+                Code::InvalidArgument,
+                "INVALID_FIELD",
+                "the request is too large: at most 4 MiB are read",
+            ),
+            Self::UnknownMethod => {
+                row(Code::Unimplemented, "UNKNOWN_METHOD", "there is no such call")
+            }
             Self::Unauthenticated => row(
                 Code::Unauthenticated,
                 "UNAUTHENTICATED",
@@ -95,11 +119,34 @@ impl Failure {
         if let Self::Limit(limit) = self {
             metadata.insert("limit".to_owned(), (*limit).to_owned());
         }
+        if let Self::EngineUnavailable { may_have_taken_effect } = self {
+            metadata.insert("may_have_taken_effect".to_owned(), may_have_taken_effect.to_string());
+        }
         let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
         if let Self::Field { field, problem } = self {
             details.add_bad_request_violation(field, problem.as_ref());
         }
         Status::with_error_details(code, message, details)
+    }
+
+    const fn may_have_taken_effect(&self) -> bool {
+        matches!(self, Self::EngineUnavailable { may_have_taken_effect: true })
+    }
+
+    /// What the gRPC library found wrong before, or instead of, ours; `None`: nothing that has a name here.
+    pub(super) fn of_library(status: &Status) -> Option<Self> {
+        if !status.details().is_empty() {
+            return None;
+        }
+        if status.code() == Code::OutOfRange {
+            Some(Self::MessageTooLarge)
+        } else if status.code() == Code::Internal {
+            Some(Self::Undecodable)
+        } else if status.code() == Code::Unimplemented {
+            Some(Self::UnknownMethod)
+        } else {
+            None
+        }
     }
 
     /// The answer to one push of a stream.
@@ -112,7 +159,7 @@ impl Failure {
             reason: reason.to_owned(),
             message: message.into_owned(),
             field,
-            may_have_taken_effect: false,
+            may_have_taken_effect: self.may_have_taken_effect(),
         }
     }
 }
@@ -121,6 +168,9 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Full { limit } => Self::Limit(limit),
+            EngineError::Unavailable { may_have_taken_effect } => {
+                Self::EngineUnavailable { may_have_taken_effect }
+            }
         }
     }
 }
@@ -154,6 +204,28 @@ impl From<WatchError> for Failure {
             WatchError::TooMany => Self::Limit("CONTROL_MAX_WATCHERS"),
             WatchError::TooSlow => Self::WatcherTooSlow,
             WatchError::Engine(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_is_away_says_whether_the_call_may_have_taken_effect() {
+        for may_have_taken_effect in [true, false] {
+            let failure = Failure::from(AppendError::Engine(EngineError::Unavailable {
+                may_have_taken_effect,
+            }));
+            let status = failure.status(&RequestId::random());
+            let info = status.get_error_details().error_info().cloned().unwrap();
+            assert_eq!(
+                (status.code(), info.reason.as_str()),
+                (Code::Unavailable, "ENGINE_UNAVAILABLE")
+            );
+            assert_eq!(info.metadata["may_have_taken_effect"], may_have_taken_effect.to_string());
+            assert_eq!(failure.push_error().may_have_taken_effect, may_have_taken_effect);
         }
     }
 }

@@ -32,7 +32,8 @@ pub(super) fn answers(
     let stopping = control.stop.clone();
     let stopped = Failure::ShuttingDown.status(id);
     let pushes = pushes.take_until(stopping.clone().cancelled_owned());
-    let answers = pushes.then(move |push| start(Arc::clone(&control), push));
+    let id = id.clone();
+    let answers = pushes.then(move |push| start(Arc::clone(&control), push, id.clone()));
     let answers = answers.buffered(limits::STREAM_PUSHES_MAX);
     // The last answer of a stream that the shutdown cut short says so.
     let last = stream::once(async move { stopping.is_cancelled().then_some(Err(stopped)) });
@@ -43,10 +44,11 @@ pub(super) fn answers(
 async fn start(
     control: Arc<Control>,
     push: Result<pb::PushEventsRequest, Status>,
+    id: RequestId,
 ) -> Pin<Box<dyn Future<Output = Result<pb::PushEventsResponse, Status>> + Send>> {
     let push = match push {
         Ok(push) => push,
-        Err(status) => return future::err(status).boxed(),
+        Err(status) => return future::err(named(status, &id)).boxed(),
     };
     let tag = push.tag;
     let Ok(permit) = Arc::clone(&control.in_flight).acquire_owned().await else {
@@ -56,6 +58,11 @@ async fn start(
         Ok(answer) => answer.map(move |answer| Ok(outcome(tag, answer))).boxed(),
         Err(failure) => future::ok(outcome(tag, Err(failure))).boxed(),
     }
+}
+
+/// A status of the library's in our words.
+fn named(status: Status, id: &RequestId) -> Status {
+    Failure::of_library(&status).map_or(status, |failure| failure.status(id))
 }
 
 fn start_push(

@@ -111,6 +111,15 @@ impl Admission {
         admitted
     }
 
+    /// A request for a ticket: each is followed by a handshake, and both are as costly, so they share one rate.
+    pub(super) fn admit_request(&self) -> bool {
+        let admitted = self.rate.lock().take(Instant::now());
+        if !admitted {
+            self.count(Refusal::Rate.limit());
+        }
+        admitted
+    }
+
     fn count(&self, limit: &'static str) {
         self.metrics.limits_reached.get_or_create(&Kind { kind: limit }).inc();
     }

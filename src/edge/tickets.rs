@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use serde_json::json;
 use tracing::{info, warn};
 
@@ -30,7 +30,9 @@ enum Refusal {
     NotAParticipant,
     DuelUnknown,
     DuelClosed,
+    TooMany,
     Internal,
+    Unavailable,
     NotConfigured,
 }
 
@@ -44,6 +46,14 @@ impl Refusal {
             }
             Self::DuelUnknown => (StatusCode::NOT_FOUND, "duel_unknown", "Дуэль не найдена"),
             Self::DuelClosed => (StatusCode::CONFLICT, "duel_closed", "Дуэль уже завершена"),
+            Self::TooMany => {
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Слишком много запросов")
+            }
+            Self::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "engine_unavailable",
+                "Сервис временно недоступен",
+            ),
             Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Внутренняя ошибка сервера")
             }
@@ -59,7 +69,10 @@ impl Refusal {
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
         warn!(%error, "the engine failed the ticket API");
-        Self::Internal
+        match error {
+            EngineError::Full { .. } => Self::Internal,
+            EngineError::Unavailable { .. } => Self::Unavailable,
+        }
     }
 }
 
@@ -80,7 +93,11 @@ pub(super) async fn issue(
         }
         Err(refusal) => {
             let (status, code, text) = refusal.row();
-            (code, failure(&info.id, status, code, text))
+            let mut response = failure(&info.id, status, code, text);
+            if matches!(refusal, Refusal::TooMany | Refusal::Unavailable) {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            (code, response)
         }
     };
     edge.metrics.ticket_api_answers.get_or_create(&Kind { kind: code }).inc();
@@ -93,6 +110,9 @@ async fn try_issue(
     headers: &HeaderMap,
     query: &str,
 ) -> Result<Issued, Refusal> {
+    if !edge.admission.admit_request() {
+        return Err(Refusal::TooMany);
+    }
     let telegram = authenticate(edge, info, headers)?;
     let duel = duel_id(query).ok_or(Refusal::DuelMissing)?;
     let view = edge.hub.duel(duel).await?.ok_or(Refusal::DuelUnknown)?;

@@ -22,7 +22,7 @@ use super::{
 use crate::clock::{self, UnixMs};
 use crate::config::EngineConfig;
 use crate::event::{Ending, Event, Position, Push, Viewer};
-use crate::id::{DuelId, ID_MAX};
+use crate::id::DuelId;
 use crate::ticket::Ticket;
 
 /// Duels that one call of [`Engine::prune`] looks at.
@@ -93,7 +93,7 @@ impl MemoryEngine {
             if duels.contains_key(&duel) {
                 continue;
             }
-            if duels.len() >= self.config.duels_max && duel != DuelId::PROBE {
+            if count(&duels) >= self.config.duels_max && duel != DuelId::PROBE {
                 return Err(EngineError::Full { limit: "ENGINE_MAX_DUELS" });
             }
             let mut new = Duel::new(now);
@@ -189,6 +189,11 @@ impl MemoryEngine {
         let heads = named.filter_map(|(duel, slot)| Some((*duel, slot.lock().as_ref()?.head())));
         heads.filter(|(_, head)| status.admits(head.status)).take(count).collect()
     }
+}
+
+/// The duels that backends have: the node's own probe is none.
+fn count(duels: &BTreeMap<DuelId, Slot>) -> usize {
+    duels.len() - usize::from(duels.contains_key(&DuelId::PROBE))
 }
 
 /// An answer that is there already.
@@ -293,9 +298,7 @@ impl Engine for MemoryEngine {
     }
 
     fn counts(&self) -> EngineCounts {
-        let duels = self.duels.read();
-        let probe = usize::from(duels.contains_key(&DuelId::PROBE));
-        debug_assert!(DuelId::PROBE.get() > ID_MAX, "no backend can name the probe's duel");
-        EngineCounts { duels: duels.len() - probe, remembered_tickets: self.ledger.lock().len() }
+        let duels = count(&self.duels.read());
+        EngineCounts { duels, remembered_tickets: self.ledger.lock().len() }
     }
 }

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { part } from './lib/check.mjs';
 import { Evidence } from './lib/evidence.mjs';
 import { startStack } from './lib/stack.mjs';
+import { checkDisconnect } from './steps/disconnect.mjs';
 import { checkDuel, checkThoseKeptOut } from './steps/duel.mjs';
 import { checkLogs, loseTheHub } from './steps/logs.mjs';
 import { checkOrigins, checkWaysToOpen } from './steps/origins.mjs';
@@ -24,6 +25,7 @@ await part('the whole deployment in a browser', async () => {
   await checkDuel(stack);
   await checkThoseKeptOut(stack);
   await checkResume(stack);
+  await checkDisconnect(stack);
   await checkOrigins(stack);
   await checkWaysToOpen(stack);
   await loseTheHub(stack);

@@ -34,6 +34,7 @@ async fn a_bad_push_names_the_field() {
         (push(77, "[]"), "payload_json"),
         (push(77, r#"{"duel_id":78}"#), "payload_json"),
         (push(77, &large), "payload_json"),
+        (push(77, &"x".repeat(1 << 20)), "payload_json"),
         (typed("A"), "type"),
         (typed("pong"), "type"),
         (typed(&"x".repeat(65)), "type"),
@@ -58,7 +59,7 @@ async fn a_bad_push_names_the_field() {
         (views(vec![view(1, "{}"), view(1, "{}")]), "views[1].user_id"),
         (views(vec![view(1, "x")]), "views[0].payload_json"),
         (views((1..=65).map(|user| view(user, "{}")).collect()), "views"),
-        (views((1..=5).map(|user| view(user, &half)).collect()), "payload_json"),
+        (views((1..=5).map(|user| view(user, &half)).collect()), "views"),
         (
             pb::PushEventRequest {
                 audience: to(To::Only(users(&[2]))),
@@ -108,11 +109,24 @@ async fn other_bad_requests_name_the_field() {
         (pb::IssueTicketRequest { role: 9, ..issue }, "role"),
         (pb::IssueTicketRequest { ttl: seconds(0), ..issue }, "ttl"),
         (pb::IssueTicketRequest { ttl: seconds(86_401), ..issue }, "ttl"),
+        (
+            pb::IssueTicketRequest {
+                ttl: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
+                ..issue
+            },
+            "ttl",
+        ),
     ] {
         let status = client.issue_ticket(request).await.unwrap_err();
         assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some(field));
     }
+}
+
+#[tokio::test]
+async fn bad_requests_about_tickets_and_lists_name_the_field() {
     use pb::revoke_tickets_request::Tickets;
+    let server = TestServer::start().await;
+    let mut client = Backend::connect(&server).await.client;
     for (tickets, field) in [
         (None, "tickets"),
         (Some(Tickets::Jti(String::new())), "jti"),
@@ -309,14 +323,9 @@ async fn duels_are_bounded_and_the_rest_goes_on() {
     let server = TestServer::with(&[("ENGINE_MAX_DUELS", "2")]).await;
     let backend = Backend::connect(&server).await;
     crate::kit::until("the probe is in", || async { backend.node().await.ready }).await;
-    // The probe's own duel takes no backend's place, but it is one of those that are held.
     backend.push(1, "{}").await;
-    let mut client = backend.client.clone();
-    let status = client
-        .push_event(push(2, "{}"))
-        .await
-        .and(client.push_event(push(3, "{}")).await)
-        .unwrap_err();
+    backend.push(2, "{}").await;
+    let status = backend.client.clone().push_event(push(3, "{}")).await.unwrap_err();
     assert_refused(&status, Code::ResourceExhausted, "LIMIT_REACHED", None);
     assert_eq!(backend.push(1, "{}").await, 2);
     assert!(backend.node().await.ready);

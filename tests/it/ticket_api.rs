@@ -46,7 +46,7 @@ async fn a_participant_receives_a_ticket_that_opens() {
             "data": {"ticket": ticket, "expires_at": expires_at}});
         assert_eq!(body, envelope);
         let now = clock::now().seconds();
-        assert!((now + 298..=now + 300).contains(&expires_at));
+        assert!((now + 299..=now + 301).contains(&expires_at));
         let player = Player::join(&server, Join::ticket(ticket)).await;
         assert_eq!(player.connected["user_id"], user_id);
     }
@@ -99,6 +99,19 @@ async fn without_a_bot_token_it_says_why_it_cannot() {
     let reply = get(server.addresses.edge, &format!("{PATH}?duel_id=77"), &[]).await;
     assert_eq!((reply.status, reply.json()["code"].as_str()), (503, Some("not_configured")));
     assert!(reply.json()["error"].as_str().unwrap().contains("TELEGRAM_BOT_TOKEN"));
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_to_come_back() {
+    let server = TestServer::with(&[("WEBSOCKET_MAX_HANDSHAKES_PER_SECOND", "1")]).await;
+    let mut refused = None;
+    for _ in 0..5 {
+        let reply = get(server.addresses.edge, &format!("{PATH}?duel_id=77"), &[]).await;
+        refused = refused.or((reply.status == 429).then_some(reply));
+    }
+    let refused = refused.expect("one a second is allowed");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.json()["code"], "too_many_requests");
 }
 
 #[tokio::test]

@@ -22,7 +22,9 @@ export async function startBrowser({ domains = [], spki } = {}) {
     ...(rules ? [`--host-resolver-rules=${rules}`] : []),
     ...(spki ? [`--ignore-certificate-errors-spki-list=${spki}`] : []),
   ];
-  const browser = await chromium.launch({ executablePath: chromiumPath, args });
+  // Signals are for us: everything is stopped in its order.
+  const signals = { handleSIGHUP: false, handleSIGINT: false, handleSIGTERM: false };
+  const browser = await chromium.launch({ executablePath: chromiumPath, args, ...signals });
   onStop(() => browser.close());
   return browser;
 }

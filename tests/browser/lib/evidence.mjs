@@ -15,8 +15,8 @@ export class Evidence {
   }
 
   secret(text, what) {
-    this.#secrets.set(text, what);
     this.#secrets.set(encodeURIComponent(text), `${what}, encoded`);
+    this.#secrets.set(text, what);
   }
 
   /** A signature alone would complete what the rest of a ticket says, so it is a secret by itself. */
@@ -32,7 +32,8 @@ export class Evidence {
 
   /** Which of the secrets are in `log`, by what they are. */
   leaksIn(log) {
-    return [...this.#secrets].filter(([text]) => log.includes(text)).map(([, what]) => what);
+    const found = [...this.#secrets].filter(([text]) => log.includes(text));
+    return [...new Set(found.map(([, what]) => what))];
   }
 
   get secretsCount() {

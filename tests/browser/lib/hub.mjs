@@ -23,7 +23,6 @@ export async function startHub(binary, directory, variables = {}) {
 
 /** Readable in development, JSON in production. */
 function servingLine(log) {
-  // eslint-disable-next-line no-control-regex
   const plain = log.replaceAll(/\x1b\[[0-9;]*m/g, '');
   const line = plain.split('\n').find((candidate) => /\bserving\b/.test(candidate) && candidate.includes('admin'));
   const address = (name) => line?.match(new RegExp(`\\b${name}(?:=|":")([0-9.]+:[0-9]+)`))?.[1];

@@ -6,19 +6,26 @@ import { once } from 'node:events';
 
 const STOP_WITHIN_MS = 8_000;
 const stops = [];
+let stopping;
 
 /** Has `stop` called at the end of the part. */
 export function onStop(stop) {
   stops.push(stop);
 }
 
-export async function stopAll() {
+/** Stops everything, once, however many ask for it. */
+export function stopAll() {
+  stopping ??= stopEach();
+  return stopping;
+}
+
+async function stopEach() {
   while (stops.length > 0) await stops.pop()();
 }
 
 /** Starts a program whose output, both streams of it, goes to the file `log`. It is stopped at the end of the part. */
-export function start(program, args, { log, env = process.env, cwd }) {
-  const file = openSync(log, 'a');
+export function start(program, args, { log, env, cwd }) {
+  const file = openSync(log, 'w');
   const child = spawn(program, args, { env, cwd, stdio: ['ignore', file, file] });
   closeSync(file);
   onStop(() => stop(child));
@@ -34,7 +41,7 @@ async function stop(child) {
   clearTimeout(kill);
 }
 
-for (const signal of ['SIGINT', 'SIGTERM']) {
+for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM']) {
   process.once(signal, async () => {
     await stopAll();
     process.exit(1);

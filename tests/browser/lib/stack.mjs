@@ -44,7 +44,6 @@ export async function startStack({ binary, directory, webRoot }) {
     secrets, hub, link, nginx, browser, originOf,
     wsOrigin: `wss://${DOMAIN}:${https}`,
     call: controlAt(hub.control, secrets.CONTROL_TOKEN),
-    callWithoutToken: controlAt(hub.control),
     /** A request to a path of the WebApp's domain, over https. */
     get: (path, options) => request(originOf(DOMAIN) + path, { ca: authority, ...options }),
     /** The same over plain http. */

@@ -127,8 +127,10 @@ async function afterTheEnd(stack, unspent) {
     ({ stopped }) => stopped === 'Дуэль уже завершена');
   equal(frames, [], 'after the end there is no ticket, and so no connection');
   await late.checkAnswers();
-  const answer = await stack.get(`/api/duel/ws-ticket?duel_id=${DUEL}`,
-    { headers: { 'X-Telegram-Init-Data': initDataOf(AT_TELEGRAM[LINUS]) } });
+  const initData = initDataOf(AT_TELEGRAM[LINUS]);
+  stack.evidence.initData(initData);
+  const headers = { 'X-Telegram-Init-Data': initData };
+  const answer = await stack.get(`/api/duel/ws-ticket?duel_id=${DUEL}`, { headers });
   stack.evidence.answer(answer, 'a ticket after the end');
   equal([answer.status, answer.json.code], [409, 'duel_closed'], 'a ticket after the end: 409');
 

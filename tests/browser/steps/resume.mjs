@@ -33,8 +33,10 @@ export async function checkResume(stack) {
 async function missedEvents(stack, ada) {
   const before = (await ada.seen()).frames.length;
   await cut(stack, ada, (await ada.seen()).tickets[0]);
-  const [third, fifth, sixth] = [await push(stack), await notForAda(stack), await push(stack), await viewOfAda(stack)]
-    .filter(Boolean);
+  const third = await push(stack);
+  await notForAda(stack); // the fourth
+  const fifth = await push(stack);
+  const sixth = await viewOfAda(stack);
   stack.link.restore();
 
   const back = await ada.untilFrame('connected', {}, 2);

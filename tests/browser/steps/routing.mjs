@@ -5,6 +5,7 @@ import { equal, ok } from '../lib/check.mjs';
 export async function checkRouting({ get, getPlain, evidence }) {
   await theHubAndTheBackend(get, evidence);
   await webSocketPathsWithoutAWebSocket(get, evidence);
+  await belowTheSocket(get, evidence);
   await headersThatClientsMakeUp(get, evidence);
   await theWebAppItself(get, getPlain);
 }
@@ -27,6 +28,12 @@ async function webSocketPathsWithoutAWebSocket(get, evidence) {
     equal(plain.headers.upgrade, 'websocket', `GET ${path}: names the protocol to upgrade to`);
     evidence.answer(plain, `GET ${path}`);
   }
+}
+
+async function belowTheSocket(get, evidence) {
+  const below = await get('/ws/other');
+  equal([below.status, below.json?.code], [404, 'not_found'], 'GET /ws/other: 404');
+  evidence.answer(below, 'GET /ws/other');
 }
 
 async function headersThatClientsMakeUp(get, evidence) {

@@ -10,17 +10,18 @@ from support.hub import DEADLINE_S, Hub
 from support.scene import BINARY, TOKEN, explained, push
 from support.stubs import pb
 
+
 def bearer_token(case):
     with Hub(BINARY, CONTROL_TOKEN=TOKEN) as hub:
         with Backend(hub.control, bearer(TOKEN)) as backend:
-            for name, ask in _doors(backend):
+            for name, knock in _doors(backend):
                 with case(f"token: {name} with the right one"):
-                    ask()
+                    knock()
         for metadata in ([], bearer(""), bearer(TOKEN + "x"), bearer(TOKEN[:-1]), [("authorization", TOKEN)]):
             with Backend(hub.control, metadata) as backend:
-                for name, ask in _doors(backend):
+                for name, knock in _doors(backend):
                     with case(f"token: {name} with {metadata}"):
-                        explained(failure_of(ask), StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", [])
+                        explained(failure_of(knock), StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", [])
         with case("no token shows in the log"):
             equal(TOKEN in "\n".join(hub.log()), False, "token in the log")
 

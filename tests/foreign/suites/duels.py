@@ -4,8 +4,9 @@ import time
 
 from support.backend import shown
 from support.cases import equal
-from support.scene import TIME, position, push, pushed, served
+from support.scene import TIME, position, pushed, served
 from support.stubs import pb
+
 
 def duels(case):
     with served() as (_, backend):
@@ -55,10 +56,10 @@ def _closing(case, backend):
         with case(f"CloseDuel {request}"):
             equal(shown(backend.call("CloseDuel", **request)), answer, "answer")
     with case("a push that was stored before the end is still answered after it"):
-        push = {"duel_id": 5, "idempotency_key": "k"}
-        backend.call("PushEvent", **push)
+        request = {"duel_id": 5, "idempotency_key": "k"}
+        backend.call("PushEvent", **request)
         backend.call("CloseDuel", duel_id=5, status=pb.DUEL_STATUS_FINISHED)
-        equal(shown(backend.call("PushEvent", **push)), pushed(1, duplicate=True), "answer")
+        equal(shown(backend.call("PushEvent", **request)), pushed(1, duplicate=True), "answer")
 
 
 def _showing(case, backend):
@@ -76,7 +77,9 @@ def _showing(case, backend):
         before = time.time()
         backend.call("PushEvent", duel_id=7)
         duel = backend.call("GetDuel", duel_id=7).duel
-        times = [before - 0.001, duel.created_at.ToMilliseconds() / 1000, duel.updated_at.ToMilliseconds() / 1000, time.time()]
+        created, updated = (stamp.ToMilliseconds() / 1000 for stamp in (duel.created_at, duel.updated_at))
+        # The hub's clock is read to the millisecond below.
+        times = [before - 0.001, created, updated, time.time()]
         equal(times, sorted(times), "before, created_at, updated_at, now")
 
 
@@ -92,7 +95,9 @@ def _listing(case, backend):
             equal([len(page) for page in pages[:-1]], [size] * (len(pages) - 1), "full pages")
             equal(bool(pages[-1]), True, "a last page with duels")
             equal([duel.duel_id for page in pages for duel in page], everything, "ids")
-    statuses = {pb.DUEL_STATUS_FINISHED: [3, 5], pb.DUEL_STATUS_CANCELLED: [4], pb.DUEL_STATUS_OPEN: [1, 2, 6, 7, *numbers]}
+    statuses = {
+        pb.DUEL_STATUS_FINISHED: [3, 5], pb.DUEL_STATUS_CANCELLED: [4], pb.DUEL_STATUS_OPEN: [1, 2, 6, 7, *numbers],
+    }
     for status, wanted in statuses.items():
         with case(f"ListDuels of status {status}"):
             pages = _pages(backend, page_size=2, status=status)

@@ -9,6 +9,7 @@ from support.hub import DEADLINE_S, until
 from support.scene import REQUEST_ID, explained, served
 from support.stubs import pb
 
+
 def errors(case):
     with served() as (_, backend):
         refusals.prepare(backend)

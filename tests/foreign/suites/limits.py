@@ -6,8 +6,9 @@ from grpc import StatusCode
 
 from support.backend import NARROW, Backend, failure_of, shown
 from support.cases import equal
-from support.scene import explained, push, pushed, served, up_to_synced
+from support.scene import explained, push, served, up_to_synced
 from support.stubs import pb
+
 
 def limits(case):
     tight = {"ENGINE_MAX_DUELS": "2", "ENGINE_MAX_LOG_EVENTS": "2", "CONTROL_MAX_WATCHERS": "1",

@@ -63,11 +63,12 @@ def _reflection(case, backend, reflection):
     with case(f"{reflection} lists the services"):
         [answer] = ask(backend, reflection, {"list_services": "*"})
         equal(sorted(service.name for service in answer.list_services_response.service), SERVICES, "services")
-    wanted = [{"file_containing_symbol": f"duelhub.v1.{name}"} for name in ("ControlService", "ControlService.PushEvent", "View")]
+    symbols = ["duelhub.v1.ControlService", "duelhub.v1.ControlService.PushEvent", "duelhub.v1.View"]
+    wanted = [{"file_containing_symbol": symbol} for symbol in symbols]
     wanted += [{"file_by_filename": "duelhub/v1/control.proto"}]
     with case(f"{reflection} shows the proto, asked four times on one stream"):
         for answer in ask(backend, reflection, *wanted):
-            files = [FileDescriptorProto.FromString(file) for file in answer.file_descriptor_response.file_descriptor_proto]
+            files = map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
             [control] = [file for file in files if file.name == "duelhub/v1/control.proto"]
             equal(_bare(control) == _own_descriptor(), True, "the same as the repository's")
 

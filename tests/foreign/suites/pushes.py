@@ -4,7 +4,7 @@ import json
 
 from support.backend import shown
 from support.cases import equal
-from support.scene import enter, position, push, pushed, served
+from support.scene import enter, pushed, served
 from support.stubs import pb
 
 AUDIENCES = [
@@ -83,7 +83,8 @@ def _bodies(case, backend, player):
 def _coalescing(case, backend, player):
     with case("PushEvent with a coalesce key: the newest arrives"):
         for score in range(20):
-            answer = backend.call("PushEvent", duel_id=1, type="score", coalesce_key="s", payload_json=f'{{"score":{score}}}')
+            body = json.dumps({"score": score})
+            answer = backend.call("PushEvent", duel_id=1, type="score", coalesce_key="s", payload_json=body)
         scores = [player.next("score")]
         while scores[-1]["seq"] != answer.position.seq:
             scores.append(player.next("score"))

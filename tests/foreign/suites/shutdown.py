@@ -9,6 +9,7 @@ from support.cases import equal
 from support.hub import DEADLINE_S
 from support.scene import NOT_SERVING, SERVING, explained, push, served, up_to_status, up_to_synced, watched_health
 
+
 def shutdown(case):
     with served() as (hub, backend):
         outgoing = queue.Queue()

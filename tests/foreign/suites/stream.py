@@ -10,6 +10,7 @@ from support.hub import DEADLINE_S, until
 from support.scene import push, pushed, served
 from support.stubs import pb
 
+# A thousand pushes with these in their midst: place, push, error.
 MISFITS = {
     100: (push(700, duel_id=1, type="Not A Type"), {"code": 3, "reason": "INVALID_FIELD", "field": "type"}),
     300: (pb.PushEventsRequest(tag=2100), {"code": 3, "reason": "INVALID_FIELD", "field": "push"}),

@@ -11,6 +11,7 @@ from support.player import Player
 from support.scene import served
 from support.stubs import pb
 
+
 def tickets(case):
     with served(WEBSOCKET_TICKET_TTL_SECONDS="120") as (hub, backend):
         issued = _issuing(case, backend)

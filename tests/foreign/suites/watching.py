@@ -5,8 +5,9 @@ import time
 from support.backend import shown
 from support.cases import equal
 from support.hub import until
-from support.scene import TIME, enter, position, push, pushed, served, up_to_synced
+from support.scene import TIME, enter, position, push, served, up_to_synced
 from support.stubs import pb
+
 
 def watching(case):
     with served() as (hub, backend):

@@ -46,9 +46,6 @@ def push(tag, **fields):
     return pb.PushEventsRequest(tag=tag, push=fields)
 
 
-# A thousand pushes with these in their midst: place, push, error.
-
-
 def explained(failure, code, reason, fields):
     """The failure says what the manual says of every failure."""
     said = (failure.code, failure.reason, failure.fields, failure.domain)
