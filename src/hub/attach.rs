@@ -105,7 +105,7 @@ impl Hub {
         resume: Option<Position>,
     ) -> Result<(Attachment, Welcome), AttachError> {
         let connection = Arc::new(Connection::new(self.next_connection_id(), duel, viewer));
-        let (live, came) = self.join(&connection);
+        let live = self.join(&connection);
         let mut attachment = Attachment {
             hub: Arc::clone(self),
             live,
@@ -122,7 +122,7 @@ impl Hub {
         attachment.live.note(record.head.position);
         attachment.live.set_presence_grace(record.settings.presence_grace);
         let recovery = recovery(&record, resume)?;
-        if came {
+        if attachment.live.arrive(viewer) {
             let kind = SignalKind::Online { viewer, since: clock::now() };
             self.engine.signal(Signal { duel, kind }).await?;
         }
@@ -130,7 +130,7 @@ impl Hub {
         Ok((attachment, welcome))
     }
 
-    fn join(&self, connection: &Arc<Connection>) -> (Arc<LiveDuel>, bool) {
+    fn join(&self, connection: &Arc<Connection>) -> Arc<LiveDuel> {
         loop {
             let live = self.live(connection.duel).unwrap_or_else(|| {
                 let mut duels = self.duels.write();
@@ -138,7 +138,7 @@ impl Hub {
                 Arc::clone(live.or_insert_with(|| Arc::new(LiveDuel::new(connection.duel))))
             });
             match live.join(connection, self.config.connections_per_user_max) {
-                Joined::In { came } => return (live, came),
+                Joined::In => return live,
                 // Whoever retired it is about to take it out of the map.
                 Joined::Retired => std::thread::yield_now(),
             }

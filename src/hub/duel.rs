@@ -26,6 +26,8 @@ struct State {
     /// In the order of their ids, which is the order in which they came.
     connections: Vec<Arc<Connection>>,
     presence: Presence,
+    /// Users who were let in here, as what; those within their grace included.
+    here: Vec<Viewer>,
     /// Users whose last connection went, within their grace.
     leaving: Vec<Leaving>,
     /// The duel's own; `None`: the node's.
@@ -44,8 +46,8 @@ struct Leaving {
 
 /// What became of a connection that wants in.
 pub(super) enum Joined {
-    /// It is in. `came`: the user was not here before in that role.
-    In { came: bool },
+    /// It is in.
+    In,
     /// The duel has left the map meanwhile.
     Retired,
 }
@@ -76,26 +78,33 @@ impl LiveDuel {
         for oldest in mine.iter().take(excess) {
             oldest.dismiss(Dismissal::Replaced);
         }
-        let leaving = state.leaving.iter().position(|leaving| leaving.user == user);
-        if let Some(at) = leaving {
-            state.leaving.swap_remove(at);
-        }
-        let same_role = mine.iter().any(|other| other.viewer == connection.viewer);
-        let came = !same_role && leaving.is_none();
+        state.leaving.retain(|leaving| leaving.user != user);
         // Ids are handed out before this lock is taken, so a later one may be in already.
         let at = state.connections.partition_point(|other| other.id < connection.id);
         state.connections.insert(at, Arc::clone(connection));
-        Joined::In { came }
+        Joined::In
     }
 
-    /// Takes a connection out: whether it was the user's last, who is now within their grace.
+    /// Notes that a user was let in: whether they were not here before in that role.
+    pub(super) fn arrive(&self, viewer: Viewer) -> bool {
+        let mut state = self.state.lock();
+        if state.here.contains(&viewer) {
+            return false;
+        }
+        state.here.retain(|other| other.user != viewer.user);
+        state.here.push(viewer);
+        true
+    }
+
+    /// Takes a connection out: whether it was the last of a user who was let in, and is now within their grace.
     pub(super) fn leave(&self, connection: &Connection, reason: OfflineReason) -> bool {
         let mut state = self.state.lock();
         if let Ok(at) = state.connections.binary_search_by_key(&connection.id, |c| c.id) {
             state.connections.remove(at);
         }
         let user = connection.viewer.user;
-        let last = state.of_user(user).next().is_none();
+        let was_let_in = state.here.iter().any(|viewer| viewer.user == user);
+        let last = was_let_in && state.of_user(user).next().is_none();
         if last {
             state.leaving.push(Leaving { user, last: connection.id, reason });
         }
@@ -106,6 +115,7 @@ impl LiveDuel {
     pub(super) fn end_grace(&self, user: UserId, last: ConnectionId) -> Option<OfflineReason> {
         let mut state = self.state.lock();
         let at = state.leaving.iter().position(|l| l.user == user && l.last == last)?;
+        state.here.retain(|viewer| viewer.user != user);
         Some(state.leaving.swap_remove(at).reason)
     }
 

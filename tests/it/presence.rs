@@ -82,6 +82,21 @@ async fn a_duel_may_have_a_grace_of_its_own() {
 }
 
 #[tokio::test]
+async fn who_was_not_let_in_was_never_online() {
+    let server = TestServer::with(&[("PRESENCE_GRACE_SECONDS", "60")]).await;
+    let backend = Backend::connect(&server).await;
+    let (early, later) = (backend.ticket(77, 3).await, backend.ticket(77, 3).await);
+    backend.open(77, &[1, 2]).await;
+    let mut refused = Player::knock(&server, Join::ticket(early)).await;
+    assert_eq!(refused.until_closed().await, 4502);
+    assert!(backend.duel(77).await.online.is_empty());
+    backend.open(77, &[3]).await;
+    let _three = Player::join(&server, Join::ticket(later)).await;
+    let online = backend.duel(77).await.online;
+    assert_eq!(online.iter().map(|user| user.user_id).collect::<Vec<_>>(), [3]);
+}
+
+#[tokio::test]
 async fn past_the_limit_the_oldest_connection_of_a_user_is_replaced() {
     let server = TestServer::with(&[("WEBSOCKET_MAX_CONNECTIONS_PER_USER", "2")]).await;
     let backend = Backend::connect(&server).await;
