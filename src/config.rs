@@ -251,6 +251,7 @@ impl Config {
             admin: sections::read_admin(&mut reader, production, &mut warnings),
             warnings,
         };
+        sections::check_retention(&mut reader, &config);
         let order = |name| VARIABLES.iter().position(|variable| variable.name == name);
         reader.problems.sort_by_key(|problem| order(problem.name));
         if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }

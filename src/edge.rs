@@ -29,6 +29,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -133,7 +134,8 @@ impl Edge {
         // On the heap, so that a connection does not carry the room for HTTP through its life.
         let http = Box::pin(self.speak_http(stream, peer, router));
         let opened = tokio::select! {
-            opened = http => opened,
+            // In all, and not for each request: asking again and again is no way to stay without showing a ticket.
+            opened = timeout(self.config.handshake_timeout, http) => opened.ok().flatten(),
             () = stop.cancelled() => return,
         };
         if let Some((stream, unread, opening)) = opened {

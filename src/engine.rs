@@ -168,6 +168,9 @@ pub enum AdmitError {
     /// It was revoked.
     #[error("the ticket was revoked")]
     Revoked,
+    /// It expired on the way.
+    #[error("the ticket has expired")]
+    Expired,
     /// The engine's own reasons.
     #[error(transparent)]
     Engine(#[from] EngineError),

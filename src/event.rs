@@ -221,11 +221,22 @@ impl Push {
         Some(own.map_or(&self.payload, |(_, payload)| payload))
     }
 
-    /// The bytes that this push takes in a log.
+    /// The bytes that this push takes in a log, its encoded frames included.
     #[must_use]
     pub fn size(&self) -> usize {
-        let views: usize = self.views.iter().map(|(_, payload)| payload.json().len()).sum();
-        size_of::<Event>() + self.payload.json().len() + views
+        let views: usize = self.views.iter().map(|(_, payload)| payload.size()).sum();
+        let named = match &self.audience {
+            Audience::All | Audience::Players => 0,
+            Audience::Only(users) | Audience::Except(users) => size_of_val::<[UserId]>(users),
+        };
+        let texts =
+            self.event_type.as_str().len() + self.coalesce_key.as_ref().map_or(0, |key| key.len());
+        size_of::<Event>()
+            + self.payload.size()
+            + views
+            + size_of_val::<[_]>(&self.views)
+            + named
+            + texts
     }
 
     /// Equal for equal content, whatever the process or the node.

@@ -143,7 +143,12 @@ impl Hub {
     /// # Errors
     /// [`OpenError`]; nothing has taken effect.
     pub async fn open(&self, duel: DuelId, declaration: Declaration) -> Result<Opened, OpenError> {
-        self.engine.open(duel, declaration).await
+        let settings = declaration.settings;
+        let opened = self.engine.open(duel, declaration).await?;
+        if let (Some(settings), Some(live)) = (settings, self.live(duel)) {
+            live.set_presence_grace(settings.presence_grace);
+        }
+        Ok(opened)
     }
 
     /// Stores an event and hands it to the connections. Pushes take effect in the order of the calls, whichever answer is
@@ -230,6 +235,9 @@ impl Hub {
         self.engine.revoke(revocation).await?;
         if let Some((duel, user)) = user {
             self.engine.signal(Signal { duel, kind: SignalKind::Revoked { user } }).await?;
+            // Once more: a connection may have received a resume ticket between the instant and the signal.
+            let issued_until = crate::clock::now();
+            self.engine.revoke(Revocation::User { duel, user, issued_until }).await?;
             // Tickets tell instants apart by the millisecond: the next one issued must be of a later one.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -319,9 +327,10 @@ impl Hub {
                 }
             }
             Notice::Signal(signal) => {
-                let live = self.live(signal.duel);
-                if live.is_none_or(|live| live.apply(&signal.kind)) {
-                    self.watchers.signaled(&signal);
+                let tell = || self.watchers.signaled(&signal);
+                match self.live(signal.duel) {
+                    Some(live) => live.apply(&signal.kind, tell),
+                    None => tell(),
                 }
             }
         }

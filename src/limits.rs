@@ -28,7 +28,7 @@ pub const DISCONNECT_REASON_BYTES_MAX: usize = 120;
 pub const TAIL_EVENTS_MAX: usize = 64;
 
 /// The same by bytes: one largest push always fits.
-pub const TAIL_BYTES_MAX: usize = 512 * 1024;
+pub const TAIL_BYTES_MAX: usize = 1024 * 1024;
 
 /// Events that a connection takes from the log at a time, so that one that catches up does not hold the rest of it.
 pub const BATCH_EVENTS_MAX: usize = 64;
@@ -66,7 +66,7 @@ pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// gRPC calls at a time on one connection of a backend (RFC 9113, section 5.1.2).
 pub const GRPC_STREAMS_MAX: u32 = 1024;
 
-/// How long one frame may take to be accepted by the kernel before the client counts as too slow.
+/// How long one frame may take to fit into the socket's buffer before the client counts as too slow.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may take to answer a close frame.
@@ -90,7 +90,7 @@ pub const INIT_DATA_BYTES_MAX: usize = 8 * 1024;
 /// Fields of initData that are looked at.
 pub const INIT_DATA_FIELDS_MAX: usize = 32;
 
-/// Descriptors that the process keeps for everything that is not a player's connection.
+/// Descriptors that the process keeps for everything that is not a player's socket.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 
 /// How often the node proves its own path from push to delivery.
@@ -100,7 +100,7 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const _: () = {
-    assert!(TAIL_BYTES_MAX > PUSH_BYTES_MAX, "the tail holds at least the newest event");
+    assert!(TAIL_BYTES_MAX > 3 * PUSH_BYTES_MAX, "the tail holds at least the newest event");
     assert!(BATCH_EVENTS_MAX <= TAIL_EVENTS_MAX, "a batch comes from the tail in one step");
     assert!(4 * PUSH_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX, "a push that is too large is decoded");
     assert!(DISCONNECT_REASON_BYTES_MAX <= 123, "fits a close frame");

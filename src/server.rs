@@ -32,12 +32,15 @@ use crate::metrics::Metrics;
 use crate::pb::control_service_server::ControlServiceServer;
 use crate::ticket::Tickets;
 
-/// Why the process does not start.
+/// Why the process does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration is not what it should be.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The hub's background work has ended, which only a fault of ours can make it do.
+    #[error("the hub's background work has ended")]
+    WorkEnded,
     /// A listener could not be bound.
     #[error("{variable}: cannot listen on {address}: {error}")]
     Bind {
@@ -77,7 +80,8 @@ impl Server {
     /// # Errors
     /// [`StartError::Bind`].
     pub async fn bind(mut config: Config) -> Result<Self, StartError> {
-        config.edge.connections_max = fit_descriptors(config.edge.connections_max);
+        let pending = config.edge.pending_handshakes_max;
+        config.edge.connections_max = fit_descriptors(config.edge.connections_max, pending);
         let edge = bind("WEBSOCKET_PORT", config.edge.address).await?;
         let control = bind("CONTROL_PORT", config.control.address).await?;
         let admin = bind("ADMIN_PORT", config.admin.address).await?;
@@ -94,7 +98,7 @@ impl Server {
     /// Serves until `shutdown`, then stops in good order.
     ///
     /// # Errors
-    /// [`StartError::Tls`], before anything is served.
+    /// [`StartError::Tls`], before anything is served; [`StartError::WorkEnded`], after stopping in good order.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
         let Self { config, addresses, .. } = self;
         let metrics = Arc::new(Metrics::new());
@@ -129,8 +133,8 @@ impl Server {
         );
         let edge = tokio::spawn(edge.serve(self.edge, pages, sockets.clone(), stop.clone()));
         let admin = Admin::new(Arc::clone(&hub), metrics).serve(self.admin, closed.clone());
+        let mut work = tokio::spawn(Arc::clone(&hub).run());
         let background = [
-            tokio::spawn(Arc::clone(&hub).run()),
             tokio::spawn(report_health(reporter, Arc::clone(&hub), stop.clone())),
             tokio::spawn(admin),
         ];
@@ -138,7 +142,11 @@ impl Server {
             engine = hub.engine_name(), version = env!("CARGO_PKG_VERSION"), "serving");
         notify_service_manager();
 
-        shutdown.await;
+        let outcome = tokio::select! {
+            () = shutdown => Ok(()),
+            // Without it nothing is repaired or pruned; the service manager starts a process that is whole.
+            _ended = &mut work => Err(StartError::WorkEnded),
+        };
         info!(drain_seconds = config.edge.drain.as_secs_f64(), "stopping");
         let _told = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         hub.readiness().stop();
@@ -153,9 +161,9 @@ impl Server {
             warn!("calls were still under way when their time was up");
         }
         closed.cancel();
-        background.iter().for_each(tokio::task::JoinHandle::abort);
+        background.iter().chain([&work]).for_each(tokio::task::JoinHandle::abort);
         info!("stopped");
-        Ok(())
+        outcome
     }
 }
 
@@ -181,8 +189,9 @@ async fn bind(
     Ok((listener, bound))
 }
 
-/// Raises the descriptor limit as far as it goes, and returns how many connections fit under it.
-fn fit_descriptors(wanted: usize) -> usize {
+/// Raises the descriptor limit as far as it goes, and returns how many connections fit under it beside those that are
+/// still pending.
+fn fit_descriptors(wanted: usize, pending: usize) -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -190,7 +199,8 @@ fn fit_descriptors(wanted: usize) -> usize {
         limit = getrlimit(Resource::Nofile);
     }
     let Some(descriptors) = limit.current else { return wanted };
-    let room = descriptors.saturating_sub(limits::DESCRIPTORS_RESERVED).max(1);
+    let reserved = limits::DESCRIPTORS_RESERVED + pending as u64;
+    let room = descriptors.saturating_sub(reserved).max(1);
     let fits = wanted.min(usize::try_from(room).unwrap_or(usize::MAX));
     if fits < wanted {
         warn!(

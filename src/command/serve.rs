@@ -33,8 +33,8 @@ pub(super) async fn run(config: Config) -> ExitCode {
             error!(%error, "not started");
             super::USAGE.into()
         }
-        Err(error @ StartError::Bind { .. }) => {
-            error!(%error, "not started");
+        Err(error @ (StartError::Bind { .. } | StartError::WorkEnded)) => {
+            error!(%error, "not serving");
             ExitCode::FAILURE
         }
     }

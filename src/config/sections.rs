@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::reader::Reader;
 use super::{
-    AdminConfig, CONTROL_TOKEN_BYTES_MIN, ControlConfig, ControlTls, DevAuth, EdgeConfig,
+    AdminConfig, CONTROL_TOKEN_BYTES_MIN, Config, ControlConfig, ControlTls, DevAuth, EdgeConfig,
     EngineConfig, HubConfig, Secret, TICKET_SECRET_BYTES_MIN, TelegramConfig, TicketConfig,
 };
 use crate::limits;
@@ -68,8 +68,8 @@ pub(super) fn read_engine(reader: &mut Reader<'_>) -> EngineConfig {
         "memory" => Ok(()),
         _ => Err("must be memory: other engines are not in this version".to_owned()),
     });
-    // The log must hold the largest push twice over, or a close with a last event could not be kept whole.
-    let log_bytes_min = 2 * u32::try_from(limits::PUSH_BYTES_MAX).unwrap_or(u32::MAX);
+    // The log must hold the largest push and the end of the duel, or what was just stored would fall off it.
+    let log_bytes_min = 4 * u32::try_from(limits::PUSH_BYTES_MAX).unwrap_or(u32::MAX);
     EngineConfig {
         duels_max: reader.count("ENGINE_MAX_DUELS", 1, 100_000_000),
         log_events_max: reader.count("ENGINE_MAX_LOG_EVENTS", 2, 1_000_000),
@@ -122,6 +122,16 @@ pub(super) fn read_edge(reader: &mut Reader<'_>, production: bool) -> EdgeConfig
         pending_handshakes_max: reader.count("WEBSOCKET_MAX_PENDING_HANDSHAKES", 1, 1_000_000),
         handshake_timeout: reader.seconds("WEBSOCKET_HANDSHAKE_TIMEOUT_SECONDS", 1, 60),
         drain: reader.fraction("WEBSOCKET_DRAIN_SECONDS", 0.0, 300.0),
+    }
+}
+
+/// Whoever can still come back to a closed duel must still find it closed, and not a new one.
+pub(super) fn check_retention(reader: &mut Reader<'_>, config: &Config) {
+    let longest = config.tickets.resume_ttl.max(config.tickets.ttl);
+    if config.engine.closed_retention < longest {
+        let text =
+            "must not be less than WEBSOCKET_TICKET_TTL_SECONDS and WEBSOCKET_RESUME_TTL_SECONDS";
+        reader.problem("ENGINE_CLOSED_RETENTION_SECONDS", text);
     }
 }
 

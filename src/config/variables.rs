@@ -73,7 +73,7 @@ pub const VARIABLES: &[Variable] = &[
     with(
         "WEBSOCKET_MAX_HANDSHAKES_PER_SECOND",
         "5000",
-        "opening handshakes and requests for tickets a second, with a burst of as many",
+        "opening handshakes a second, with a burst of as many; as many requests for tickets",
     ),
     with(
         "WEBSOCKET_MAX_PENDING_HANDSHAKES",
@@ -123,7 +123,7 @@ pub const VARIABLES: &[Variable] = &[
     with("ENGINE", "memory", "what stores and orders events: memory"),
     with("ENGINE_MAX_DUELS", "200000", "duels held at a time"),
     with("ENGINE_MAX_LOG_EVENTS", "1000", "events kept per duel"),
-    with("ENGINE_MAX_LOG_BYTES", "1048576", "bytes of events kept per duel, at least 524288"),
+    with("ENGINE_MAX_LOG_BYTES", "1048576", "bytes of events kept per duel, at least 1048576"),
     with(
         "ENGINE_MAX_REMEMBERED_TICKETS",
         "2000000",
@@ -131,7 +131,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     with(
         "ENGINE_CLOSED_RETENTION_SECONDS",
-        "600",
+        "3600",
         "how long a closed duel is kept for clients that come back",
     ),
     with(

@@ -82,7 +82,10 @@ async fn pass(State(calls): State<Calls>, mut request: Request, next: Next) -> R
     // A status in the head is an error's; a success has its status in the trailers, after this.
     let mut code = Code::Ok;
     if let Some(status) = Status::from_header_map(response.headers()) {
-        let own = Failure::of_library(&status).map(|failure| failure.status(&id));
+        let own = Failure::of_library(&status);
+        // A call that exists may be refused for how it is compressed; that is no unknown method.
+        let own = own.filter(|own| *own != Failure::UnknownMethod || method(&path) == "other");
+        let own = own.map(|failure| failure.status(&id));
         code = own.as_ref().unwrap_or(&status).code();
         if let Some(own) = own {
             response = own.into_http();

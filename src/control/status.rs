@@ -35,6 +35,8 @@ pub(super) enum Failure {
     WatcherTooSlow,
     /// This node is stopping.
     ShuttingDown,
+    /// A fault of ours; whether it has taken effect is not known.
+    Internal,
     /// The caller does not show the token.
     Unauthenticated,
     /// The request cannot be decoded as what it should be.
@@ -91,6 +93,9 @@ impl Failure {
                 "the watcher reads too slowly; watch again, and start from the state",
             ),
             Self::ShuttingDown => row(Code::Unavailable, "SHUTTING_DOWN", "this node is stopping"),
+            Self::Internal => {
+                row(Code::Internal, "INTERNAL", "a fault of the hub; its log has more")
+            }
             Self::Undecodable => row(
                 Code::InvalidArgument,
                 "INVALID_FIELD",
@@ -130,7 +135,7 @@ impl Failure {
     }
 
     const fn may_have_taken_effect(&self) -> bool {
-        matches!(self, Self::EngineUnavailable { may_have_taken_effect: true })
+        matches!(self, Self::Internal | Self::EngineUnavailable { may_have_taken_effect: true })
     }
 
     /// What the gRPC library found wrong before, or instead of, ours; `None`: nothing that has a name here.

@@ -55,7 +55,10 @@ async fn start(
         return future::ok(outcome(tag, Err(Failure::ShuttingDown))).boxed();
     };
     match start_push(&control, push, control.in_flight(permit)) {
-        Ok(answer) => answer.map(move |answer| Ok(outcome(tag, answer))).boxed(),
+        // On a task of its own: a push that is stored gives its place back, also if nobody reads its answer.
+        Ok(answer) => tokio::spawn(answer)
+            .map(move |ended| Ok(outcome(tag, ended.unwrap_or(Err(Failure::Internal)))))
+            .boxed(),
         Err(failure) => future::ok(outcome(tag, Err(failure))).boxed(),
     }
 }

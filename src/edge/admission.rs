@@ -19,7 +19,8 @@ use crate::metrics::{Kind, Metrics};
 #[derive(Debug)]
 pub(super) struct Admission {
     pending: Arc<Semaphore>,
-    rate: Mutex<Bucket>,
+    handshakes: Mutex<Bucket>,
+    requests: Mutex<Bucket>,
     counts: Arc<Counts>,
     metrics: Arc<Metrics>,
     trusted_proxies: Vec<IpAddr>,
@@ -74,7 +75,8 @@ impl Admission {
     pub(super) fn new(config: &EdgeConfig, metrics: Arc<Metrics>) -> Self {
         Self {
             pending: Arc::new(Semaphore::new(config.pending_handshakes_max)),
-            rate: Mutex::new(Bucket::new(config.handshakes_per_second_max)),
+            handshakes: Mutex::new(Bucket::new(config.handshakes_per_second_max)),
+            requests: Mutex::new(Bucket::new(config.handshakes_per_second_max)),
             counts: Arc::new(Counts {
                 connections: AtomicUsize::new(0),
                 connections_max: config.connections_max,
@@ -98,7 +100,7 @@ impl Admission {
 
     /// A handshake from `client`.
     pub(super) fn admit(&self, client: IpAddr) -> Result<Place, Refusal> {
-        let admitted = if self.rate.lock().take(Instant::now()) {
+        let admitted = if self.handshakes.lock().take(Instant::now()) {
             // A proxy on this machine that does not say for whom it speaks speaks for everybody.
             let counted = (!self.trusted_proxies.contains(&client)).then(|| network(client));
             Counts::admit(&self.counts, counted)
@@ -111,9 +113,10 @@ impl Admission {
         admitted
     }
 
-    /// A request for a ticket: each is followed by a handshake, and both are as costly, so they share one rate.
+    /// A request for a ticket. As fast as handshakes, but counted apart: who asks for tickets without ever getting one must not
+    /// use up the handshakes of those who have theirs.
     pub(super) fn admit_request(&self) -> bool {
-        let admitted = self.rate.lock().take(Instant::now());
+        let admitted = self.requests.lock().take(Instant::now());
         if !admitted {
             self.count(Refusal::Rate.limit());
         }

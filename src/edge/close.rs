@@ -152,6 +152,7 @@ impl From<AttachError> for Ending {
         match error {
             AttachError::AlreadyUsed => Self::TicketAlreadyUsed,
             AttachError::Revoked => Self::InvalidTicket,
+            AttachError::Expired => Self::TicketExpired,
             AttachError::NotAParticipant => Self::AccessDenied { reason: None },
             AttachError::Closed => Self::DuelClosed,
             AttachError::Engine(_) => Self::Internal,

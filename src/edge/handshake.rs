@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::admission::{Place, Refusal};
 use super::request::{CLIENT_ERROR, RequestInfo, failure};
 use super::{Edge, OpeningSlot, origin};
+use crate::config::Secret;
 use crate::event::{Epoch, Position};
 use crate::metrics::Reason;
 
@@ -22,7 +23,7 @@ const SUBPROTOCOL: &str = "duelhub.v1";
 pub(super) struct Opening {
     pub(super) info: RequestInfo,
     /// What the client showed as its ticket.
-    pub(super) ticket: Option<String>,
+    pub(super) ticket: Option<Secret>,
     /// Where the client wants to go on.
     pub(super) resume: Option<Position>,
     /// Held for as long as the connection lives.
@@ -50,7 +51,7 @@ pub(super) async fn open(
     };
     let (speaks, offered_ticket) = subprotocols(headers);
     let query = request.uri().query().unwrap_or_default();
-    let ticket = offered_ticket.or_else(|| parameter(query, "ticket"));
+    let ticket = offered_ticket.or_else(|| parameter(query, "ticket")).map(Secret::new);
     // What is there but cannot be read is a position in no history, so the client is told that it has missed something.
     let resume = parameter(query, "resume")
         .map(|text| text.parse().unwrap_or_else(|_| Position { epoch: Epoch::random(), seq: 0 }));

@@ -59,17 +59,19 @@ impl RequestInfo {
 
 /// The address of the client: behind proxies that we trust, the last one that they did not add themselves.
 fn client_address<B>(request: &Request<B>, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
-    let mut client = peer;
+    let mut client = peer.to_canonical();
     let forwarded = request.headers().get_all("x-forwarded-for");
-    let lists = forwarded.iter().filter_map(|list| list.to_str().ok()).rev();
-    for hop in lists.flat_map(|list| list.rsplit(',')) {
+    // By bytes: what a client put before a proxy's own entry may be anything, and must not hide that entry.
+    let lists = forwarded.iter().rev().map(HeaderValue::as_bytes);
+    for hop in lists.flat_map(|list| list.rsplit(|byte| *byte == b',')) {
         if !trusted.contains(&client) {
             break;
         }
-        let Ok(address) = hop.trim().parse() else { break };
-        client = address;
+        let hop = str::from_utf8(hop.trim_ascii()).ok();
+        let Some(address) = hop.and_then(|hop| hop.parse::<IpAddr>().ok()) else { break };
+        client = address.to_canonical();
     }
-    client.to_canonical()
+    client
 }
 
 /// The envelope of an answer that gives something.
@@ -123,5 +125,11 @@ mod tests {
         assert_eq!(client("5.5.5.5", &["1.2.3.4"]), "5.5.5.5", "nobody trusts 5.5.5.5");
         assert_eq!(client("127.0.0.1", &["nonsense"]), "127.0.0.1");
         assert_eq!(client("::ffff:5.5.5.5", &[]), "5.5.5.5");
+        assert_eq!(client("::ffff:127.0.0.1", &["1.2.3.4"]), "1.2.3.4");
+        assert_eq!(
+            client("127.0.0.1", &["\u{ff}, 1.2.3.4"]),
+            "1.2.3.4",
+            "bytes beyond ASCII hide nothing"
+        );
     }
 }

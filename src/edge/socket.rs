@@ -4,6 +4,7 @@
 //! it answers the client, and it notices when either has been silent for too long. It holds no queue: while a send waits
 //! for a slow client, events simply stay in the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -21,11 +22,12 @@ use super::admission::Pending;
 use super::close::Ending;
 use super::handshake::Opening;
 use super::protocol::{self, ClientFrame};
+use crate::config::Secret;
 use crate::event::{Content, Event};
 use crate::hub::{Attachment, Welcome};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
-use crate::metrics::{Kind, Reason};
+use crate::metrics::{Kind, Metrics, Reason};
 use crate::ticket::{Ticket, TicketError};
 
 /// Frames wait in the socket's buffer until a batch is complete or this many bytes are there.
@@ -55,9 +57,9 @@ pub(super) async fn run(
     opening: Opening,
     pending: Pending,
 ) {
-    let Opening { info, ticket, resume, place } = opening;
+    let Opening { info, ticket, resume, place: _place } = opening;
     let deadline = edge.config.handshake_timeout;
-    let attached = match edge.verify(ticket.as_deref()) {
+    let attached = match edge.verify(ticket.as_ref()) {
         Ok(ticket) => match timeout(deadline, edge.hub.attach(&ticket, resume)).await {
             Ok(Ok((attachment, welcome))) => Ok((ticket, attachment, welcome)),
             Ok(Err(error)) => Err(Ending::from(error)),
@@ -65,26 +67,41 @@ pub(super) async fn run(
         },
         Err(error) => Err(Ending::from(error)),
     };
-    drop(pending);
     let (ticket, attachment, welcome) = match attached {
         Ok(attached) => attached,
         Err(ending) => {
             let reason = Reason { reason: ending.label() };
             edge.metrics.handshakes_refused.get_or_create(&reason).inc();
             info!(request_id = %info.id, reason = ending.label(), client = %info.client, "refused");
-            drop(place);
             part(&mut ws, &ending, &info.id).await;
             return;
         }
     };
+    drop(pending);
     let mut socket = Socket::new(edge, ws, attachment, info.id, &ticket);
     let ending = socket.live(welcome).await;
     socket.end(&ending).await;
 }
 
 impl Edge {
-    fn verify(&self, ticket: Option<&str>) -> Result<Ticket, TicketError> {
-        self.tickets.verify(ticket.ok_or(TicketError::Invalid)?)
+    fn verify(&self, ticket: Option<&Secret>) -> Result<Ticket, TicketError> {
+        self.tickets.verify(ticket.ok_or(TicketError::Invalid)?.as_str())
+    }
+}
+
+/// One of the connections counted as open, until it is dropped.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.dec();
     }
 }
 
@@ -93,6 +110,7 @@ struct Socket<'a> {
     edge: &'a Edge,
     ws: WebSocketStream<TcpStream>,
     attachment: Attachment,
+    counted: Counted,
     request_id: RequestId,
     opened_at: Instant,
     /// When the client last gave a sign of life.
@@ -109,13 +127,14 @@ impl<'a> Socket<'a> {
         request_id: RequestId,
         ticket: &Ticket,
     ) -> Self {
-        edge.metrics.connections.inc();
         edge.metrics.connections_opened.inc();
         let (viewer, jti) = (ticket.viewer, ticket.jti.as_str());
         info!(%request_id, connection_id = attachment.connection().id.0, duel_id = ticket.duel.get(),
             user_id = viewer.user.get(), role = ?viewer.role, jti, "connected");
         let now = Instant::now();
+        let counted = Counted::new(&edge.metrics);
         Self {
+            counted,
             edge,
             ws,
             attachment,
@@ -158,11 +177,16 @@ impl<'a> Socket<'a> {
     async fn welcome(&mut self, welcome: Welcome) -> Result<(), Ending> {
         let connection = self.attachment.connection();
         let (duel, user) = (connection.duel, connection.viewer.user);
-        let resume = self.edge.tickets.issue_resume(duel, connection.viewer);
+        let resume = (!self.attachment.is_revoked()).then(|| {
+            self.edge.metrics.tickets_issued.get_or_create(&Kind { kind: "resume" }).inc();
+            self.edge.tickets.issue_resume(duel, connection.viewer)
+        });
         debug!(request_id = %self.request_id, recovery = ?welcome.recovery, seq = welcome.position.seq,
             "welcomed");
-        let first = protocol::connected(duel, user, &welcome, Some(resume.text.as_str()));
-        self.edge.metrics.tickets_issued.get_or_create(&Kind { kind: "resume" }).inc();
+        let first = {
+            let resume = resume.as_ref().map(|issued| issued.text.as_str());
+            protocol::connected(duel, user, &welcome, resume)
+        };
         let state = welcome.state.iter().filter_map(|event| self.frame(event));
         let frames: Vec<_> = std::iter::once(first).chain(state).collect();
         self.edge.metrics.deliveries.inc_by(welcome.state.len() as u64);
@@ -200,24 +224,15 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// Sends the frames. A client that does not take them, or whose connection is to close meanwhile, ends it.
+    /// Sends the frames. A client that does not take one of them in time ends the connection.
     async fn send(&mut self, frames: Vec<Utf8Bytes>) -> Result<(), Ending> {
         let bytes: usize = frames.iter().map(|frame| frame.len()).sum();
-        let ws = &mut self.ws;
-        let sending = async {
-            for frame in frames {
-                ws.feed(Message::Text(frame)).await?;
-            }
-            ws.flush().await
-        };
-        match timeout(limits::WRITE_TIMEOUT, sending).await {
-            Ok(Ok(())) => {
-                self.edge.metrics.sent_bytes.inc_by(bytes as u64);
-                Ok(())
-            }
-            Ok(Err(_)) => Err(Ending::Lost),
-            Err(_) => Err(Ending::TooSlow),
+        for frame in frames {
+            in_time(self.ws.feed(Message::Text(frame))).await?;
         }
+        in_time(self.ws.flush()).await?;
+        self.edge.metrics.sent_bytes.inc_by(bytes as u64);
+        Ok(())
     }
 
     /// Takes what the client sent.
@@ -267,15 +282,21 @@ impl<'a> Socket<'a> {
 
     /// Takes the connection out of the duel, then tells the client.
     async fn end(self, ending: &Ending) {
-        let Self { edge, mut ws, mut attachment, request_id, opened_at, .. } = self;
+        let Self { edge, mut ws, mut attachment, counted, request_id, opened_at, .. } = self;
         attachment.set_ending(ending.offline_reason());
         let connection_id = attachment.connection().id.0;
-        drop(attachment);
-        edge.metrics.connections.dec();
+        drop((attachment, counted));
         edge.metrics.connections_closed.get_or_create(&Reason { reason: ending.label() }).inc();
         let duration_ms = u64::try_from(opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(%request_id, connection_id, reason = ending.label(), duration_ms, "disconnected");
         part(&mut ws, ending, &request_id).await;
+    }
+}
+
+async fn in_time(sending: impl Future<Output = Result<(), Error>>) -> Result<(), Ending> {
+    match timeout(limits::WRITE_TIMEOUT, sending).await {
+        Ok(sent) => sent.map_err(|_| Ending::Lost),
+        Err(_) => Err(Ending::TooSlow),
     }
 }
 
@@ -288,15 +309,9 @@ async fn part(ws: &mut WebSocketStream<TcpStream>, ending: &Ending, request_id: 
         }
         let reason = Utf8Bytes::from(ending.reason());
         ws.close(Some(CloseFrame { code: farewell.code.into(), reason })).await?;
-        loop {
-            match ws.next().await {
-                Some(Ok(_)) => {}
-                None => return Ok(()),
-                Some(Err(_)) => break,
-            }
-        }
-        // What a client sends that broke the protocol cannot be read as frames; but closing the socket with its bytes
-        // unread would reset it, and the client might not hear why.
+        while let Some(Ok(_)) = ws.next().await {}
+        // The server ends TCP first (RFC 6455, section 7.1.1). What a client still sends is read, not as frames but as bytes:
+        // closing the socket with them unread would reset it, and the client might not hear why.
         let stream = ws.get_mut();
         stream.shutdown().await?;
         let mut unread = [0; 256];

@@ -164,7 +164,9 @@ impl Duel {
         self.log.push_back(Arc::clone(&event));
         self.updated_at = Some(now);
         self.used_at = now;
-        while self.log.len() > config.log_events_max || self.log_bytes > config.log_bytes_max {
+        while self.log.len() > config.log_events_max
+            || (self.log.len() > 1 && self.log_bytes > config.log_bytes_max)
+        {
             let Some(oldest) = self.log.pop_front() else { break };
             self.log_bytes -= oldest.size();
             self.keep_fallen(&oldest, config.log_bytes_max);

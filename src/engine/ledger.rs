@@ -17,6 +17,9 @@ use crate::ticket::Ticket;
 /// No ticket lives longer than this, so what is revoked need not be remembered for longer.
 const TICKET_LIFE_MAX: Duration = Duration::from_secs(86_400);
 
+/// How far the clock may step back without a ticket being forgotten before it has expired.
+const CLOCK_STEP_MAX: Duration = Duration::from_secs(60);
+
 /// Entries that one call takes out at most, so that no caller pays for a mass of them.
 const PRUNE_AT_ONCE: usize = 1024;
 
@@ -59,6 +62,10 @@ impl Ledger {
 
     pub(super) fn admit(&mut self, ticket: &Ticket, now: UnixMs) -> Result<(), AdmitError> {
         self.prune(now);
+        // Its signature was checked a moment ago; from here on it counts as what it is by then.
+        if ticket.expires_at <= now {
+            return Err(AdmitError::Expired);
+        }
         let key = JtiKey::of(&ticket.jti);
         let user = (ticket.duel, ticket.viewer.user);
         let user_revoked = self.revoked_users.get(&user).is_some_and(|at| ticket.issued_at <= *at);
@@ -69,7 +76,7 @@ impl Ledger {
             return Err(AdmitError::AlreadyUsed);
         }
         self.check_room()?;
-        self.used.insert(key, (), ticket.expires_at);
+        self.used.insert(key, (), ticket.expires_at.plus(CLOCK_STEP_MAX));
         Ok(())
     }
 
@@ -80,11 +87,15 @@ impl Ledger {
     ) -> Result<(), EngineError> {
         self.prune(now);
         self.check_room()?;
-        let expires_at = now.plus(TICKET_LIFE_MAX);
+        let expires_at = now.plus(TICKET_LIFE_MAX + CLOCK_STEP_MAX);
         match revocation {
             Revocation::Ticket(jti) => self.revoked.insert(JtiKey::of(jti), (), expires_at),
             Revocation::User { duel, user, issued_until } => {
-                self.revoked_users.insert((*duel, *user), *issued_until, expires_at);
+                let key = (*duel, *user);
+                // Never back: of two revocations at a time the later one holds.
+                let until =
+                    self.revoked_users.get(&key).map_or(*issued_until, |at| *issued_until.max(at));
+                self.revoked_users.insert(key, until, expires_at);
             }
         }
         Ok(())
@@ -143,5 +154,51 @@ impl<K: Copy + Eq + Ord + Hash, V> Expiring<K, V> {
                 _ => break,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Role, Viewer};
+
+    fn ticket(issued_at: u64, expires_at: u64) -> Ticket {
+        Ticket {
+            jti: Jti::random(),
+            duel: DuelId::try_from(1).unwrap(),
+            viewer: Viewer { user: UserId::try_from(1).unwrap(), role: Role::Player },
+            issued_at: UnixMs(issued_at),
+            expires_at: UnixMs(expires_at),
+        }
+    }
+
+    #[test]
+    fn a_ticket_is_admitted_once_also_at_the_instant_it_expires_and_when_the_clock_steps_back() {
+        let mut ledger = Ledger::new(10);
+        let ticket = ticket(0, 5000);
+        assert_eq!(ledger.admit(&ticket, UnixMs(4999)), Ok(()));
+        assert_eq!(ledger.admit(&ticket, UnixMs(4999)), Err(AdmitError::AlreadyUsed));
+        assert_eq!(ledger.admit(&ticket, UnixMs(5000)), Err(AdmitError::Expired));
+        assert_eq!(ledger.admit(&ticket, UnixMs(4000)), Err(AdmitError::AlreadyUsed));
+    }
+
+    #[test]
+    fn what_has_expired_is_forgotten() {
+        let mut ledger = Ledger::new(10);
+        ledger.admit(&ticket(0, 5000), UnixMs(0)).unwrap();
+        ledger.prune(UnixMs(5000).plus(CLOCK_STEP_MAX));
+        assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn an_earlier_revocation_does_not_take_a_later_one_back() {
+        let mut ledger = Ledger::new(10);
+        let ticket = ticket(2000, 9000);
+        for issued_until in [3000, 1000] {
+            let (duel, user) = (ticket.duel, ticket.viewer.user);
+            let revocation = Revocation::User { duel, user, issued_until: UnixMs(issued_until) };
+            ledger.revoke(&revocation, UnixMs(3000)).unwrap();
+        }
+        assert_eq!(ledger.admit(&ticket, UnixMs(4000)), Err(AdmitError::Revoked));
     }
 }

@@ -111,8 +111,10 @@ impl MemoryEngine {
     }
 
     fn open_now(&self, duel: DuelId, declaration: Declaration) -> Result<Opened, OpenError> {
-        self.change(duel, clock::now(), |duel, created| {
+        let now = clock::now();
+        self.change(duel, now, |duel, created| {
             duel.declare(declaration)?;
+            duel.use_at(now);
             Ok(Opened { position: duel.position(), created })
         })?
     }

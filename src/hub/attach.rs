@@ -25,6 +25,9 @@ pub enum AttachError {
     /// The ticket was revoked.
     #[error("the ticket was revoked")]
     Revoked,
+    /// The ticket expired on the way.
+    #[error("the ticket has expired")]
+    Expired,
     /// The duel was declared without this player.
     #[error("the user is not a participant")]
     NotAParticipant,
@@ -41,6 +44,7 @@ impl From<AdmitError> for AttachError {
         match error {
             AdmitError::AlreadyUsed => Self::AlreadyUsed,
             AdmitError::Revoked => Self::Revoked,
+            AdmitError::Expired => Self::Expired,
             AdmitError::Engine(error) => Self::Engine(error),
         }
     }
@@ -93,15 +97,15 @@ impl Hub {
         ticket: &Ticket,
         resume: Option<Position>,
     ) -> Result<(Attachment, Welcome), AttachError> {
-        self.engine.admit(ticket).await?;
-        self.enter(ticket.duel, ticket.viewer, resume).await
+        self.enter(ticket.duel, ticket.viewer, Some(ticket), resume).await
     }
 
-    /// Enters the duel without a ticket.
+    /// Enters the duel; the node's own probe does so without a ticket.
     pub(super) async fn enter(
         self: &Arc<Self>,
         duel: DuelId,
         viewer: Viewer,
+        ticket: Option<&Ticket>,
         resume: Option<Position>,
     ) -> Result<(Attachment, Welcome), AttachError> {
         let connection = Arc::new(Connection::new(self.next_connection_id(), duel, viewer));
@@ -115,6 +119,10 @@ impl Hub {
             acked_seq: 0,
             ending: OfflineReason::Lost,
         };
+        // After joining: a revocation either refuses the ticket here, or finds the connection in the list.
+        if let Some(ticket) = ticket {
+            self.engine.admit(ticket).await?;
+        }
         let record = self.engine.enter(duel).await?;
         if !record.allows(viewer) {
             return Err(AttachError::NotAParticipant);
@@ -122,7 +130,8 @@ impl Hub {
         attachment.live.note(record.head.position);
         attachment.live.set_presence_grace(record.settings.presence_grace);
         let recovery = recovery(&record, resume)?;
-        if attachment.live.arrive(viewer) {
+        let per_user_max = self.config.connections_per_user_max;
+        if attachment.live.let_in(&attachment.connection, per_user_max) {
             let kind = SignalKind::Online { viewer, since: clock::now() };
             self.engine.signal(Signal { duel, kind }).await?;
         }
@@ -137,7 +146,7 @@ impl Hub {
                 let live = duels.entry(connection.duel);
                 Arc::clone(live.or_insert_with(|| Arc::new(LiveDuel::new(connection.duel))))
             });
-            match live.join(connection, self.config.connections_per_user_max) {
+            match live.join(connection) {
                 Joined::In => return live,
                 // Whoever retired it is about to take it out of the map.
                 Joined::Retired => std::thread::yield_now(),

@@ -37,6 +37,7 @@ pub struct Connection {
     /// One permit: whatever happens while the task is busy is seen when it looks again.
     wake: Notify,
     dismissal: OnceLock<Dismissal>,
+    let_in: AtomicBool,
     revoked: AtomicBool,
 }
 
@@ -48,6 +49,7 @@ impl Connection {
             viewer,
             wake: Notify::new(),
             dismissal: OnceLock::new(),
+            let_in: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
         }
     }
@@ -70,6 +72,15 @@ impl Connection {
 
     pub(super) fn dismissal(&self) -> Option<&Dismissal> {
         self.dismissal.get()
+    }
+
+    /// Called by the duel, under its lock.
+    pub(super) fn let_in(&self) {
+        self.let_in.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_let_in(&self) -> bool {
+        self.let_in.load(Ordering::Relaxed)
     }
 
     pub(super) fn revoke(&self) {

@@ -66,28 +66,28 @@ impl LiveDuel {
         Self { id, state: Mutex::default() }
     }
 
-    /// Lets a connection in; past `per_user_max` of one user, the oldest of them is asked to go.
-    pub(super) fn join(&self, connection: &Arc<Connection>, per_user_max: usize) -> Joined {
+    /// Puts a connection into the list, so that whatever happens from now on wakes it. It is not let in yet.
+    pub(super) fn join(&self, connection: &Arc<Connection>) -> Joined {
         let mut state = self.state.lock();
         if state.retired {
             return Joined::Retired;
         }
-        let user = connection.viewer.user;
-        let mine: Vec<_> = state.of_user(user).cloned().collect();
-        let excess = (mine.len() + 1).saturating_sub(per_user_max);
-        for oldest in mine.iter().take(excess) {
-            oldest.dismiss(Dismissal::Replaced);
-        }
-        state.leaving.retain(|leaving| leaving.user != user);
         // Ids are handed out before this lock is taken, so a later one may be in already.
         let at = state.connections.partition_point(|other| other.id < connection.id);
         state.connections.insert(at, Arc::clone(connection));
         Joined::In
     }
 
-    /// Notes that a user was let in: whether they were not here before in that role.
-    pub(super) fn arrive(&self, viewer: Viewer) -> bool {
+    /// Lets a connection in: whether its user was not here before in that role. Past `per_user_max` connections of the
+    /// user, the oldest are asked to go.
+    pub(super) fn let_in(&self, connection: &Connection, per_user_max: usize) -> bool {
         let mut state = self.state.lock();
+        let viewer = connection.viewer;
+        let mine: Vec<_> = state.let_in_of(viewer.user).cloned().collect();
+        let excess = (mine.len() + 1).saturating_sub(per_user_max);
+        mine.iter().take(excess).for_each(|oldest| oldest.dismiss(Dismissal::Replaced));
+        connection.let_in();
+        state.leaving.retain(|leaving| leaving.user != viewer.user);
         if state.here.contains(&viewer) {
             return false;
         }
@@ -96,15 +96,14 @@ impl LiveDuel {
         true
     }
 
-    /// Takes a connection out: whether it was the last of a user who was let in, and is now within their grace.
+    /// Takes a connection out: whether it was the last that was let in of its user, who is now within their grace.
     pub(super) fn leave(&self, connection: &Connection, reason: OfflineReason) -> bool {
         let mut state = self.state.lock();
         if let Ok(at) = state.connections.binary_search_by_key(&connection.id, |c| c.id) {
             state.connections.remove(at);
         }
         let user = connection.viewer.user;
-        let was_let_in = state.here.iter().any(|viewer| viewer.user == user);
-        let last = was_let_in && state.of_user(user).next().is_none();
+        let last = connection.is_let_in() && state.let_in_of(user).next().is_none();
         if last {
             state.leaving.push(Leaving { user, last: connection.id, reason });
         }
@@ -151,8 +150,9 @@ impl LiveDuel {
         news
     }
 
-    /// Takes what a node said: whether it holds. A user who is back by the time that their going is told has not gone.
-    pub(super) fn apply(&self, signal: &SignalKind) -> bool {
+    /// Takes what a node said, and has it told, both before anything else can be said of the duel. A user who is back by the
+    /// time that their going is told has not gone.
+    pub(super) fn apply(&self, signal: &SignalKind, tell: impl FnOnce()) {
         let mut state = self.state.lock();
         match signal {
             SignalKind::Online { viewer, since } => {
@@ -161,8 +161,8 @@ impl LiveDuel {
                 }
             }
             SignalKind::Offline { user, .. } => {
-                if state.of_user(*user).next().is_some() {
-                    return false;
+                if state.here.iter().any(|viewer| viewer.user == *user) {
+                    return;
                 }
                 if state.presence.go(*user) {
                     state.wake_all();
@@ -181,7 +181,7 @@ impl LiveDuel {
                 state.of_user(*user).for_each(|connection| connection.revoke());
             }
         }
-        true
+        tell();
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -233,6 +233,10 @@ impl LiveDuel {
 impl State {
     fn of_user(&self, user: UserId) -> impl Iterator<Item = &Arc<Connection>> {
         self.connections.iter().filter(move |connection| connection.viewer.user == user)
+    }
+
+    fn let_in_of(&self, user: UserId) -> impl Iterator<Item = &Arc<Connection>> {
+        self.of_user(user).filter(|connection| connection.is_let_in())
     }
 
     fn wake_all(&self) {

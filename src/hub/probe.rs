@@ -89,7 +89,7 @@ impl Hub {
     async fn probe(self: &Arc<Self>, slot: &mut Option<Attachment>) -> anyhow::Result<Duration> {
         if slot.is_none() {
             let viewer = Viewer { user: UserId::PROBE, role: Role::Spectator };
-            let (attachment, _) = self.enter(DuelId::PROBE, viewer, None).await?;
+            let (attachment, _) = self.enter(DuelId::PROBE, viewer, None, None).await?;
             *slot = Some(attachment);
         }
         let Some(attachment) = slot else { return Ok(Duration::ZERO) };

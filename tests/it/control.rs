@@ -3,6 +3,7 @@
 use duelhub::pb;
 use duelhub::pb::audience::To;
 use duelhub::pb::control_service_client::ControlServiceClient;
+use futures_util::StreamExt as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Request, Status};
@@ -316,6 +317,29 @@ async fn a_stream_answers_every_push_in_order_and_goes_on_after_a_bad_one() {
         }
     }
     assert_eq!((tag, seq), (COUNT, COUNT - 2));
+}
+
+#[tokio::test]
+async fn streams_whose_answers_nobody_reads_stall_nobody_else() {
+    let server = TestServer::with(&[("CONTROL_MAX_PUSHES_IN_FLIGHT", "64")]).await;
+    let backend = Backend::connect(&server).await;
+    let mut stalled = Vec::new();
+    for stream in 1..=3_u64 {
+        let channel = Channel::from_shared(format!("http://{}", server.addresses.control)).unwrap();
+        let channel = channel.initial_stream_window_size(1024).connect().await.unwrap();
+        let pushes = tokio_stream::iter(1..=5000)
+            .map(move |tag| pb::PushEventsRequest { tag, push: Some(push(stream, "{}")) });
+        let answers = ControlServiceClient::new(channel.clone()).push_events(pushes).await.unwrap();
+        stalled.push((channel, answers));
+        // Its answers fill the window, and it stalls.
+        let stored = || async { backend.duel(stream).await.position.unwrap().seq };
+        crate::kit::until("the stream has pushed", || async { stored().await > 20 }).await;
+    }
+    for _ in 0..100 {
+        backend.push(77, "{}").await;
+    }
+    let in_flight = || async { backend.node().await.counts.unwrap().pushes_in_flight };
+    crate::kit::until("every place is given back", || async { in_flight().await == 0 }).await;
 }
 
 #[tokio::test]

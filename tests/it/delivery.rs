@@ -320,7 +320,12 @@ async fn who_was_away_at_the_end_learns_how_it_ended() {
 
 #[tokio::test]
 async fn a_duel_forgotten_and_begun_anew_has_another_epoch() {
-    let variables = [("ENGINE_CLOSED_RETENTION_SECONDS", "1"), ("WEBSOCKET_SYNC_INTERVAL", "0.5")];
+    let variables = [
+        ("ENGINE_CLOSED_RETENTION_SECONDS", "1"),
+        ("WEBSOCKET_TICKET_TTL_SECONDS", "1"),
+        ("WEBSOCKET_RESUME_TTL_SECONDS", "1"),
+        ("WEBSOCKET_SYNC_INTERVAL", "0.5"),
+    ];
     let server = TestServer::with(&variables).await;
     let backend = Backend::connect(&server).await;
     let first = backend.push_event(push(77, "{}")).await.position.unwrap();

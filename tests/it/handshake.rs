@@ -195,6 +195,22 @@ async fn a_socket_that_shows_nothing_is_closed_and_does_not_keep_others_out() {
 }
 
 #[tokio::test]
+async fn asking_again_and_again_is_no_way_to_stay() {
+    let server = TestServer::with(&[("WEBSOCKET_HANDSHAKE_TIMEOUT_SECONDS", "1")]).await;
+    let mut stream = TcpStream::connect(server.addresses.edge).await.unwrap();
+    let asking = async {
+        let mut answer = [0; 4096];
+        loop {
+            let asked = stream.write_all(b"GET /nothing HTTP/1.1\r\nHost: hub\r\n\r\n").await;
+            if asked.is_err() || !matches!(stream.read(&mut answer).await, Ok(1..)) {
+                break;
+            }
+        }
+    };
+    soon("it is closed", asking).await;
+}
+
+#[tokio::test]
 async fn a_head_that_trickles_in_is_cut_off_in_time() {
     let server = TestServer::with(&[("WEBSOCKET_HANDSHAKE_TIMEOUT_SECONDS", "1")]).await;
     let mut stream = TcpStream::connect(server.addresses.edge).await.unwrap();

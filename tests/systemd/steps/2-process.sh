@@ -119,7 +119,7 @@ descriptor_limit_reaches_the_hub() {
     else
         is "the process has the most that this machine gives a container" "$most" "$limit"
         has "and the log tells it, with what fits under it" "$(hub_log | grep LimitNOFILE | tail -n 1)" \
-            "\"level\":\"WARN\".*\"descriptors\":$limit,.*\"connections_max\":$((limit - 256))"
+            "\"level\":\"WARN\".*\"descriptors\":$limit,.*\"connections_max\":$((limit - 256 - 2048))"
     fi
     lower_limit_is_told
 }
@@ -132,7 +132,7 @@ lower_limit_is_told() {
     drop_in <<<$'[Service]\nLimitNOFILE=4096'
     holds "starts with LimitNOFILE=4096" restart
     is "the process has it" 4096 "$(descriptors "$(main_pid)")"
-    has "the log tells it" "$(hub_log "$since")" '"descriptors":4096,"wanted":100000,"connections_max":3840'
+    has "the log tells it" "$(hub_log "$since")" '"descriptors":4096,"wanted":100000,"connections_max":1792'
     no_drop_in
     restart
 }
