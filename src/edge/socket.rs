@@ -189,8 +189,9 @@ impl<'a> Socket<'a> {
         };
         let state = welcome.state.iter().filter_map(|event| self.frame(event));
         let frames: Vec<_> = std::iter::once(first).chain(state).collect();
+        self.send(frames).await?;
         self.edge.metrics.deliveries.inc_by(welcome.state.len() as u64);
-        self.send(frames).await
+        Ok(())
     }
 
     fn frame(&self, event: &Event) -> Option<Utf8Bytes> {
@@ -215,9 +216,10 @@ impl<'a> Socket<'a> {
             let duel = self.duel();
             let mut frames: Vec<_> =
                 batch.events.iter().filter_map(|event| self.frame(event)).collect();
-            self.edge.metrics.deliveries.inc_by(frames.len() as u64);
+            let events = frames.len() as u64;
             frames.extend(batch.presence.iter().map(|change| protocol::presence(duel, *change)));
             self.send(frames).await?;
+            self.edge.metrics.deliveries.inc_by(events);
             if batch.events.last().is_some_and(|last| matches!(last.content, Content::Closed(_))) {
                 return Err(Ending::DuelEnded);
             }
