@@ -9,7 +9,7 @@ mod variables;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::reader::Problem;
@@ -78,7 +78,9 @@ pub struct Config {
     pub tickets: TicketConfig,
     /// Who the HTTP ticket API believes.
     pub telegram: TelegramConfig,
-    /// The engine.
+    /// Which engine.
+    pub engine_kind: EngineKind,
+    /// The engine, whichever it is.
     pub engine: EngineConfig,
     /// The hub.
     pub hub: HubConfig,
@@ -140,6 +142,33 @@ pub struct EngineConfig {
     pub closed_retention: Duration,
     /// How long a duel is kept in which nothing happens.
     pub idle_retention: Duration,
+}
+
+/// What stores and orders events.
+#[derive(Debug, Clone)]
+pub enum EngineKind {
+    /// A store on the disk.
+    Embedded(StoreConfig),
+    /// Nothing that outlives the process.
+    Memory,
+}
+
+/// Settings of the engine that stores on the disk.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Where its files are.
+    pub data_dir: PathBuf,
+    /// When a push counts as stored.
+    pub durability: Durability,
+}
+
+/// When a push counts as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When the disk has it: survives a power loss.
+    Fsync,
+    /// When the kernel has it: survives the end of the process, not that of the machine.
+    Os,
 }
 
 /// Settings of [`crate::hub`].
@@ -236,6 +265,7 @@ impl Config {
         });
         let production = app_env == AppEnv::Production;
         let mut warnings = Vec::new();
+        let engine_kind = sections::read_engine_kind(&mut reader, &mut warnings);
         let engine = sections::read_engine(&mut reader);
         let config = Self {
             app_env,
@@ -244,6 +274,7 @@ impl Config {
             }),
             tickets: sections::read_tickets(&mut reader, production, &mut warnings),
             telegram: sections::read_telegram(&mut reader, production),
+            engine_kind,
             engine,
             hub: sections::read_hub(&mut reader),
             edge: sections::read_edge(&mut reader, production),

@@ -18,14 +18,17 @@
 //! block.
 
 mod duel;
+mod embedded;
 mod ledger;
 mod memory;
+mod rules;
 
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::embedded::{EmbeddedEngine, StoreError, inspect};
 pub use self::memory::MemoryEngine;
 use crate::clock::UnixMs;
 use crate::event::{DuelStatus, Ending, Epoch, Event, Position, Push, Role, Viewer};
@@ -112,6 +115,10 @@ pub trait Engine: Debug + Send + Sync {
 
     /// What it holds, roughly and at once.
     fn counts(&self) -> EngineCounts;
+
+    /// Does what it was asked before, and lets go of its files, if it has any; then whatever is asked later is
+    /// [`EngineError::Unavailable`].
+    fn stop(&self) -> Answer<'_, ()>;
 }
 
 /// The engine could not do it, for its own reasons.

@@ -32,6 +32,18 @@ impl Epoch {
     pub fn random() -> Self {
         Self(rand::random())
     }
+
+    /// As an engine stores it.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// What an engine has stored.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
 }
 
 impl fmt::Display for Epoch {
@@ -178,6 +190,12 @@ impl EventType {
         Ok(Self(text.into()))
     }
 
+    /// One that was checked before an engine stored it.
+    #[must_use]
+    pub const fn from_stored(text: Box<str>) -> Self {
+        Self(text)
+    }
+
     /// [`DUEL_UPDATE`].
     #[must_use]
     pub fn duel_update() -> Self {
@@ -208,7 +226,7 @@ pub struct Push {
 
 /// 128 bits of SHA-256 over the content of a push: tells whether an idempotency key is used for the same content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint([u8; 16]);
+pub struct Fingerprint(pub [u8; 16]);
 
 impl Push {
     /// The payload that `viewer` receives, or `None` if the event is not addressed to them.

@@ -66,6 +66,14 @@ pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// gRPC calls at a time on one connection of a backend (RFC 9113, section 5.1.2).
 pub const GRPC_STREAMS_MAX: u32 = 1024;
 
+/// Calls that wait for the engine's writer. All the pushes in flight that an operator may reasonably allow, and as many
+/// handshakes.
+pub const ENGINE_QUEUE_MAX: usize = 16 * 1024;
+
+/// Free bytes under `DATA_DIR` below which nothing more is stored: room for the store's own journals and merges, so that
+/// it never stops halfway.
+pub const DISK_ROOM_MIN: u64 = 128 * 1024 * 1024;
+
 /// How long one frame may take to fit into the socket's buffer before the client counts as too slow.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -21,11 +21,11 @@ use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
 use crate::admin::Admin;
-use crate::config::{AppEnv, Config, VARIABLES};
+use crate::config::{AppEnv, Config, EngineConfig, EngineKind, VARIABLES};
 use crate::control::{Control, TlsError};
 use crate::demo::Demo;
 use crate::edge::Edge;
-use crate::engine::MemoryEngine;
+use crate::engine::{EmbeddedEngine, Engine, MemoryEngine, StoreError};
 use crate::hub::Hub;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -38,6 +38,9 @@ pub enum StartError {
     /// The configuration is not what it should be.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The engine's store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The hub's background work has ended, which only a fault of ours can make it do.
     #[error("the hub's background work has ended")]
     WorkEnded,
@@ -68,6 +71,7 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Server {
     config: Config,
+    engine: Arc<dyn Engine>,
     edge: TcpListener,
     control: TcpListener,
     admin: TcpListener,
@@ -75,10 +79,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds every listener; nothing is served yet.
+    /// Binds every listener, and opens the engine; nothing is served yet.
     ///
     /// # Errors
-    /// [`StartError::Bind`].
+    /// [`StartError::Bind`], [`StartError::Store`].
     pub async fn bind(mut config: Config) -> Result<Self, StartError> {
         let pending = config.edge.pending_handshakes_max;
         config.edge.connections_max = fit_descriptors(config.edge.connections_max, pending);
@@ -86,7 +90,8 @@ impl Server {
         let control = bind("CONTROL_PORT", config.control.address).await?;
         let admin = bind("ADMIN_PORT", config.admin.address).await?;
         let addresses = Addresses { edge: edge.1, control: control.1, admin: admin.1 };
-        Ok(Self { config, edge: edge.0, control: control.0, admin: admin.0, addresses })
+        let engine = open_engine(config.engine.clone(), config.engine_kind.clone()).await?;
+        Ok(Self { config, engine, edge: edge.0, control: control.0, admin: admin.0, addresses })
     }
 
     /// Where it listens: the ports that the kernel chose, where the configuration said 0.
@@ -100,10 +105,9 @@ impl Server {
     /// # Errors
     /// [`StartError::Tls`], before anything is served; [`StartError::WorkEnded`], after stopping in good order.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
-        let Self { config, addresses, .. } = self;
+        let Self { config, engine, addresses, .. } = self;
         let metrics = Arc::new(Metrics::new());
-        let engine = Arc::new(MemoryEngine::new(config.engine.clone()));
-        let hub = Hub::new(engine, config.hub.clone(), Arc::clone(&metrics));
+        let hub = Hub::new(Arc::clone(&engine), config.hub.clone(), Arc::clone(&metrics));
         let tickets = Arc::new(Tickets::new(&config.tickets));
         let stop = CancellationToken::new();
 
@@ -162,8 +166,27 @@ impl Server {
         }
         closed.cancel();
         background.iter().chain([&work]).for_each(tokio::task::JoinHandle::abort);
+        if let Err(error) = engine.stop().await {
+            warn!(%error, "the engine did not stop in good order");
+        }
         info!("stopped");
         outcome
+    }
+}
+
+async fn open_engine(
+    config: EngineConfig,
+    kind: EngineKind,
+) -> Result<Arc<dyn Engine>, StoreError> {
+    match kind {
+        EngineKind::Memory => Ok(Arc::new(MemoryEngine::new(config))),
+        EngineKind::Embedded(store) => {
+            let open = move || EmbeddedEngine::open(config, &store);
+            let opened = tokio::task::spawn_blocking(open).await;
+            Ok(Arc::new(
+                opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?,
+            ))
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn run(config: Config) -> ExitCode {
             error!(%error, "not started");
             super::USAGE.into()
         }
-        Err(error @ (StartError::Bind { .. } | StartError::WorkEnded)) => {
+        Err(error @ (StartError::Bind { .. } | StartError::Store(_) | StartError::WorkEnded)) => {
             error!(%error, "not serving");
             ExitCode::FAILURE
         }

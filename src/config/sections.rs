@@ -1,11 +1,13 @@
 //! One function per section: from variables to settings, and what must hold between them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::{
-    AdminConfig, CONTROL_TOKEN_BYTES_MIN, Config, ControlConfig, ControlTls, DevAuth, EdgeConfig,
-    EngineConfig, HubConfig, Secret, TICKET_SECRET_BYTES_MIN, TelegramConfig, TicketConfig,
+    AdminConfig, CONTROL_TOKEN_BYTES_MIN, Config, ControlConfig, ControlTls, DevAuth, Durability,
+    EdgeConfig, EngineConfig, EngineKind, HubConfig, Secret, StoreConfig, TICKET_SECRET_BYTES_MIN,
+    TelegramConfig, TicketConfig,
 };
 use crate::limits;
 
@@ -63,11 +65,32 @@ pub(super) fn read_telegram(reader: &mut Reader<'_>, production: bool) -> Telegr
     }
 }
 
-pub(super) fn read_engine(reader: &mut Reader<'_>) -> EngineConfig {
-    reader.value("ENGINE", |text| match text {
-        "memory" => Ok(()),
-        _ => Err("must be memory: other engines are not in this version".to_owned()),
+pub(super) fn read_engine_kind(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> EngineKind {
+    let memory = reader.value("ENGINE", |text| match text {
+        "embedded" => Ok(false),
+        "memory" => Ok(true),
+        _ => Err("must be embedded or memory".to_owned()),
     });
+    let data_dir = reader.value("DATA_DIR", |text| Ok(PathBuf::from(text)));
+    let durability = reader.value("DURABILITY", |text| match text {
+        "fsync" => Ok(Durability::Fsync),
+        "os" => Ok(Durability::Os),
+        _ => Err("must be fsync or os".to_owned()),
+    });
+    if memory {
+        warnings
+            .push("ENGINE=memory: every event and every used ticket is lost at a restart".into());
+        return EngineKind::Memory;
+    }
+    if durability == Durability::Os {
+        let text =
+            "DURABILITY=os: an acknowledged push survives a crash of duelhub, not a power loss";
+        warnings.push(text.into());
+    }
+    EngineKind::Embedded(StoreConfig { data_dir, durability })
+}
+
+pub(super) fn read_engine(reader: &mut Reader<'_>) -> EngineConfig {
     // The log must hold the largest push and the end of the duel, or what was just stored would fall off it.
     let log_bytes_min = 4 * u32::try_from(limits::PUSH_BYTES_MAX).unwrap_or(u32::MAX);
     EngineConfig {

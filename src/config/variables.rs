@@ -120,7 +120,17 @@ pub const VARIABLES: &[Variable] = &[
         "address of /healthz, /readyz and /metrics; production: loopback only",
     ),
     with("ADMIN_PORT", "8091", "its port; 0 takes a free one"),
-    with("ENGINE", "memory", "what stores and orders events: memory"),
+    with(
+        "ENGINE",
+        "embedded",
+        "what stores and orders events: embedded (survives restarts, in DATA_DIR), memory (does not)",
+    ),
+    with("DATA_DIR", "data", "directory of the embedded engine's store; made if it is not there"),
+    with(
+        "DURABILITY",
+        "fsync",
+        "when a push is acknowledged: fsync (the disk has it), os (the kernel has it, lost at a power loss)",
+    ),
     with("ENGINE_MAX_DUELS", "200000", "duels held at a time"),
     with("ENGINE_MAX_LOG_EVENTS", "1000", "events kept per duel"),
     with("ENGINE_MAX_LOG_BYTES", "1048576", "bytes of events kept per duel, at least 1048576"),

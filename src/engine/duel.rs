@@ -3,17 +3,18 @@
 //! Plain state without locks or clocks, owned by an engine. Bounds: events and bytes of the log
 //! ([`EngineConfig`]), [`limits::IDEMPOTENCY_KEYS_MAX`], [`limits::LATEST_TYPES_MAX`], [`limits::USERS_NAMED_MAX`].
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::{
     AppendError, Appended, Declaration, DuelRecord, DuelSettings, Head, Latest, OpenError, Page,
-    Participant,
+    Participant, rules,
 };
 use crate::clock::UnixMs;
 use crate::config::EngineConfig;
 use crate::event::{
-    Content, DUEL_UPDATE, DuelStatus, Ending, Epoch, Event, Fingerprint, Position, Push, Viewer,
+    Content, DuelStatus, Ending, Epoch, Event, Fingerprint, Position, Push, Viewer,
 };
 use crate::limits;
 
@@ -82,30 +83,16 @@ impl Duel {
 
     /// When the duel is to be forgotten, if nothing happens until then.
     pub(super) fn expires_at(&self, config: &EngineConfig) -> UnixMs {
-        match self.status {
-            DuelStatus::Open => self.used_at.plus(config.idle_retention),
-            DuelStatus::Closed(_) => {
-                self.updated_at.unwrap_or(self.created_at).plus(config.closed_retention)
-            }
-        }
+        let changed_at = self.updated_at.unwrap_or(self.created_at);
+        rules::expires_at(self.status, self.used_at, changed_at, config)
     }
 
     pub(super) fn declare(&mut self, declaration: Declaration) -> Result<(), OpenError> {
         if self.status != DuelStatus::Open {
             return Err(OpenError::Closed);
         }
-        let mut merged = self.participants.as_deref().unwrap_or_default().to_vec();
-        for new in declaration.participants {
-            match merged.iter_mut().find(|known| known.user == new.user) {
-                Some(known) => *known = new,
-                None => merged.push(new),
-            }
-        }
-        let telegram_ids: HashSet<_> = merged.iter().map(|p| p.telegram).collect();
-        if merged.len() > limits::USERS_NAMED_MAX || telegram_ids.len() < merged.len() {
-            return Err(OpenError::Participants);
-        }
-        self.participants = Some(merged.into());
+        let known = self.participants.as_deref().unwrap_or_default();
+        self.participants = Some(rules::merge(known, declaration.participants)?);
         self.settings = declaration.settings.unwrap_or(self.settings);
         Ok(())
     }
@@ -176,13 +163,10 @@ impl Duel {
     }
 
     fn keep_fallen(&mut self, event: &Arc<Event>, bytes_max: usize) {
-        let Some(push) = event.push() else { return };
-        let same_kind = |other: &Arc<Event>| {
-            other.push().is_some_and(|other| {
-                other.event_type == push.event_type && other.audience == push.audience
-            })
-        };
-        self.fallen.retain(|other| !same_kind(other));
+        if event.push().is_none() {
+            return;
+        }
+        self.fallen.retain(|other| !rules::same_kind(other, event));
         self.fallen.push(Arc::clone(event));
         let mut bytes: usize = self.fallen.iter().map(|event| event.size()).sum();
         while self.fallen.len() > limits::LATEST_TYPES_MAX || bytes > bytes_max {
@@ -204,24 +188,10 @@ impl Duel {
         if up_to.epoch != self.epoch {
             return Vec::new();
         }
-        let mut seen = HashSet::new();
-        let mut found = Vec::new();
         let newest_first = self.log.iter().rev().chain(self.fallen.iter().rev());
-        for event in newest_first.filter(|event| event.seq <= up_to.seq && event.includes(viewer)) {
-            let Some(push) = event.push() else { continue };
-            let is_update = push.event_type.as_str() == DUEL_UPDATE;
-            if which == Latest::Update && !is_update {
-                continue;
-            }
-            if seen.insert(push.event_type.as_str()) {
-                found.push(Arc::clone(event));
-            }
-            if which == Latest::Update {
-                break;
-            }
-        }
-        found.sort_by_key(|event| event.seq);
-        found
+        let known = newest_first.filter(|event| event.seq <= up_to.seq).cloned();
+        let Ok(latest) = rules::latest(known.map(Ok::<_, Infallible>), viewer, which);
+        latest
     }
 }
 

@@ -15,20 +15,20 @@ use crate::id::{DuelId, Jti, UserId};
 use crate::ticket::Ticket;
 
 /// No ticket lives longer than this, so what is revoked need not be remembered for longer.
-const TICKET_LIFE_MAX: Duration = Duration::from_secs(86_400);
+pub(super) const TICKET_LIFE_MAX: Duration = Duration::from_secs(86_400);
 
 /// How far the clock may step back without a ticket being forgotten before it has expired.
-const CLOCK_STEP_MAX: Duration = Duration::from_secs(60);
+pub(super) const CLOCK_STEP_MAX: Duration = Duration::from_secs(60);
 
 /// Entries that one call takes out at most, so that no caller pays for a mass of them.
 const PRUNE_AT_ONCE: usize = 1024;
 
 /// 128 bits that stand for a jti, whatever its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct JtiKey([u8; 16]);
+pub(super) struct JtiKey(pub(super) [u8; 16]);
 
 impl JtiKey {
-    fn of(jti: &Jti) -> Self {
+    pub(super) fn of(jti: &Jti) -> Self {
         let digest = Sha256::digest(jti.as_str().as_bytes());
         let mut first = [0; 16];
         first.copy_from_slice(&digest[..16]);

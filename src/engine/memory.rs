@@ -303,4 +303,8 @@ impl Engine for MemoryEngine {
         let duels = count(&self.duels.read());
         EngineCounts { duels, remembered_tickets: self.ledger.lock().len() }
     }
+
+    fn stop(&self) -> Answer<'_, ()> {
+        ready(Ok(()))
+    }
 }

@@ -57,6 +57,12 @@ impl Payload {
         Ok(Self { json, encoded: OnceLock::new() })
     }
 
+    /// One that was checked before an engine stored it.
+    #[must_use]
+    pub const fn from_stored(json: Box<str>) -> Self {
+        Self { json, encoded: OnceLock::new() }
+    }
+
     /// The text.
     #[must_use]
     pub fn json(&self) -> &str {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use duelhub::config::Config;
 use duelhub::server::{Addresses, Server};
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -18,10 +19,12 @@ pub(crate) struct TestServer {
     pub(crate) addresses: Addresses,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
+    /// Goes with the server.
+    _data: TempDir,
 }
 
 impl TestServer {
-    /// With defaults that suit tests: free ports, no grace, no drain.
+    /// With defaults that suit tests: free ports, an empty store, no grace, no drain.
     pub(crate) async fn start() -> Self {
         Self::with(&[]).await
     }
@@ -37,7 +40,10 @@ impl TestServer {
             ("TELEGRAM_BOT_TOKEN", BOT_TOKEN),
             ("PRESENCE_GRACE_SECONDS", "0"),
         ];
-        let set: HashMap<_, _> = defaults.iter().chain(variables).copied().collect();
+        let data = tempfile::tempdir().unwrap();
+        let data_dir = [("DATA_DIR", data.path().to_str().unwrap())];
+        let set: HashMap<_, _> =
+            defaults.iter().chain(&data_dir).chain(variables).copied().collect();
         let config = Config::read(&|name| set.get(name).map(|text| (*text).to_owned())).unwrap();
         let server = Server::bind(config).await.unwrap();
         let addresses = server.addresses();
@@ -48,7 +54,7 @@ impl TestServer {
             };
             server.run(stopped).await.unwrap();
         });
-        Self { addresses, stop: Some(stop), running }
+        Self { addresses, stop: Some(stop), running, _data: data }
     }
 
     /// Asks it to stop; what it does on the way can be watched.

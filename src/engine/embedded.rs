@@ -1,0 +1,367 @@
+//! The engine of one node that loses nothing: everything is in a store under `DATA_DIR` before anybody hears of it.
+//!
+//! Changes go through one thread ([`writer`]) that commits in groups; reads look at what was committed. Nothing is kept
+//! in memory but what the store caches, so memory does not grow with the duels that are kept. With `DURABILITY=fsync` an
+//! answer means that the disk has it; with `os`, that the kernel has it, which survives the end of the process and not
+//! that of the machine.
+//!
+//! Invariants: the sink is told, and callers are answered, after the commit, in the order of the calls. Positions go on
+//! after a restart under the same epoch; they get another one when the files are not those that the last process left
+//! ([`lineage`]). Bounds: [`limits::ENGINE_QUEUE_MAX`] orders wait; [`READERS_MAX`] reads run at a time.
+
+pub mod inspect;
+mod lineage;
+mod log;
+mod open;
+mod rows;
+mod spent;
+mod store;
+mod writer;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fjall::Snapshot;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, oneshot};
+use tracing::error;
+
+use self::open::Opened;
+pub use self::open::StoreError;
+use self::store::Fault;
+use self::store::{Draft, Store, View};
+use self::writer::{Message, Pending, Writer};
+use super::{
+    AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
+    EngineError, Head, Latest, Notice, OpenError, Page, Revocation, Signal, Sink, StatusFilter,
+};
+use crate::clock::{self, UnixMs};
+use crate::config::{Durability, EngineConfig, StoreConfig};
+use crate::event::{Ending, Event, Position, Push, Viewer};
+use crate::id::DuelId;
+use crate::limits;
+use crate::ticket::Ticket;
+
+/// Reads at a time: a few keep the disk busy, more would only wait on it.
+const READERS_MAX: usize = 8;
+
+/// Steps of pruning in one call of [`Engine::prune`].
+const PRUNE_STEPS: usize = 16;
+
+/// Nothing has taken effect.
+const UNAVAILABLE: EngineError = EngineError::Unavailable { may_have_taken_effect: false };
+
+/// See the module.
+pub struct EmbeddedEngine {
+    shared: Arc<Shared>,
+    durability: Durability,
+    orders: Mutex<Option<SyncSender<Message>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    readers: Arc<Semaphore>,
+}
+
+/// What the writer and its callers share.
+struct Shared {
+    config: EngineConfig,
+    sink: OnceLock<Sink>,
+    /// `None`: it has failed, and is being opened again; or the engine has stopped.
+    store: RwLock<Option<Arc<Store>>>,
+    duels: AtomicUsize,
+    remembered_tickets: AtomicUsize,
+    full: AtomicBool,
+}
+
+impl Shared {
+    fn notify(&self, notice: Notice) {
+        if let Some(sink) = self.sink.get() {
+            sink(notice);
+        }
+    }
+
+    fn counts(&self) -> EngineCounts {
+        EngineCounts {
+            duels: self.duels.load(Ordering::Relaxed),
+            remembered_tickets: self.remembered_tickets.load(Ordering::Relaxed),
+        }
+    }
+
+    fn set_counts(&self, counts: EngineCounts) {
+        self.duels.store(counts.duels, Ordering::Relaxed);
+        self.remembered_tickets.store(counts.remembered_tickets, Ordering::Relaxed);
+    }
+
+    /// Whether the disk was full before.
+    fn set_full(&self, full: bool) -> bool {
+        self.full.swap(full, Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for EmbeddedEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedEngine").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+/// How far the store may lag behind in what it knows of a duel's last use.
+fn touch_interval(config: &EngineConfig) -> Duration {
+    config.idle_retention / 8
+}
+
+impl EmbeddedEngine {
+    /// Opens the store and reads all of it, which blocks: about a second for a gigabyte.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a damaged store is refused and left as it is.
+    pub fn open(config: EngineConfig, store_config: &StoreConfig) -> Result<Self, StoreError> {
+        let Opened { store, meta, counts, acknowledged } = open::open(&config, store_config)?;
+        let shared = Arc::new(Shared {
+            config,
+            sink: OnceLock::new(),
+            store: RwLock::new(Some(Arc::new(store))),
+            duels: AtomicUsize::new(counts.duels),
+            remembered_tickets: AtomicUsize::new(counts.remembered_tickets),
+            full: AtomicBool::new(false),
+        });
+        let (orders, messages) = mpsc::sync_channel(limits::ENGINE_QUEUE_MAX);
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            config: store_config.clone(),
+            meta,
+            acknowledged,
+            reopened_at: None,
+        };
+        let thread = std::thread::Builder::new().name("duelhub-store".to_owned());
+        let writer = thread.spawn(move || writer.run(&messages)).map_err(|error| {
+            StoreError::Directory { directory: store_config.data_dir.clone(), error }
+        })?;
+        Ok(Self {
+            shared,
+            durability: store_config.durability,
+            orders: Mutex::new(Some(orders)),
+            writer: Mutex::new(Some(writer)),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
+        })
+    }
+
+    /// Puts work in its place; the answer comes after the commit.
+    fn order<T, E>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
+    ) -> Answer<'static, T, E>
+    where
+        T: Send + 'static,
+        E: From<EngineError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let order = Box::new(Pending { bytes, work: Some(work), result: None, reply });
+        let sent = match &*self.orders.lock() {
+            Some(orders) => orders.try_send(Message::Order(order)).is_ok(),
+            None => false,
+        };
+        Box::pin(async move {
+            if !sent {
+                return Err(UNAVAILABLE.into());
+            }
+            // Without an answer the writer went away: nobody knows what became of it.
+            let lost = EngineError::Unavailable { may_have_taken_effect: true };
+            answer.await.unwrap_or_else(|_| Err(lost.into()))
+        })
+    }
+
+    /// Looks at what was committed, off the runtime's threads.
+    fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&View<'_, Snapshot>) -> Result<T, Fault> + Send + 'static,
+    ) -> Answer<'static, T> {
+        let readers = Arc::clone(&self.readers);
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let _permit = readers.acquire_owned().await.map_err(|_| UNAVAILABLE)?;
+            let looked = tokio::task::spawn_blocking(move || {
+                let store = shared.store.read().clone().ok_or(UNAVAILABLE)?;
+                look(&store.view()).map_err(|fault| {
+                    error!(%fault, "the store could not be read");
+                    UNAVAILABLE
+                })
+            });
+            looked.await.unwrap_or(Err(UNAVAILABLE))
+        })
+    }
+
+    /// Whether the store should be told that the duel is in use.
+    fn is_stale(&self, used_at: u64) -> bool {
+        clock::now().since(UnixMs(used_at)) >= touch_interval(&self.shared.config)
+    }
+
+    fn touch(&self, duel: DuelId) {
+        // Nobody waits for it: the next sweep asks again.
+        drop(self.order::<(), EngineError>(0, move |draft| Ok(Ok(draft.touch(duel)?))));
+    }
+}
+
+impl Drop for EmbeddedEngine {
+    /// Waits until what is queued is done.
+    fn drop(&mut self) {
+        drop(self.orders.lock().take());
+        if let Some(writer) = self.writer.lock().take() {
+            let _ended = writer.join();
+        }
+    }
+}
+
+impl Engine for EmbeddedEngine {
+    fn name(&self) -> &'static str {
+        match self.durability {
+            Durability::Fsync => "embedded",
+            Durability::Os => "embedded, DURABILITY=os",
+        }
+    }
+
+    fn connect(&self, sink: Sink) {
+        let connected = self.shared.sink.set(sink);
+        assert!(connected.is_ok(), "an engine is connected once");
+    }
+
+    fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, super::Opened, OpenError> {
+        self.order(0, move |draft| draft.open(duel, declaration))
+    }
+
+    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
+        let known = self.look(move |view| {
+            let row = view.duel(duel)?;
+            row.map(|row| Ok((row.record(view.lineage)?, row.used_at))).transpose()
+        });
+        Box::pin(async move {
+            if let Some((record, used_at)) = known.await? {
+                if self.is_stale(used_at) {
+                    self.touch(duel);
+                }
+                return Ok(record);
+            }
+            let entered = self.order(0, move |draft| match draft.enter(duel)? {
+                Ok(row) => Ok(Ok(row.record(draft.lineage)?)),
+                Err(full) => Ok(Err(full)),
+            });
+            entered.await
+        })
+    }
+
+    fn append(
+        &self,
+        duel: DuelId,
+        push: Push,
+        idempotency_key: Option<Box<str>>,
+    ) -> Answer<'static, Appended, AppendError> {
+        let key = idempotency_key;
+        self.order(push.size(), move |draft| draft.append(duel, push, key.as_deref()))
+    }
+
+    fn close(
+        &self,
+        duel: DuelId,
+        ending: Ending,
+        last: Option<Push>,
+    ) -> Answer<'_, Appended, AppendError> {
+        let bytes = last.as_ref().map_or(0, Push::size);
+        self.order(bytes, move |draft| draft.close(duel, ending, last))
+    }
+
+    fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page> {
+        self.look(move |view| view.read(duel, after, count))
+    }
+
+    fn latest(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        up_to: Position,
+        which: Latest,
+    ) -> Answer<'_, Vec<Arc<Event>>> {
+        self.look(move |view| view.latest(duel, viewer, up_to, which))
+    }
+
+    fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>> {
+        self.look(move |view| view.duel(duel)?.map(|row| row.record(view.lineage)).transpose())
+    }
+
+    fn duels(
+        &self,
+        after: Option<DuelId>,
+        status: StatusFilter,
+        count: usize,
+    ) -> Answer<'_, Vec<(DuelId, Head)>> {
+        self.look(move |view| view.list(after, status, count))
+    }
+
+    fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>> {
+        let rows = self.look(move |view| {
+            let row =
+                |duel| Ok(view.duel(duel)?.map(|row| (duel, row.head(view.lineage), row.used_at)));
+            duels.into_iter().map(row).collect::<Result<Vec<_>, Fault>>()
+        });
+        Box::pin(async move {
+            let mut heads = Vec::new();
+            for (duel, head, used_at) in rows.await?.into_iter().flatten() {
+                if self.is_stale(used_at) {
+                    self.touch(duel);
+                }
+                heads.push((duel, head));
+            }
+            Ok(heads)
+        })
+    }
+
+    fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
+        let ticket = ticket.clone();
+        self.order(0, move |draft| draft.admit(&ticket))
+    }
+
+    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
+        self.order(0, move |draft| draft.revoke(&revocation))
+    }
+
+    fn signal(&self, signal: Signal) -> Answer<'_, ()> {
+        self.shared.notify(Notice::Signal(signal));
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
+        Box::pin(async move {
+            for _ in 0..PRUNE_STEPS {
+                let step = self.order::<_, EngineError>(0, move |draft| {
+                    let more_duels = draft.prune_duels(now)?;
+                    Ok(Ok(draft.prune_tickets(now)? || more_duels))
+                });
+                if !step.await? {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn counts(&self) -> EngineCounts {
+        self.shared.counts()
+    }
+
+    fn stop(&self) -> Answer<'_, ()> {
+        let (told, stopped) = oneshot::channel();
+        let orders = self.orders.lock().take();
+        Box::pin(async move {
+            let Some(orders) = orders else { return Ok(()) };
+            // The queue may be full for a moment; the writer empties it.
+            let mut message = Message::Stop(told);
+            while let Err(mpsc::TrySendError::Full(back)) = orders.try_send(message) {
+                message = back;
+                tokio::task::yield_now().await;
+            }
+            let _gone = stopped.await;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,355 @@
+//! The logs of the duels, row by row: numbering, idempotency, retention. The same rules as of a duel in memory
+//! ([`crate::engine::duel`]), over the same bounds; one test suite holds both to them.
+
+use std::sync::Arc;
+
+use fjall::Readable;
+use sha2::{Digest as _, Sha256};
+
+use super::Fault;
+use super::rows::{self, DuelRow, EventRow, KeyRow, Kind};
+use super::store::{Draft, View, event};
+use crate::clock::UnixMs;
+use crate::engine::{
+    AppendError, Appended, Declaration, EngineError, Head, Latest, Notice, OpenError, Opened, Page,
+    StatusFilter, rules,
+};
+use crate::event::{Content, DuelStatus, Ending, Event, Fingerprint, Position, Push, Viewer};
+use crate::id::DuelId;
+use crate::limits;
+
+/// Rows that one step of pruning looks at or takes out, so that no push waits long for it. The last duel of a step may
+/// go beyond it.
+const PRUNE_ROWS: usize = 1024;
+
+/// What a call comes to: its own errors, unless the store fails.
+type Outcome<T, E> = Result<Result<T, E>, Fault>;
+
+/// An idempotency key, and the content that it is used for.
+struct Key {
+    hash: [u8; 16],
+    fingerprint: Fingerprint,
+}
+
+impl Key {
+    fn new(key: &str, push: &Push) -> Self {
+        let digest = Sha256::digest(key.as_bytes());
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&digest[..16]);
+        Self { hash, fingerprint: push.fingerprint() }
+    }
+}
+
+impl<R: Readable> View<'_, R> {
+    pub(super) fn read(&self, duel: DuelId, after: Position, count: usize) -> Result<Page, Fault> {
+        let row = self.duel(duel)?;
+        let Some(row) = row.filter(|row| row.head(self.lineage).holds_after(after)) else {
+            return Ok(Page::Gone);
+        };
+        let (from, before) = ([duel.get(), after.seq + 1], [duel.get(), row.seq + 1]);
+        let events = self.between(Kind::Event, &from, &before).take(count).map(event);
+        Ok(Page::Events(events.collect::<Result<_, _>>()?))
+    }
+
+    pub(super) fn latest(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        up_to: Position,
+        which: Latest,
+    ) -> Result<Vec<Arc<Event>>, Fault> {
+        let row = self.duel(duel)?;
+        if row.is_none_or(|row| row.position(self.lineage).epoch != up_to.epoch) {
+            return Ok(Vec::new());
+        }
+        let (from, before) = ([duel.get(), 0], [duel.get(), up_to.seq.saturating_add(1)]);
+        let in_log = self.between(Kind::Event, &from, &before).rev();
+        let fallen = self.between(Kind::Fallen, &from, &before).rev();
+        rules::latest(in_log.chain(fallen).map(event), viewer, which)
+    }
+
+    pub(super) fn list(
+        &self,
+        after: Option<DuelId>,
+        status: StatusFilter,
+        count: usize,
+    ) -> Result<Vec<(DuelId, Head)>, Fault> {
+        let from = after.map_or(0, |duel| duel.get() + 1);
+        let mut found = Vec::new();
+        for guard in self.between(Kind::Duel, &[from], &[DuelId::PROBE.get()]) {
+            if found.len() == count {
+                break;
+            }
+            let (key, bytes) = guard.into_inner()?;
+            let head = rows::decode::<DuelRow>(&bytes)?.head(self.lineage);
+            if status.admits(head.status) {
+                found.push((rows::duel_id(rows::number(&key, 0)?)?, head));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Draft<'_> {
+    /// Declares a duel, bringing it into being if need be.
+    pub(super) fn open(
+        &mut self,
+        duel: DuelId,
+        declaration: Declaration,
+    ) -> Outcome<Opened, OpenError> {
+        let known = self.duel(duel)?;
+        if known.as_ref().is_some_and(|row| row.duel_status() != DuelStatus::Open) {
+            return Ok(Err(OpenError::Closed));
+        }
+        let before = known.as_ref().map(DuelRow::participants).transpose()?.unwrap_or_default();
+        let merged = match rules::merge(&before, declaration.participants) {
+            Ok(merged) => merged,
+            Err(error) => return Ok(Err(error)),
+        };
+        let created = known.is_none();
+        let mut row = match self.bring_into_being(duel, known) {
+            Ok(row) => row,
+            Err(full) => return Ok(Err(full.into())),
+        };
+        row.set_participants(&merged);
+        if let Some(settings) = declaration.settings {
+            row.set_settings(settings);
+        }
+        row.used_at = self.now.0;
+        self.put_duel(duel, &row);
+        Ok(Ok(Opened { position: row.position(self.lineage), created }))
+    }
+
+    /// The duel, brought into being if need be.
+    pub(super) fn enter(&mut self, duel: DuelId) -> Outcome<DuelRow, EngineError> {
+        let known = self.duel(duel)?;
+        let mut row = match self.bring_into_being(duel, known) {
+            Ok(row) => row,
+            Err(full) => return Ok(Err(full)),
+        };
+        row.used_at = self.now.0;
+        self.put_duel(duel, &row);
+        Ok(Ok(row))
+    }
+
+    /// Stores an event, unless its key was used before.
+    pub(super) fn append(
+        &mut self,
+        duel: DuelId,
+        push: Push,
+        key: Option<&str>,
+    ) -> Outcome<Appended, AppendError> {
+        let key = key.map(|key| Key::new(key, &push));
+        let known = self.duel(duel)?;
+        if let (Some(row), Some(key)) = (&known, &key)
+            && let Some(used) = self.row::<KeyRow>(&Kind::Key.hashed(&[duel.get()], key.hash))?
+        {
+            if used.fingerprint != key.fingerprint.0 {
+                return Ok(Err(AppendError::KeyReused));
+            }
+            let position = Position { seq: used.seq, ..row.position(self.lineage) };
+            return Ok(Ok(Appended { position, event: None }));
+        }
+        if known.as_ref().is_some_and(|row| row.duel_status() != DuelStatus::Open) {
+            return Ok(Err(AppendError::Closed));
+        }
+        let mut row = match self.bring_into_being(duel, known) {
+            Ok(row) => row,
+            Err(full) => return Ok(Err(full.into())),
+        };
+        let event = self.store(duel, &mut row, Content::Pushed(push))?;
+        if let Some(key) = key {
+            self.remember(duel, &mut row, &key)?;
+        }
+        self.put_duel(duel, &row);
+        Ok(Ok(Appended { position: row.position(self.lineage), event: Some(event) }))
+    }
+
+    /// Stores the last event, if any, and the end of the duel.
+    pub(super) fn close(
+        &mut self,
+        duel: DuelId,
+        ending: Ending,
+        last: Option<Push>,
+    ) -> Outcome<Appended, AppendError> {
+        let known = self.duel(duel)?;
+        if let Some(row) = &known
+            && let DuelStatus::Closed(before) = row.duel_status()
+        {
+            let position = row.position(self.lineage);
+            let again = Appended { position, event: None };
+            return Ok(if before == ending { Ok(again) } else { Err(AppendError::Closed) });
+        }
+        let mut row = match self.bring_into_being(duel, known) {
+            Ok(row) => row,
+            Err(full) => return Ok(Err(full.into())),
+        };
+        if let Some(push) = last {
+            self.store(duel, &mut row, Content::Pushed(push))?;
+        }
+        let end = self.store(duel, &mut row, Content::Closed(ending))?;
+        row.set_status(DuelStatus::Closed(ending).into());
+        self.put_duel(duel, &row);
+        // Sooner than the look that was planned when it came into being.
+        self.plan_look(duel, &row);
+        Ok(Ok(Appended { position: row.position(self.lineage), event: Some(end) }))
+    }
+
+    /// Notes that somebody follows the duel.
+    pub(super) fn touch(&mut self, duel: DuelId) -> Result<(), Fault> {
+        if let Some(mut row) = self.duel(duel)? {
+            row.used_at = self.now.0;
+            self.put_duel(duel, &row);
+        }
+        Ok(())
+    }
+
+    fn bring_into_being(
+        &mut self,
+        duel: DuelId,
+        known: Option<DuelRow>,
+    ) -> Result<DuelRow, EngineError> {
+        if let Some(row) = known {
+            return Ok(row);
+        }
+        if duel != DuelId::PROBE {
+            if self.counts.duels >= self.config.duels_max {
+                return Err(EngineError::Full { limit: "ENGINE_MAX_DUELS" });
+            }
+            self.counts.duels += 1;
+        }
+        let row = DuelRow::new(self.now);
+        self.plan_look(duel, &row);
+        let position = row.position(self.lineage);
+        self.notices.push(Notice::Opened { duel, position });
+        Ok(row)
+    }
+
+    fn store(
+        &mut self,
+        duel: DuelId,
+        row: &mut DuelRow,
+        content: Content,
+    ) -> Result<Arc<Event>, Fault> {
+        row.seq += 1;
+        let event = Arc::new(Event { seq: row.seq, stored_at: self.now, content });
+        self.put(Kind::Event.key(&[duel.get(), row.seq]), &EventRow::of(&event));
+        row.oldest_seq = row.oldest_seq.max(1);
+        row.log_bytes += event.size() as u64;
+        row.updated_at = Some(self.now.0);
+        row.used_at = self.now.0;
+        let (events_max, bytes_max) = (self.config.log_events_max, self.config.log_bytes_max);
+        while row.log_events() > events_max as u64
+            || (row.log_events() > 1 && row.log_bytes > bytes_max as u64)
+        {
+            self.drop_oldest(duel, row)?;
+        }
+        let epoch = row.position(self.lineage).epoch;
+        self.notices.push(Notice::Appended { duel, epoch, event: Arc::clone(&event) });
+        Ok(event)
+    }
+
+    fn drop_oldest(&mut self, duel: DuelId, row: &mut DuelRow) -> Result<(), Fault> {
+        let key = Kind::Event.key(&[duel.get(), row.oldest_seq]);
+        let oldest = self.row::<EventRow>(&key)?.ok_or(Fault::Malformed("a log with a gap"))?;
+        let oldest = oldest.into_event(row.oldest_seq)?;
+        self.remove(key);
+        row.log_bytes = row.log_bytes.saturating_sub(oldest.size() as u64);
+        row.oldest_seq += 1;
+        if oldest.push().is_some() {
+            self.keep_fallen(duel, oldest)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps an event that fell off the log, while it is the latest of its kind that did.
+    fn keep_fallen(&mut self, duel: DuelId, new: Arc<Event>) -> Result<(), Fault> {
+        let rows = self.all(Kind::Fallen, &[duel.get()]).map(event);
+        let mut kept = rows.collect::<Result<Vec<_>, _>>()?;
+        let seq_key = |event: &Event| Kind::Fallen.key(&[duel.get(), event.seq]);
+        let superseded: Vec<_> = kept.extract_if(.., |old| rules::same_kind(old, &new)).collect();
+        superseded.iter().for_each(|old| self.remove(seq_key(old)));
+        self.put(seq_key(&new), &EventRow::of(&new));
+        kept.push(new);
+        let mut bytes: usize = kept.iter().map(|event| event.size()).sum();
+        let mut count = kept.len();
+        for oldest in kept {
+            if count <= limits::LATEST_TYPES_MAX && bytes <= self.config.log_bytes_max {
+                break;
+            }
+            self.remove(seq_key(&oldest));
+            bytes -= oldest.size();
+            count -= 1;
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, duel: DuelId, row: &mut DuelRow, key: &Key) -> Result<(), Fault> {
+        let used = KeyRow { fingerprint: key.fingerprint.0.to_vec(), seq: row.seq };
+        self.put(Kind::Key.hashed(&[duel.get()], key.hash), &used);
+        self.put_bytes(Kind::KeyOrder.key(&[duel.get(), row.seq]), key.hash.to_vec());
+        row.keys += 1;
+        if row.keys > limits::IDEMPOTENCY_KEYS_MAX as u64
+            && let Some(oldest) = self.all(Kind::KeyOrder, &[duel.get()]).next()
+        {
+            let (order, hash) = oldest.into_inner()?;
+            let hash = <[u8; 16]>::try_from(&*hash).map_err(|_| Fault::Malformed("a key"))?;
+            self.remove(order.to_vec());
+            self.remove(Kind::Key.hashed(&[duel.get()], hash));
+            row.keys -= 1;
+        }
+        Ok(())
+    }
+
+    fn expires_at(&self, row: &DuelRow) -> UnixMs {
+        let (used_at, changed_at) =
+            (UnixMs(row.used_at), UnixMs(row.updated_at.unwrap_or(row.created_at)));
+        let at = rules::expires_at(row.duel_status(), used_at, changed_at, self.config);
+        match row.duel_status() {
+            // `used_at` lags behind by as much.
+            DuelStatus::Open => at.plus(super::touch_interval(self.config)),
+            DuelStatus::Closed(_) => at,
+        }
+    }
+
+    fn plan_look(&mut self, duel: DuelId, row: &DuelRow) {
+        let at = self.expires_at(row);
+        self.put_bytes(Kind::DuelDue.key(&[at.0, duel.get()]), Vec::new());
+    }
+
+    /// Forgets duels that are due by `now`: whether there may be more.
+    pub(super) fn prune_duels(&mut self, now: UnixMs) -> Result<bool, Fault> {
+        let due = self.between(Kind::DuelDue, &[0], &[now.0.saturating_add(1)]);
+        let mut looked_at = 0;
+        for guard in due {
+            if looked_at >= PRUNE_ROWS {
+                return Ok(true);
+            }
+            let key = guard.key()?;
+            let duel = rows::duel_id(rows::number(&key, 1)?)?;
+            self.remove(key.to_vec());
+            looked_at += 1;
+            let Some(row) = self.duel(duel)? else { continue };
+            if self.expires_at(&row) <= now {
+                looked_at += self.forget(duel)?;
+            } else {
+                self.plan_look(duel, &row);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes out everything about a duel: how many rows.
+    fn forget(&mut self, duel: DuelId) -> Result<usize, Fault> {
+        let mut keys = vec![Kind::Duel.key(&[duel.get()])];
+        for kind in [Kind::Event, Kind::Fallen, Kind::Key, Kind::KeyOrder] {
+            for guard in self.all(kind, &[duel.get()]) {
+                keys.push(guard.key()?.to_vec());
+            }
+        }
+        let rows = keys.len();
+        keys.into_iter().for_each(|key| self.remove(key));
+        self.counts.duels -= usize::from(duel != DuelId::PROBE);
+        Ok(rows)
+    }
+}

@@ -1,0 +1,406 @@
+//! What stands in the store: the keys, and the rows as protobuf messages, whose fields can be added to without misreading
+//! an older store. The tags are the format; a change of meaning needs a new [`FORMAT`].
+//!
+//! One keyspace holds everything. A key is one letter for the kind of the row, then numbers in big-endian, so that the
+//! rows of a duel stand together in the order of `seq`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+
+use super::Fault;
+use crate::clock::UnixMs;
+use crate::engine::{DuelRecord, DuelSettings, Head, Participant};
+use crate::event::{
+    Audience, Content, DuelStatus, Ending, Epoch, Event, EventType, Payload, Position, Push,
+};
+use crate::id::{DuelId, TelegramId, UserId};
+
+/// The version of everything below.
+pub(super) const FORMAT: u32 = 1;
+
+/// The one row about the store itself.
+pub(super) const META: &[u8] = b"m";
+
+/// Kinds of rows, by the first byte of their key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// `duel` → [`DuelRow`].
+    Duel = b'd',
+    /// `duel, seq` → [`EventRow`]: the log.
+    Event = b'e',
+    /// `duel, seq` → [`EventRow`]: fell off the log, and is still the latest of its kind.
+    Fallen = b'f',
+    /// `duel, hash` → [`KeyRow`]: an idempotency key.
+    Key = b'k',
+    /// `duel, seq` → hash: the idempotency keys by age.
+    KeyOrder = b'o',
+    /// `instant, duel` → nothing: when to look whether a duel is to be forgotten.
+    DuelDue = b'x',
+    /// `hash` → [`TicketRow`].
+    Ticket = b't',
+    /// `duel, user` → [`RevokedUserRow`].
+    RevokedUser = b'u',
+    /// `instant, key` → nothing: when a ticket's row expires.
+    TicketDue = b'y',
+}
+
+impl Kind {
+    /// The key of a row with two numbers; or, with fewer, what the keys of such rows begin with.
+    pub(super) fn key(self, numbers: &[u64]) -> Vec<u8> {
+        let mut key = Vec::with_capacity(17);
+        key.push(self as u8);
+        numbers.iter().for_each(|number| key.extend(number.to_be_bytes()));
+        key
+    }
+
+    /// The key of a row with a number and a hash.
+    pub(super) fn hashed(self, numbers: &[u64], hash: [u8; 16]) -> Vec<u8> {
+        let mut key = self.key(numbers);
+        key.extend(hash);
+        key
+    }
+}
+
+/// The number at `index` of a key.
+pub(super) fn number(key: &[u8], index: usize) -> Result<u64, Fault> {
+    let bytes = key.get(1 + 8 * index..9 + 8 * index).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u64::from_be_bytes).ok_or(Fault::Malformed("a key"))
+}
+
+/// The duel that a number in a key stands for.
+pub(super) fn duel_id(number: u64) -> Result<DuelId, Fault> {
+    if number == DuelId::PROBE.get() {
+        return Ok(DuelId::PROBE);
+    }
+    DuelId::try_from(number).map_err(|_| Fault::Malformed("a duel's id"))
+}
+
+/// Reads a row.
+pub(super) fn decode<R: Message + Default>(bytes: &[u8]) -> Result<R, Fault> {
+    R::decode(bytes).map_err(|_| Fault::Malformed("a row"))
+}
+
+/// About the store.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct MetaRow {
+    /// [`FORMAT`].
+    #[prost(uint32, tag = "1")]
+    pub(super) format: u32,
+    /// Commits until now.
+    #[prost(uint64, tag = "2")]
+    pub(super) commit: u64,
+    /// Makes every duel's epoch: another one, another epoch for all of them.
+    #[prost(fixed64, tag = "3")]
+    pub(super) lineage: u64,
+    /// The mark of the files that this row was written for.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(super) mark: Vec<u8>,
+}
+
+/// A duel, without its events.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct DuelRow {
+    /// Together with the store's lineage, the duel's epoch.
+    #[prost(fixed64, tag = "1")]
+    pub(super) epoch: u64,
+    #[prost(enumeration = "StatusRow", tag = "2")]
+    pub(super) status: i32,
+    /// The last event's.
+    #[prost(uint64, tag = "3")]
+    pub(super) seq: u64,
+    /// The oldest event's in the log; 0 if there is none.
+    #[prost(uint64, tag = "4")]
+    pub(super) oldest_seq: u64,
+    /// Bytes of the events in the log, by [`Event::size`].
+    #[prost(uint64, tag = "5")]
+    pub(super) log_bytes: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) created_at: u64,
+    #[prost(uint64, optional, tag = "7")]
+    pub(super) updated_at: Option<u64>,
+    /// When something last happened, or a sweep last asked, to an eighth of the idle retention.
+    #[prost(uint64, tag = "8")]
+    pub(super) used_at: u64,
+    #[prost(bool, tag = "9")]
+    pub(super) declared: bool,
+    #[prost(message, repeated, tag = "10")]
+    pub(super) participants: Vec<ParticipantRow>,
+    #[prost(uint64, optional, tag = "11")]
+    pub(super) presence_grace_ms: Option<u64>,
+    /// Idempotency keys remembered.
+    #[prost(uint64, tag = "12")]
+    pub(super) keys: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+pub(super) enum StatusRow {
+    Open = 0,
+    Finished = 1,
+    Cancelled = 2,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct ParticipantRow {
+    #[prost(uint64, tag = "1")]
+    pub(super) user: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) telegram: u64,
+}
+
+impl From<DuelStatus> for StatusRow {
+    fn from(status: DuelStatus) -> Self {
+        match status {
+            DuelStatus::Open => Self::Open,
+            DuelStatus::Closed(Ending::Finished) => Self::Finished,
+            DuelStatus::Closed(Ending::Cancelled) => Self::Cancelled,
+        }
+    }
+}
+
+impl DuelRow {
+    pub(super) fn new(now: UnixMs) -> Self {
+        Self {
+            epoch: Epoch::random().to_bits(),
+            created_at: now.0,
+            used_at: now.0,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn duel_status(&self) -> DuelStatus {
+        match self.status() {
+            StatusRow::Open => DuelStatus::Open,
+            StatusRow::Finished => DuelStatus::Closed(Ending::Finished),
+            StatusRow::Cancelled => DuelStatus::Closed(Ending::Cancelled),
+        }
+    }
+
+    pub(super) const fn position(&self, lineage: u64) -> Position {
+        Position { epoch: Epoch::from_bits(self.epoch ^ lineage), seq: self.seq }
+    }
+
+    pub(super) fn head(&self, lineage: u64) -> Head {
+        Head {
+            position: self.position(lineage),
+            oldest_seq: self.oldest_seq,
+            status: self.duel_status(),
+        }
+    }
+
+    /// Events in the log.
+    pub(super) const fn log_events(&self) -> u64 {
+        if self.oldest_seq == 0 { 0 } else { self.seq - self.oldest_seq + 1 }
+    }
+
+    pub(super) fn settings(&self) -> DuelSettings {
+        DuelSettings { presence_grace: self.presence_grace_ms.map(Duration::from_millis) }
+    }
+
+    pub(super) fn set_settings(&mut self, settings: DuelSettings) {
+        let ms = |grace: Duration| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.presence_grace_ms = settings.presence_grace.map(ms);
+    }
+
+    pub(super) fn participants(&self) -> Result<Vec<Participant>, Fault> {
+        let participant = |row: &ParticipantRow| {
+            let telegram = TelegramId::try_from(row.telegram).ok()?;
+            Some(Participant { user: UserId::try_from(row.user).ok()?, telegram })
+        };
+        let participants: Option<_> = self.participants.iter().map(participant).collect();
+        participants.ok_or(Fault::Malformed("a participant"))
+    }
+
+    pub(super) fn set_participants(&mut self, participants: &[Participant]) {
+        self.declared = true;
+        let row =
+            |p: &Participant| ParticipantRow { user: p.user.get(), telegram: p.telegram.get() };
+        self.participants = participants.iter().map(row).collect();
+    }
+
+    pub(super) fn record(&self, lineage: u64) -> Result<DuelRecord, Fault> {
+        let participants = self.participants()?;
+        Ok(DuelRecord {
+            head: self.head(lineage),
+            participants: self.declared.then(|| participants.into()),
+            settings: self.settings(),
+            created_at: UnixMs(self.created_at),
+            updated_at: self.updated_at.map(UnixMs),
+        })
+    }
+}
+
+/// An event. Its seq stands in the key.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct EventRow {
+    #[prost(uint64, tag = "1")]
+    stored_at: u64,
+    /// Set for the end of a duel, which has nothing else.
+    #[prost(enumeration = "StatusRow", tag = "2")]
+    ending: i32,
+    #[prost(string, tag = "3")]
+    event_type: String,
+    #[prost(string, tag = "4")]
+    json: String,
+    #[prost(enumeration = "AudienceRow", tag = "5")]
+    audience: i32,
+    #[prost(uint64, repeated, tag = "6")]
+    users: Vec<u64>,
+    #[prost(message, repeated, tag = "7")]
+    views: Vec<ViewRow>,
+    #[prost(string, optional, tag = "8")]
+    coalesce_key: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct ViewRow {
+    #[prost(uint64, tag = "1")]
+    user: u64,
+    #[prost(string, tag = "2")]
+    json: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+enum AudienceRow {
+    All = 0,
+    Players = 1,
+    Only = 2,
+    Except = 3,
+}
+
+impl EventRow {
+    pub(super) fn of(event: &Event) -> Self {
+        let mut row = Self { stored_at: event.stored_at.0, ..Self::default() };
+        let push = match &event.content {
+            Content::Closed(ending) => {
+                row.set_ending(DuelStatus::Closed(*ending).into());
+                return row;
+            }
+            Content::Pushed(push) => push,
+        };
+        let (audience, users): (_, &[UserId]) = match &push.audience {
+            Audience::All => (AudienceRow::All, &[]),
+            Audience::Players => (AudienceRow::Players, &[]),
+            Audience::Only(users) => (AudienceRow::Only, users),
+            Audience::Except(users) => (AudienceRow::Except, users),
+        };
+        row.set_audience(audience);
+        row.users = users.iter().map(|user| user.get()).collect();
+        row.event_type = push.event_type.as_str().to_owned();
+        row.json = push.payload.json().to_owned();
+        let view = |(user, payload): &(UserId, Payload)| ViewRow {
+            user: user.get(),
+            json: payload.json().to_owned(),
+        };
+        row.views = push.views.iter().map(view).collect();
+        row.coalesce_key = push.coalesce_key.as_deref().map(ToOwned::to_owned);
+        row
+    }
+
+    pub(super) fn into_event(self, seq: u64) -> Result<Arc<Event>, Fault> {
+        let stored_at = UnixMs(self.stored_at);
+        let content = match self.ending() {
+            StatusRow::Finished => Content::Closed(Ending::Finished),
+            StatusRow::Cancelled => Content::Closed(Ending::Cancelled),
+            StatusRow::Open => Content::Pushed(self.into_push()?),
+        };
+        Ok(Arc::new(Event { seq, stored_at, content }))
+    }
+
+    fn into_push(self) -> Result<Push, Fault> {
+        let user = |id: u64| UserId::try_from(id).map_err(|_| Fault::Malformed("a user's id"));
+        let audience = self.audience();
+        let users = self.users.into_iter().map(user).collect::<Result<Box<[_]>, _>>()?;
+        let view = |row: ViewRow| Ok((user(row.user)?, Payload::from_stored(row.json.into())));
+        Ok(Push {
+            event_type: EventType::from_stored(self.event_type.into()),
+            payload: Payload::from_stored(self.json.into()),
+            audience: match audience {
+                AudienceRow::All => Audience::All,
+                AudienceRow::Players => Audience::Players,
+                AudienceRow::Only => Audience::Only(users),
+                AudienceRow::Except => Audience::Except(users),
+            },
+            views: self.views.into_iter().map(view).collect::<Result<_, Fault>>()?,
+            coalesce_key: self.coalesce_key.map(Into::into),
+        })
+    }
+}
+
+/// An idempotency key that was used.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct KeyRow {
+    /// Of the content that it was used for.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) fingerprint: Vec<u8>,
+    /// The event's.
+    #[prost(uint64, tag = "2")]
+    pub(super) seq: u64,
+}
+
+/// A ticket that was used or revoked.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct TicketRow {
+    #[prost(bool, tag = "1")]
+    pub(super) used: bool,
+    #[prost(bool, tag = "2")]
+    pub(super) revoked: bool,
+    /// From then on the row is needed no more.
+    #[prost(uint64, tag = "3")]
+    pub(super) expires_at: u64,
+}
+
+/// Tickets of a user in a duel that were revoked together.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct RevokedUserRow {
+    /// All that were issued until then, that instant included.
+    #[prost(uint64, tag = "1")]
+    pub(super) issued_until: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) expires_at: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_as_they_were_written() {
+        let duel = DuelId::try_from(7).unwrap();
+        let [one, two] = [1, 2].map(|id| UserId::try_from(id).unwrap());
+        let payload = |json| Payload::parse(duel, json, 100).unwrap();
+        let push = |audience, views: Box<[_]>, coalesce_key: Option<&str>| {
+            Content::Pushed(Push {
+                event_type: EventType::parse("round.started").unwrap(),
+                payload: payload(r#"{"a":1}"#),
+                audience,
+                views,
+                coalesce_key: coalesce_key.map(Into::into),
+            })
+        };
+        let contents = [
+            push(Audience::All, Box::default(), None),
+            push(Audience::Players, [(two, payload("{}"))].into(), Some("")),
+            push(Audience::Only([one, two].into()), Box::default(), Some("key")),
+            push(Audience::Except([one].into()), Box::default(), None),
+            Content::Closed(Ending::Finished),
+            Content::Closed(Ending::Cancelled),
+        ];
+        for content in contents {
+            let event = Event { seq: 3, stored_at: UnixMs(5), content };
+            let row = EventRow::of(&event).encode_to_vec();
+            let read = decode::<EventRow>(&row).and_then(|row| row.into_event(3)).unwrap();
+            assert_eq!(*read, event);
+        }
+    }
+
+    #[test]
+    fn keys_sort_by_duel_and_seq() {
+        let keys = [[1, 255], [1, 256], [2, 0], [256, 1]].map(|numbers| Kind::Event.key(&numbers));
+        assert!(keys.is_sorted());
+        assert_eq!((number(&keys[1], 0).unwrap(), number(&keys[1], 1).unwrap()), (1, 256));
+        assert!(number(&keys[1], 2).is_err());
+    }
+}

@@ -1,0 +1,215 @@
+//! The store: one keyspace of rows ([`super::rows`]), read through a [`View`], changed through a [`Draft`].
+//!
+//! Bounds: 16 MiB of rows not yet in tables, 32 MiB of cache, 128 MiB of journals, 64 descriptors. The tables hold what
+//! the engine's bounds allow.
+
+use std::path::Path;
+
+use fjall::{
+    Iter, KeyspaceCreateOptions, PersistMode, Readable, SingleWriterTxDatabase,
+    SingleWriterTxKeyspace, SingleWriterWriteTx, Snapshot, UserValue,
+};
+use prost::Message;
+
+use super::rows::{self, DuelRow, EventRow, Kind, META, MetaRow};
+use crate::clock::UnixMs;
+use crate::config::{Durability, EngineConfig};
+use crate::engine::{EngineCounts, Notice};
+use crate::id::DuelId;
+
+/// Rows that are not yet in tables, in bytes; reached, they become a table.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+
+/// Blocks of tables kept in memory, in bytes.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// Journals of rows that are not yet in tables, in bytes.
+const JOURNAL_BYTES: u64 = 128 << 20;
+
+/// Descriptors of tables.
+const TABLES_OPEN_MAX: usize = 64;
+
+/// The store cannot do it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// The library's own reasons.
+    #[error(transparent)]
+    Store(#[from] fjall::Error),
+    /// A row does not say what it should.
+    #[error("{0} in the store is malformed")]
+    Malformed(&'static str),
+}
+
+/// An open store.
+pub(super) struct Store {
+    // The keyspace before the database, which waits for its own threads when it is dropped.
+    rows: SingleWriterTxKeyspace,
+    database: SingleWriterTxDatabase,
+    persist: PersistMode,
+    /// Makes every duel's epoch out of the row's.
+    pub(super) lineage: u64,
+}
+
+impl Store {
+    /// Opens the store in `directory`, which is made if it is not there. Nothing is checked yet but what the library checks.
+    pub(super) fn open(directory: &Path, durability: Durability) -> Result<Self, fjall::Error> {
+        let database = SingleWriterTxDatabase::builder(directory)
+            .cache_size(CACHE_BYTES)
+            .max_cached_files(Some(TABLES_OPEN_MAX))
+            .max_journaling_size(JOURNAL_BYTES)
+            // Nothing reaches the journal but by a commit, which says how it is persisted.
+            .manual_journal_persist(true)
+            .worker_threads(2)
+            .open()?;
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(MEMTABLE_BYTES)
+                .manual_journal_persist(true)
+        };
+        let rows = database.keyspace("rows", options)?;
+        let persist = match durability {
+            Durability::Fsync => PersistMode::SyncData,
+            Durability::Os => PersistMode::Buffer,
+        };
+        let mut store = Self { rows, database, persist, lineage: 0 };
+        store.lineage = store.view().meta()?.map_or(0, |meta| meta.lineage);
+        Ok(store)
+    }
+
+    /// What was committed until now.
+    pub(super) fn view(&self) -> View<'_, Snapshot> {
+        View { rows: &self.rows, reader: self.database.read_tx(), lineage: self.lineage }
+    }
+
+    /// Changes to come.
+    pub(super) fn draft<'a>(
+        &'a self,
+        config: &'a EngineConfig,
+        counts: EngineCounts,
+        now: UnixMs,
+    ) -> Draft<'a> {
+        let reader = self.database.write_tx().durability(Some(self.persist));
+        let view = View { rows: &self.rows, reader, lineage: self.lineage };
+        Draft { view, config, now, counts, notices: Vec::new(), changed: false }
+    }
+
+    /// Bytes on the disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.database.disk_space().unwrap_or(0)
+    }
+}
+
+/// What can be read at one instant.
+pub(super) struct View<'a, R> {
+    rows: &'a SingleWriterTxKeyspace,
+    reader: R,
+    pub(super) lineage: u64,
+}
+
+impl<R: Readable> View<'_, R> {
+    fn get(&self, key: &[u8]) -> Result<Option<UserValue>, Fault> {
+        Ok(self.reader.get(self.rows, key)?)
+    }
+
+    /// The row at `key`.
+    pub(super) fn row<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, Fault> {
+        self.get(key)?.map(|bytes| rows::decode(&bytes)).transpose()
+    }
+
+    pub(super) fn meta(&self) -> Result<Option<MetaRow>, fjall::Error> {
+        let bytes = self.reader.get(self.rows, META)?;
+        // A row that cannot be read is of no format that this version knows.
+        Ok(bytes.map(|bytes| MetaRow::decode(&*bytes).unwrap_or_default()))
+    }
+
+    pub(super) fn duel(&self, duel: DuelId) -> Result<Option<DuelRow>, Fault> {
+        self.row(&Kind::Duel.key(&[duel.get()]))
+    }
+
+    /// The rows of a kind whose keys begin with `numbers`, in order.
+    pub(super) fn all(&self, kind: Kind, numbers: &[u64]) -> Iter {
+        self.reader.prefix(self.rows, kind.key(numbers))
+    }
+
+    /// The rows of a kind from one key on and before another, in order.
+    pub(super) fn between(&self, kind: Kind, from: &[u64], before: &[u64]) -> Iter {
+        self.reader.range(self.rows, kind.key(from)..kind.key(before))
+    }
+
+    /// Every row there is, in order.
+    pub(super) fn everything(&self) -> Iter {
+        self.reader.iter(self.rows)
+    }
+}
+
+/// Changes that become true together, or not at all.
+///
+/// Reading through it finds what it has changed. Dropped, nothing has happened.
+pub(super) struct Draft<'a> {
+    view: View<'a, SingleWriterWriteTx<'a>>,
+    pub(super) config: &'a EngineConfig,
+    pub(super) now: UnixMs,
+    /// What there will be.
+    pub(super) counts: EngineCounts,
+    /// What is to be told once it is true.
+    pub(super) notices: Vec<Notice>,
+    changed: bool,
+}
+
+impl<'a> std::ops::Deref for Draft<'a> {
+    type Target = View<'a, SingleWriterWriteTx<'a>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.view
+    }
+}
+
+impl Draft<'_> {
+    pub(super) fn put(&mut self, key: Vec<u8>, row: &impl Message) {
+        self.put_bytes(key, row.encode_to_vec());
+    }
+
+    pub(super) fn put_bytes(&mut self, key: Vec<u8>, bytes: Vec<u8>) {
+        self.changed = true;
+        self.view.reader.insert(self.view.rows, key, bytes);
+    }
+
+    pub(super) fn remove(&mut self, key: Vec<u8>) {
+        self.changed = true;
+        self.view.reader.remove(self.view.rows, key);
+    }
+
+    pub(super) fn put_duel(&mut self, duel: DuelId, row: &DuelRow) {
+        self.put(Kind::Duel.key(&[duel.get()]), row);
+    }
+
+    /// Whether there is anything to commit.
+    pub(super) const fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Makes it true, as durably as the store was opened. A failure leaves the store unusable, and the changes may be
+    /// found in it when it is opened again.
+    pub(super) fn commit(mut self, meta: &MetaRow) -> Result<Committed, fjall::Error> {
+        self.put(META.to_vec(), meta);
+        self.view.reader.commit()?;
+        Ok(Committed { counts: self.counts, notices: self.notices })
+    }
+
+    /// Nothing has changed, so there is nothing to make true.
+    pub(super) fn unchanged(self) -> Committed {
+        Committed { counts: self.counts, notices: self.notices }
+    }
+}
+
+/// What a draft has become.
+pub(super) struct Committed {
+    pub(super) counts: EngineCounts,
+    pub(super) notices: Vec<Notice>,
+}
+
+/// The event in a row of a log.
+pub(super) fn event(guard: fjall::Guard) -> Result<std::sync::Arc<crate::event::Event>, Fault> {
+    let (key, bytes) = guard.into_inner()?;
+    rows::decode::<EventRow>(&bytes)?.into_event(rows::number(&key, 1)?)
+}

@@ -1,0 +1,253 @@
+//! The one thread that changes the store.
+//!
+//! Everything that waits at the moment it looks is one group: one draft, one commit, one sync. There is no timer, so a
+//! lone push waits for nothing but its own sync, and under load the groups grow by themselves. After the commit, and only
+//! then, the sink is told and the callers are answered, in the order of the calls.
+//!
+//! Bounds: [`limits::ENGINE_QUEUE_MAX`] orders wait; a group has at most [`GROUP_ORDERS_MAX`] orders and, but for the
+//! last one, [`GROUP_BYTES_MAX`] bytes of payloads.
+//!
+//! When a commit fails, the store is closed and opened again, at most once in [`REOPEN_PAUSE`], read from the disk and
+//! not from what the kernel still remembers of it; until then every order is refused. So whatever the failed commit has
+//! left behind is either whole and found by the next sweep, or was never there.
+
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Advice, fadvise, statvfs};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use super::lineage::Acknowledged;
+use super::open::{self, Opened};
+use super::rows::MetaRow;
+use super::store::{Committed, Draft, Store};
+use super::{Fault, Shared};
+use crate::clock;
+use crate::config::StoreConfig;
+use crate::engine::EngineError;
+use crate::limits;
+
+/// Orders of one group.
+const GROUP_ORDERS_MAX: usize = 1024;
+
+/// Bytes of payloads of one group.
+const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// Between two attempts to open the store again.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Something to be done in a draft, and somebody who waits for it.
+pub(super) trait Order: Send {
+    /// Bytes that it brings.
+    fn bytes(&self) -> usize;
+    /// Does it. An error undoes the whole group.
+    fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault>;
+    /// Answers: what came of it, or why nothing did.
+    fn settle(self: Box<Self>, outcome: Result<(), EngineError>);
+}
+
+/// An [`Order`] by a closure.
+pub(super) struct Pending<T, E, W> {
+    pub(super) bytes: usize,
+    pub(super) work: Option<W>,
+    pub(super) result: Option<Result<T, E>>,
+    pub(super) reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T, E, W> Order for Pending<T, E, W>
+where
+    T: Send,
+    E: From<EngineError> + Send,
+    W: FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send,
+{
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault> {
+        if let Some(work) = self.work.take() {
+            self.result = Some(work(draft)?);
+        }
+        Ok(())
+    }
+
+    fn settle(self: Box<Self>, outcome: Result<(), EngineError>) {
+        let undone = EngineError::Unavailable { may_have_taken_effect: false };
+        let result = match outcome {
+            Ok(()) => self.result.unwrap_or_else(|| Err(undone.into())),
+            Err(error) => Err(error.into()),
+        };
+        // Who does not wait any more has still been served.
+        let _unheard = self.reply.send(result);
+    }
+}
+
+/// What waits for the writer.
+pub(super) enum Message {
+    Order(Box<dyn Order>),
+    /// Let go of the store; no order after it is done.
+    Stop(oneshot::Sender<()>),
+}
+
+/// What the thread owns.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) config: StoreConfig,
+    pub(super) meta: MetaRow,
+    pub(super) acknowledged: Acknowledged,
+    pub(super) reopened_at: Option<Instant>,
+}
+
+/// Why a group came to nothing.
+enum Failure {
+    /// Before anything was written.
+    Refused(EngineError),
+    /// While it was written: the store has to be opened again.
+    Broken(String),
+}
+
+impl Writer {
+    /// Works until it is told to stop, or nobody is left who could give an order.
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+        let mut stop = None;
+        while stop.is_none() {
+            let Ok(first) = messages.recv() else { break };
+            let mut group = Vec::new();
+            let mut bytes = 0;
+            let more = std::iter::from_fn(|| messages.try_recv().ok());
+            for message in std::iter::once(first).chain(more) {
+                match message {
+                    Message::Order(order) => {
+                        bytes += order.bytes();
+                        group.push(order);
+                    }
+                    Message::Stop(told) => stop = Some(told),
+                }
+                if stop.is_some() || group.len() >= GROUP_ORDERS_MAX || bytes >= GROUP_BYTES_MAX {
+                    break;
+                }
+            }
+            self.serve(group);
+        }
+        drop(self.shared.store.write().take());
+        if let Some(told) = stop {
+            let _unheard = told.send(());
+        }
+    }
+
+    fn serve(&mut self, mut group: Vec<Box<dyn Order>>) {
+        let refused = EngineError::Unavailable { may_have_taken_effect: false };
+        let outcome = match self.store() {
+            // A panic in the library is as good as a failed write: what it left is found out by opening it again.
+            Some(store) => catch_unwind(AssertUnwindSafe(|| self.commit(&store, &mut group)))
+                .unwrap_or_else(|_| Err(Failure::Broken("it panicked".to_owned()))),
+            None => Err(Failure::Refused(refused)),
+        };
+        let outcome = match outcome {
+            Ok(()) => Ok(()),
+            Err(Failure::Refused(error)) => Err(error),
+            Err(Failure::Broken(what)) => {
+                error!(what, "the store failed; it will be opened again");
+                drop(self.shared.store.write().take());
+                self.reopened_at = Some(Instant::now());
+                Err(EngineError::Unavailable { may_have_taken_effect: true })
+            }
+        };
+        group.into_iter().for_each(|order| order.settle(outcome));
+    }
+
+    /// One group in one commit; then the sink is told.
+    fn commit(&mut self, store: &Store, group: &mut [Box<dyn Order>]) -> Result<(), Failure> {
+        self.check_room()?;
+        let mut draft = store.draft(&self.shared.config, self.shared.counts(), clock::now());
+        for order in group {
+            order.run(&mut draft).map_err(|fault| {
+                error!(%fault, "a group of pushes could not be prepared");
+                Failure::Refused(EngineError::Unavailable { may_have_taken_effect: false })
+            })?;
+        }
+        let committed = if draft.is_changed() {
+            self.meta.commit += 1;
+            draft.commit(&self.meta).map_err(|error| Failure::Broken(error.to_string()))?
+        } else {
+            draft.unchanged()
+        };
+        self.publish(committed);
+        Ok(())
+    }
+
+    fn publish(&self, committed: Committed) {
+        if let Err(error) = self.acknowledged.write(self.meta.commit) {
+            // It stays a lower bound.
+            warn!(%error, "the number of the last commit could not be noted");
+        }
+        self.shared.set_counts(committed.counts);
+        for notice in committed.notices {
+            self.shared.notify(notice);
+        }
+    }
+
+    /// A store that has no room left for its tables cannot go on from there by itself, so it stops taking pushes before.
+    fn check_room(&self) -> Result<(), Failure> {
+        let free = statvfs(&self.config.data_dir).map_or(u64::MAX, |fs| fs.f_bavail * fs.f_frsize);
+        let full = free < limits::DISK_ROOM_MIN;
+        if self.shared.set_full(full) != full {
+            match full {
+                true => {
+                    warn!(free, min = limits::DISK_ROOM_MIN, "the disk is full: pushes are refused")
+                }
+                false => info!(free, "there is room on the disk again"),
+            }
+        }
+        if full {
+            return Err(Failure::Refused(EngineError::Full {
+                limit: "the room on the disk of DATA_DIR",
+            }));
+        }
+        Ok(())
+    }
+
+    /// The store, opened again if it had failed and may have recovered.
+    fn store(&mut self) -> Option<Arc<Store>> {
+        if let Some(store) = self.shared.store.read().clone() {
+            return Some(store);
+        }
+        if self.reopened_at.is_some_and(|at| at.elapsed() < REOPEN_PAUSE) {
+            return None;
+        }
+        self.reopened_at = Some(Instant::now());
+        forget_pages(&self.config.data_dir);
+        match open::open(&self.shared.config, &self.config) {
+            Ok(Opened { store, meta, counts, acknowledged }) => {
+                info!("the store is open again");
+                let store = Arc::new(store);
+                (self.meta, self.acknowledged) = (meta, acknowledged);
+                self.shared.set_counts(counts);
+                *self.shared.store.write() = Some(Arc::clone(&store));
+                Some(store)
+            }
+            Err(error) => {
+                warn!(%error, "the store cannot be opened again yet");
+                None
+            }
+        }
+    }
+}
+
+/// Has the kernel forget what it remembers of the files: after a failed sync it may remember what the disk never got.
+fn forget_pages(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            forget_pages(&path);
+        } else if let Ok(file) = File::open(&path) {
+            let _advice = fadvise(&file, 0, None, Advice::DontNeed);
+        }
+    }
+}
