@@ -3,6 +3,7 @@
 
 mod check;
 mod serve;
+mod store;
 mod ticket;
 
 use std::collections::HashMap;
@@ -42,6 +43,7 @@ pub(crate) fn tree() -> Command {
         .subcommand(Command::new("serve").about("Serve until SIGTERM or SIGINT (the default)"))
         .subcommand(check::command())
         .subcommand(ticket::command())
+        .subcommand(store::command())
 }
 
 /// Runs the command that was given.
@@ -57,6 +59,7 @@ pub(crate) async fn run(matches: &ArgMatches) -> ExitCode {
     match matches.subcommand() {
         Some(("check", matches)) => check::run(matches, config).await,
         Some(("ticket", matches)) => ticket::run(matches, &config),
+        Some(("store", matches)) => store::run(matches, config),
         _ => serve::run(config).await,
     }
 }

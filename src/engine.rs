@@ -38,8 +38,9 @@ use crate::ticket::Ticket;
 /// What an engine answers, in time.
 pub type Answer<'a, T, E = EngineError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
-/// Where an engine tells its node what happened. See the module's contract for what it may do.
-pub type Sink = Box<dyn Fn(Notice) + Send + Sync>;
+/// Where an engine tells its node what happened, and hears to how many connections it was handed. See the module's
+/// contract for what it may do.
+pub type Sink = Box<dyn Fn(Notice) -> usize + Send + Sync>;
 
 /// Stores and orders events. The contract is the module's.
 ///
@@ -271,6 +272,8 @@ pub struct Appended {
     pub position: Position,
     /// What was stored; `None`: it had been before, and nothing was stored now.
     pub event: Option<Arc<Event>>,
+    /// To how many connections of this node it was handed.
+    pub connections: usize,
 }
 
 /// What [`Engine::read`] answers.

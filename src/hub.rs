@@ -45,7 +45,7 @@ use crate::engine::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError, Head,
     Notice, OpenError, Opened, Revocation, Signal, SignalKind, StatusFilter,
 };
-use crate::event::{Audience, Content, Ending, Push, Role};
+use crate::event::{Content, Ending, Push, Role};
 use crate::id::{DuelId, UserId};
 use crate::metrics::Metrics;
 
@@ -71,6 +71,16 @@ pub struct Pushed {
     pub duplicate: bool,
     /// To how many connections of this node it was handed.
     pub connections: usize,
+}
+
+impl From<Appended> for Pushed {
+    fn from(appended: Appended) -> Self {
+        Self {
+            position: appended.position,
+            duplicate: appended.event.is_none(),
+            connections: appended.connections,
+        }
+    }
 }
 
 /// A duel and who is in it.
@@ -125,11 +135,8 @@ impl Hub {
             next_connection: AtomicU64::new(1),
         });
         let sink = Arc::downgrade(&hub);
-        hub.engine.connect(Box::new(move |notice| {
-            if let Some(hub) = sink.upgrade() {
-                hub.notice(notice);
-            }
-        }));
+        hub.engine
+            .connect(Box::new(move |notice| sink.upgrade().map_or(0, |hub| hub.notice(notice))));
         hub
     }
 
@@ -157,14 +164,13 @@ impl Hub {
     /// # Errors
     /// [`AppendError`]; nothing has taken effect.
     pub fn push(
-        self: &Arc<Self>,
+        &self,
         duel: DuelId,
         push: Push,
         idempotency_key: Option<Box<str>>,
     ) -> impl Future<Output = Result<Pushed, AppendError>> + use<> {
         let answer = self.engine.append(duel, push, idempotency_key);
-        let hub = Arc::clone(self);
-        async move { Ok(hub.pushed(duel, &answer.await?)) }
+        async move { Ok(answer.await?.into()) }
     }
 
     /// Stores the last event, if any, and the end of the duel. Not cancel safe: dropped, it may have been stored.
@@ -177,21 +183,7 @@ impl Hub {
         ending: Ending,
         last: Option<Push>,
     ) -> Result<Pushed, AppendError> {
-        let appended = self.engine.close(duel, ending, last).await?;
-        Ok(self.pushed(duel, &appended))
-    }
-
-    fn pushed(&self, duel: DuelId, appended: &Appended) -> Pushed {
-        let Some(event) = &appended.event else {
-            return Pushed { position: appended.position, duplicate: true, connections: 0 };
-        };
-        let connections = self.live(duel).map_or(0, |live| match &event.content {
-            Content::Pushed(push) if push.audience != Audience::All => {
-                live.count_connections(|connection| event.includes(connection.viewer))
-            }
-            Content::Pushed(_) | Content::Closed(_) => live.connections(),
-        });
-        Pushed { position: appended.position, duplicate: false, connections }
+        Ok(self.engine.close(duel, ending, last).await?.into())
     }
 
     /// A duel as it stands.
@@ -314,13 +306,15 @@ impl Hub {
         self.duels.read().get(&duel).cloned()
     }
 
-    /// What the engine tells; see [`crate::engine`] for what must not be done here.
-    fn notice(&self, notice: Notice) {
+    /// What the engine tells; see [`crate::engine`] for what must not be done here. Answers to how many connections an
+    /// event was handed.
+    fn notice(&self, notice: Notice) -> usize {
+        let mut connections = 0;
         match notice {
             Notice::Opened { duel, position } => self.watchers.opened(duel, position),
             Notice::Appended { duel, epoch, event } => {
                 if let Some(live) = self.live(duel) {
-                    live.append(epoch, &event);
+                    connections = live.append(epoch, &event);
                 }
                 if let Content::Closed(ending) = event.content {
                     self.watchers.closed(duel, ending, epoch, event.seq);
@@ -334,6 +328,7 @@ impl Hub {
                 }
             }
         }
+        connections
     }
 
     fn next_connection_id(&self) -> crate::id::ConnectionId {

@@ -109,7 +109,7 @@ impl Duel {
             match self.keys.as_ref().and_then(|keys| keys.by_key.get(key)) {
                 Some((known, seq)) if known == fingerprint => {
                     let position = Position { epoch: self.epoch, seq: *seq };
-                    return Ok(Appended { position, event: None });
+                    return Ok(Appended { position, event: None, connections: 0 });
                 }
                 Some(_) => return Err(AppendError::KeyReused),
                 None => {}
@@ -122,7 +122,7 @@ impl Duel {
         if let Some((key, fingerprint)) = key {
             self.keys.get_or_insert_default().remember(key, fingerprint, event.seq);
         }
-        Ok(Appended { position: self.position(), event: Some(event) })
+        Ok(Appended { position: self.position(), event: Some(event), connections: 0 })
     }
 
     /// Ends the duel: the events stored for it, in order. None if it had ended in the same way before.

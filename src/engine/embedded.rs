@@ -25,7 +25,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fjall::Snapshot;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::error;
@@ -76,10 +75,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn notify(&self, notice: Notice) {
-        if let Some(sink) = self.sink.get() {
-            sink(notice);
-        }
+    fn notify(&self, notice: Notice) -> usize {
+        self.sink.get().map_or(0, |sink| sink(notice))
     }
 
     fn counts(&self) -> EngineCounts {
@@ -109,6 +106,10 @@ impl fmt::Debug for EmbeddedEngine {
 /// How far the store may lag behind in what it knows of a duel's last use.
 fn touch_interval(config: &EngineConfig) -> Duration {
     config.idle_retention / 8
+}
+
+fn set_connections(appended: &mut Appended, connections: usize) {
+    appended.connections = connections;
 }
 
 impl EmbeddedEngine {
@@ -147,18 +148,32 @@ impl EmbeddedEngine {
         })
     }
 
-    /// Puts work in its place; the answer comes after the commit.
+    /// Puts work that tells no connection in its place; see [`Self::order_heard`].
     fn order<T, E>(
         &self,
-        bytes: usize,
         work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
     ) -> Answer<'static, T, E>
     where
         T: Send + 'static,
         E: From<EngineError> + Send + 'static,
     {
+        self.order_heard(0, work, |_, _| ())
+    }
+
+    /// Puts work in its place; the answer comes after the commit, when `handed` has put into it how many connections were
+    /// told.
+    fn order_heard<T, E>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
+        handed: fn(&mut T, usize),
+    ) -> Answer<'static, T, E>
+    where
+        T: Send + 'static,
+        E: From<EngineError> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let order = Box::new(Pending { bytes, work: Some(work), result: None, reply });
+        let order = Box::new(Pending { bytes, work: Some(work), result: None, handed, reply });
         let sent = match &*self.orders.lock() {
             Some(orders) => orders.try_send(Message::Order(order)).is_ok(),
             None => false,
@@ -176,7 +191,7 @@ impl EmbeddedEngine {
     /// Looks at what was committed, off the runtime's threads.
     fn look<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&View<'_, Snapshot>) -> Result<T, Fault> + Send + 'static,
+        look: impl FnOnce(&View<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Answer<'static, T> {
         let readers = Arc::clone(&self.readers);
         let shared = Arc::clone(&self.shared);
@@ -200,7 +215,7 @@ impl EmbeddedEngine {
 
     fn touch(&self, duel: DuelId) {
         // Nobody waits for it: the next sweep asks again.
-        drop(self.order::<(), EngineError>(0, move |draft| Ok(Ok(draft.touch(duel)?))));
+        drop(self.order::<(), EngineError>(move |draft| Ok(Ok(draft.touch(duel)?))));
     }
 }
 
@@ -228,7 +243,7 @@ impl Engine for EmbeddedEngine {
     }
 
     fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, super::Opened, OpenError> {
-        self.order(0, move |draft| draft.open(duel, declaration))
+        self.order(move |draft| draft.open(duel, declaration))
     }
 
     fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
@@ -243,7 +258,7 @@ impl Engine for EmbeddedEngine {
                 }
                 return Ok(record);
             }
-            let entered = self.order(0, move |draft| match draft.enter(duel)? {
+            let entered = self.order(move |draft| match draft.enter(duel)? {
                 Ok(row) => Ok(Ok(row.record(draft.lineage)?)),
                 Err(full) => Ok(Err(full)),
             });
@@ -257,8 +272,9 @@ impl Engine for EmbeddedEngine {
         push: Push,
         idempotency_key: Option<Box<str>>,
     ) -> Answer<'static, Appended, AppendError> {
-        let key = idempotency_key;
-        self.order(push.size(), move |draft| draft.append(duel, push, key.as_deref()))
+        let (bytes, key) = (push.size(), idempotency_key);
+        let work = move |draft: &mut Draft<'_>| draft.append(duel, push, key.as_deref());
+        self.order_heard(bytes, work, set_connections)
     }
 
     fn close(
@@ -268,7 +284,8 @@ impl Engine for EmbeddedEngine {
         last: Option<Push>,
     ) -> Answer<'_, Appended, AppendError> {
         let bytes = last.as_ref().map_or(0, Push::size);
-        self.order(bytes, move |draft| draft.close(duel, ending, last))
+        let work = move |draft: &mut Draft<'_>| draft.close(duel, ending, last);
+        self.order_heard(bytes, work, set_connections)
     }
 
     fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page> {
@@ -318,11 +335,11 @@ impl Engine for EmbeddedEngine {
 
     fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
         let ticket = ticket.clone();
-        self.order(0, move |draft| draft.admit(&ticket))
+        self.order(move |draft| draft.admit(&ticket))
     }
 
     fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
-        self.order(0, move |draft| draft.revoke(&revocation))
+        self.order(move |draft| draft.revoke(&revocation))
     }
 
     fn signal(&self, signal: Signal) -> Answer<'_, ()> {
@@ -333,7 +350,7 @@ impl Engine for EmbeddedEngine {
     fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
         Box::pin(async move {
             for _ in 0..PRUNE_STEPS {
-                let step = self.order::<_, EngineError>(0, move |draft| {
+                let step = self.order::<_, EngineError>(move |draft| {
                     let more_duels = draft.prune_duels(now)?;
                     Ok(Ok(draft.prune_tickets(now)? || more_duels))
                 });

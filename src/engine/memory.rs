@@ -60,10 +60,8 @@ impl MemoryEngine {
         }
     }
 
-    fn notify(&self, notice: Notice) {
-        if let Some(sink) = self.sink.get() {
-            sink(notice);
-        }
+    fn notify(&self, notice: Notice) -> usize {
+        self.sink.get().map_or(0, |sink| sink(notice))
     }
 
     fn slot(&self, duel: DuelId) -> Option<Slot> {
@@ -127,10 +125,10 @@ impl MemoryEngine {
     ) -> Result<Appended, AppendError> {
         let now = clock::now();
         self.change(duel, now, |state, _| {
-            let appended = state.append(push, key, now, &self.config)?;
+            let mut appended = state.append(push, key, now, &self.config)?;
             if let Some(event) = &appended.event {
                 let (epoch, event) = (appended.position.epoch, Arc::clone(event));
-                self.notify(Notice::Appended { duel, epoch, event });
+                appended.connections = self.notify(Notice::Appended { duel, epoch, event });
             }
             Ok(appended)
         })?
@@ -147,11 +145,12 @@ impl MemoryEngine {
             let events = state.close(ending, last, now, &self.config)?;
             let position = state.position();
             self.look_again(duel, state);
+            let mut connections = 0;
             for event in &events {
                 let (epoch, event) = (position.epoch, Arc::clone(event));
-                self.notify(Notice::Appended { duel, epoch, event });
+                connections = self.notify(Notice::Appended { duel, epoch, event });
             }
-            Ok(Appended { position, event: events.last().cloned() })
+            Ok(Appended { position, event: events.last().cloned(), connections })
         })?
     }
 

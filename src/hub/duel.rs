@@ -10,7 +10,7 @@ use super::connection::{Connection, Dismissal};
 use super::presence::{Presence, PresenceChange};
 use super::tail::Tail;
 use crate::engine::{OfflineReason, SignalKind};
-use crate::event::{Epoch, Event, Position, Viewer};
+use crate::event::{Audience, Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 
 /// One duel that somebody follows on this node.
@@ -134,10 +134,17 @@ impl LiveDuel {
         }
     }
 
-    pub(super) fn append(&self, epoch: Epoch, event: &Arc<Event>) {
+    pub(super) fn append(&self, epoch: Epoch, event: &Arc<Event>) -> usize {
         let mut state = self.state.lock();
         state.tail.push(epoch, event);
         state.wake_all();
+        match event.push() {
+            Some(push) if push.audience != Audience::All => {
+                let included = |c: &&Arc<Connection>| push.audience.includes(c.viewer);
+                state.connections.iter().filter(included).count()
+            }
+            _ => state.connections.len(),
+        }
     }
 
     /// Takes a position that the engine reported: whether events had been missed.

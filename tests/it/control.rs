@@ -395,7 +395,7 @@ async fn a_token_is_asked_of_every_call() {
     assert_eq!(health.check(check()).await.unwrap_err().code(), Code::Unauthenticated);
     let mut request = Request::new(pb::GetNodeRequest {});
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-    assert_eq!(client.get_node(request).await.unwrap().into_inner().engine, "memory");
+    assert_eq!(client.get_node(request).await.unwrap().into_inner().engine, "embedded");
     let mut request = check();
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     assert!(health.check(request).await.is_ok());

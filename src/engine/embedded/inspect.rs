@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use fjall::Snapshot;
 use serde_json::json;
 
 use super::Fault;
@@ -55,7 +54,7 @@ pub fn export(
     Ok(export_view(&store.view(), out))
 }
 
-fn export_view(view: &View<'_, Snapshot>, out: &mut dyn Write) -> io::Result<Exported> {
+fn export_view(view: &View<'_>, out: &mut dyn Write) -> io::Result<Exported> {
     let mut exported = Exported::default();
     let mut from = 0;
     // One row at a time: behind one that cannot be read, the next may be whole.
@@ -77,7 +76,7 @@ fn export_view(view: &View<'_, Snapshot>, out: &mut dyn Write) -> io::Result<Exp
 }
 
 fn export_duel(
-    view: &View<'_, Snapshot>,
+    view: &View<'_>,
     number: u64,
     row: &DuelRow,
     out: &mut dyn Write,

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use fjall::Readable;
+use fjall::{UserKey, UserValue};
 use sha2::{Digest as _, Sha256};
 
 use super::Fault;
 use super::rows::{self, DuelRow, EventRow, KeyRow, Kind};
-use super::store::{Draft, View, event};
+use super::store::{Draft, View, event, event_row};
 use crate::clock::UnixMs;
 use crate::engine::{
     AppendError, Appended, Declaration, EngineError, Head, Latest, Notice, OpenError, Opened, Page,
@@ -40,7 +40,7 @@ impl Key {
     }
 }
 
-impl<R: Readable> View<'_, R> {
+impl View<'_> {
     pub(super) fn read(&self, duel: DuelId, after: Position, count: usize) -> Result<Page, Fault> {
         let row = self.duel(duel)?;
         let Some(row) = row.filter(|row| row.head(self.lineage).holds_after(after)) else {
@@ -148,7 +148,7 @@ impl Draft<'_> {
                 return Ok(Err(AppendError::KeyReused));
             }
             let position = Position { seq: used.seq, ..row.position(self.lineage) };
-            return Ok(Ok(Appended { position, event: None }));
+            return Ok(Ok(Appended { position, event: None, connections: 0 }));
         }
         if known.as_ref().is_some_and(|row| row.duel_status() != DuelStatus::Open) {
             return Ok(Err(AppendError::Closed));
@@ -162,7 +162,11 @@ impl Draft<'_> {
             self.remember(duel, &mut row, &key)?;
         }
         self.put_duel(duel, &row);
-        Ok(Ok(Appended { position: row.position(self.lineage), event: Some(event) }))
+        Ok(Ok(Appended {
+            position: row.position(self.lineage),
+            event: Some(event),
+            connections: 0,
+        }))
     }
 
     /// Stores the last event, if any, and the end of the duel.
@@ -177,7 +181,7 @@ impl Draft<'_> {
             && let DuelStatus::Closed(before) = row.duel_status()
         {
             let position = row.position(self.lineage);
-            let again = Appended { position, event: None };
+            let again = Appended { position, event: None, connections: 0 };
             return Ok(if before == ending { Ok(again) } else { Err(AppendError::Closed) });
         }
         let mut row = match self.bring_into_being(duel, known) {
@@ -192,7 +196,7 @@ impl Draft<'_> {
         self.put_duel(duel, &row);
         // Sooner than the look that was planned when it came into being.
         self.plan_look(duel, &row);
-        Ok(Ok(Appended { position: row.position(self.lineage), event: Some(end) }))
+        Ok(Ok(Appended { position: row.position(self.lineage), event: Some(end), connections: 0 }))
     }
 
     /// Notes that somebody follows the duel.
@@ -264,8 +268,9 @@ impl Draft<'_> {
 
     /// Keeps an event that fell off the log, while it is the latest of its kind that did.
     fn keep_fallen(&mut self, duel: DuelId, new: Arc<Event>) -> Result<(), Fault> {
-        let rows = self.all(Kind::Fallen, &[duel.get()]).map(event);
-        let mut kept = rows.collect::<Result<Vec<_>, _>>()?;
+        let rows = self.of_duel(Kind::Fallen, duel, usize::MAX)?;
+        let events = rows.iter().map(|(key, bytes)| event_row(key, bytes));
+        let mut kept = events.collect::<Result<Vec<_>, _>>()?;
         let seq_key = |event: &Event| Kind::Fallen.key(&[duel.get(), event.seq]);
         let superseded: Vec<_> = kept.extract_if(.., |old| rules::same_kind(old, &new)).collect();
         superseded.iter().for_each(|old| self.remove(seq_key(old)));
@@ -290,15 +295,24 @@ impl Draft<'_> {
         self.put_bytes(Kind::KeyOrder.key(&[duel.get(), row.seq]), key.hash.to_vec());
         row.keys += 1;
         if row.keys > limits::IDEMPOTENCY_KEYS_MAX as u64
-            && let Some(oldest) = self.all(Kind::KeyOrder, &[duel.get()]).next()
+            && let Some((order, hash)) = self.of_duel(Kind::KeyOrder, duel, 1)?.pop()
         {
-            let (order, hash) = oldest.into_inner()?;
             let hash = <[u8; 16]>::try_from(&*hash).map_err(|_| Fault::Malformed("a key"))?;
             self.remove(order.to_vec());
             self.remove(Kind::Key.hashed(&[duel.get()], hash));
             row.keys -= 1;
         }
         Ok(())
+    }
+
+    /// The first `count` rows of a kind that a duel has, by seq.
+    fn of_duel(
+        &self,
+        kind: Kind,
+        duel: DuelId,
+        count: usize,
+    ) -> Result<Vec<(UserKey, UserValue)>, Fault> {
+        self.first(kind, &[duel.get()], &[duel.get() + 1], count)
     }
 
     fn expires_at(&self, row: &DuelRow) -> UnixMs {
@@ -319,37 +333,37 @@ impl Draft<'_> {
 
     /// Forgets duels that are due by `now`: whether there may be more.
     pub(super) fn prune_duels(&mut self, now: UnixMs) -> Result<bool, Fault> {
-        let due = self.between(Kind::DuelDue, &[0], &[now.0.saturating_add(1)]);
-        let mut looked_at = 0;
-        for guard in due {
-            if looked_at >= PRUNE_ROWS {
+        let before = [now.0.saturating_add(1)];
+        let due = self.first(Kind::DuelDue, &[0], &before, PRUNE_ROWS)?;
+        let all = due.len() < PRUNE_ROWS;
+        let mut rows = 0;
+        for (key, _) in due {
+            if rows >= PRUNE_ROWS {
                 return Ok(true);
             }
-            let key = guard.key()?;
             let duel = rows::duel_id(rows::number(&key, 1)?)?;
             self.remove(key.to_vec());
-            looked_at += 1;
+            rows += 1;
             let Some(row) = self.duel(duel)? else { continue };
             if self.expires_at(&row) <= now {
-                looked_at += self.forget(duel)?;
+                rows += self.forget(duel)?;
             } else {
                 self.plan_look(duel, &row);
             }
         }
-        Ok(false)
+        Ok(!all)
     }
 
     /// Takes out everything about a duel: how many rows.
     fn forget(&mut self, duel: DuelId) -> Result<usize, Fault> {
         let mut keys = vec![Kind::Duel.key(&[duel.get()])];
         for kind in [Kind::Event, Kind::Fallen, Kind::Key, Kind::KeyOrder] {
-            for guard in self.all(kind, &[duel.get()]) {
-                keys.push(guard.key()?.to_vec());
-            }
+            let rows = self.of_duel(kind, duel, usize::MAX)?;
+            keys.extend(rows.into_iter().map(|(key, _)| key.to_vec()));
         }
         let rows = keys.len();
         keys.into_iter().for_each(|key| self.remove(key));
-        self.counts.duels -= usize::from(duel != DuelId::PROBE);
+        self.counts.duels = self.counts.duels.saturating_sub(usize::from(duel != DuelId::PROBE));
         Ok(rows)
     }
 }

@@ -49,9 +49,9 @@ pub enum StoreError {
     },
     /// It does not hold what it must.
     #[error(
-        "DATA_DIR: the store in {directory} is damaged: {what}. Nothing was changed. \
-         duelhub store check says more, duelhub store export saves what can be read; then restore a copy, \
-         or move the directory away to start empty"
+        "DATA_DIR: the store in {directory} is damaged: {what}. duelhub store export saves what can be \
+         read of it, duelhub store check tells whether it is whole; restore a copy, or move the \
+         directory away to start empty"
     )]
     Damaged {
         /// Which.
@@ -163,7 +163,7 @@ fn begin(
     // Before the commit: what it says of an older store must not refuse this one.
     acknowledged.write(0).map_err(failed)?;
     let draft = store.draft(engine, EngineCounts::default(), clock::now());
-    draft.commit(meta).map_err(|error| refusal(directory, error))?;
+    draft.commit(meta).map_err(|error| refusal(directory, &error))?;
     Ok(opened)
 }
 
@@ -175,12 +175,12 @@ pub(super) fn open_unchecked(config: &StoreConfig) -> Result<Store, StoreError> 
     let opened = catch_unwind(AssertUnwindSafe(open));
     opened
         .map_err(|_| damaged(directory, "it cannot be read"))?
-        .map_err(|error| refusal(directory, error))
+        .map_err(|error| refusal(directory, &error))
 }
 
 /// Reads everything in a store.
 fn check(store: &Store, directory: &Path) -> Result<(Option<MetaRow>, EngineCounts), StoreError> {
-    let meta = store.view().meta().map_err(|error| refusal(directory, error))?;
+    let meta = store.view().meta().map_err(|error| refusal(directory, &error))?;
     if let Some(meta) = &meta
         && meta.format != FORMAT
     {
@@ -198,18 +198,15 @@ fn check(store: &Store, directory: &Path) -> Result<(Option<MetaRow>, EngineCoun
 }
 
 /// Why the library does not open the store.
-fn refusal(directory: &Path, error: fjall::Error) -> StoreError {
-    let directory = directory.to_owned();
-    match error {
-        fjall::Error::Locked => StoreError::InUse(directory),
-        fjall::Error::InvalidVersion(found) => {
-            let found =
-                found.map_or_else(|| "unknown".to_owned(), |found| format!("fjall {found}"));
-            StoreError::Format { directory, found }
-        }
-        fjall::Error::Io(error) => damaged(&directory, &error.to_string()),
-        other => damaged(&directory, &format!("{other:?}")),
+fn refusal(directory: &Path, error: &fjall::Error) -> StoreError {
+    if matches!(error, fjall::Error::Locked) {
+        return StoreError::InUse(directory.to_owned());
     }
+    if let fjall::Error::InvalidVersion(found) = error {
+        let found = found.map_or_else(|| "unknown".to_owned(), |found| format!("fjall {found}"));
+        return StoreError::Format { directory: directory.to_owned(), found };
+    }
+    damaged(directory, &error.to_string())
 }
 
 fn damaged(directory: &Path, what: &str) -> StoreError {

@@ -87,22 +87,20 @@ impl Draft<'_> {
 
     /// Forgets tickets that have expired by `now`: whether there may be more.
     pub(super) fn prune_tickets(&mut self, now: UnixMs) -> Result<bool, Fault> {
-        let due = self.between(Kind::TicketDue, &[0], &[now.0.saturating_add(1)]);
-        for (looked_at, guard) in due.enumerate() {
-            if looked_at >= PRUNE_ROWS {
-                return Ok(true);
-            }
-            let due = guard.key()?;
+        let before = [now.0.saturating_add(1)];
+        let rows = self.first(Kind::TicketDue, &[0], &before, PRUNE_ROWS)?;
+        let all = rows.len() < PRUNE_ROWS;
+        for (due, _) in rows {
             self.remove(due.to_vec());
             let key = due.get(9..).ok_or(Fault::Malformed("a key"))?;
             let Some(expires_at) = self.expires_at_of(key)? else { continue };
             // Otherwise it was revoked since, and another entry says when it expires now.
             if expires_at <= now.0 {
                 self.remove(key.to_vec());
-                self.counts.remembered_tickets -= 1;
+                self.counts.remembered_tickets = self.counts.remembered_tickets.saturating_sub(1);
             }
         }
-        Ok(false)
+        Ok(!all)
     }
 
     fn expires_at_of(&self, key: &[u8]) -> Result<Option<u64>, Fault> {

@@ -3,11 +3,13 @@
 //! Bounds: 16 MiB of rows not yet in tables, 32 MiB of cache, 128 MiB of journals, 64 descriptors. The tables hold what
 //! the engine's bounds allow.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use fjall::{
-    Iter, KeyspaceCreateOptions, PersistMode, Readable, SingleWriterTxDatabase,
-    SingleWriterTxKeyspace, SingleWriterWriteTx, Snapshot, UserValue,
+    Database, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot, UserKey,
+    UserValue,
 };
 use prost::Message;
 
@@ -15,6 +17,7 @@ use super::rows::{self, DuelRow, EventRow, Kind, META, MetaRow};
 use crate::clock::UnixMs;
 use crate::config::{Durability, EngineConfig};
 use crate::engine::{EngineCounts, Notice};
+use crate::event::Event;
 use crate::id::DuelId;
 
 /// Rows that are not yet in tables, in bytes; reached, they become a table.
@@ -43,8 +46,8 @@ pub(super) enum Fault {
 /// An open store.
 pub(super) struct Store {
     // The keyspace before the database, which waits for its own threads when it is dropped.
-    rows: SingleWriterTxKeyspace,
-    database: SingleWriterTxDatabase,
+    rows: Keyspace,
+    database: Database,
     persist: PersistMode,
     /// Makes every duel's epoch out of the row's.
     pub(super) lineage: u64,
@@ -53,7 +56,7 @@ pub(super) struct Store {
 impl Store {
     /// Opens the store in `directory`, which is made if it is not there. Nothing is checked yet but what the library checks.
     pub(super) fn open(directory: &Path, durability: Durability) -> Result<Self, fjall::Error> {
-        let database = SingleWriterTxDatabase::builder(directory)
+        let database = Database::builder(directory)
             .cache_size(CACHE_BYTES)
             .max_cached_files(Some(TABLES_OPEN_MAX))
             .max_journaling_size(JOURNAL_BYTES)
@@ -77,8 +80,8 @@ impl Store {
     }
 
     /// What was committed until now.
-    pub(super) fn view(&self) -> View<'_, Snapshot> {
-        View { rows: &self.rows, reader: self.database.read_tx(), lineage: self.lineage }
+    pub(super) fn view(&self) -> View<'_> {
+        View { rows: &self.rows, snapshot: self.database.snapshot(), lineage: self.lineage }
     }
 
     /// Changes to come.
@@ -88,9 +91,9 @@ impl Store {
         counts: EngineCounts,
         now: UnixMs,
     ) -> Draft<'a> {
-        let reader = self.database.write_tx().durability(Some(self.persist));
-        let view = View { rows: &self.rows, reader, lineage: self.lineage };
-        Draft { view, config, now, counts, notices: Vec::new(), changed: false }
+        let (view, lineage) = (self.view(), self.lineage);
+        let changes = BTreeMap::new();
+        Draft { store: self, view, lineage, config, now, counts, notices: Vec::new(), changes }
     }
 
     /// Bytes on the disk.
@@ -100,45 +103,40 @@ impl Store {
 }
 
 /// What can be read at one instant.
-pub(super) struct View<'a, R> {
-    rows: &'a SingleWriterTxKeyspace,
-    reader: R,
+pub(super) struct View<'a> {
+    rows: &'a Keyspace,
+    snapshot: Snapshot,
     pub(super) lineage: u64,
 }
 
-impl<R: Readable> View<'_, R> {
-    fn get(&self, key: &[u8]) -> Result<Option<UserValue>, Fault> {
-        Ok(self.reader.get(self.rows, key)?)
-    }
-
-    /// The row at `key`.
-    pub(super) fn row<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, Fault> {
-        self.get(key)?.map(|bytes| rows::decode(&bytes)).transpose()
+impl View<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<UserValue>, fjall::Error> {
+        self.snapshot.get(self.rows, key)
     }
 
     pub(super) fn meta(&self) -> Result<Option<MetaRow>, fjall::Error> {
-        let bytes = self.reader.get(self.rows, META)?;
         // A row that cannot be read is of no format that this version knows.
-        Ok(bytes.map(|bytes| MetaRow::decode(&*bytes).unwrap_or_default()))
+        Ok(self.get(META)?.map(|bytes| MetaRow::decode(&*bytes).unwrap_or_default()))
     }
 
     pub(super) fn duel(&self, duel: DuelId) -> Result<Option<DuelRow>, Fault> {
-        self.row(&Kind::Duel.key(&[duel.get()]))
+        let bytes = self.get(&Kind::Duel.key(&[duel.get()]))?;
+        bytes.map(|bytes| rows::decode(&bytes)).transpose()
     }
 
     /// The rows of a kind whose keys begin with `numbers`, in order.
     pub(super) fn all(&self, kind: Kind, numbers: &[u64]) -> Iter {
-        self.reader.prefix(self.rows, kind.key(numbers))
+        self.snapshot.prefix(self.rows, kind.key(numbers))
     }
 
     /// The rows of a kind from one key on and before another, in order.
     pub(super) fn between(&self, kind: Kind, from: &[u64], before: &[u64]) -> Iter {
-        self.reader.range(self.rows, kind.key(from)..kind.key(before))
+        self.snapshot.range(self.rows, kind.key(from)..kind.key(before))
     }
 
     /// Every row there is, in order.
     pub(super) fn everything(&self) -> Iter {
-        self.reader.iter(self.rows)
+        self.snapshot.iter(self.rows)
     }
 }
 
@@ -146,37 +144,69 @@ impl<R: Readable> View<'_, R> {
 ///
 /// Reading through it finds what it has changed. Dropped, nothing has happened.
 pub(super) struct Draft<'a> {
-    view: View<'a, SingleWriterWriteTx<'a>>,
+    store: &'a Store,
+    view: View<'a>,
+    pub(super) lineage: u64,
     pub(super) config: &'a EngineConfig,
     pub(super) now: UnixMs,
     /// What there will be.
     pub(super) counts: EngineCounts,
     /// What is to be told once it is true.
     pub(super) notices: Vec<Notice>,
-    changed: bool,
-}
-
-impl<'a> std::ops::Deref for Draft<'a> {
-    type Target = View<'a, SingleWriterWriteTx<'a>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.view
-    }
+    /// Rows by key; `None`: taken out.
+    changes: BTreeMap<Vec<u8>, Option<UserValue>>,
 }
 
 impl Draft<'_> {
+    /// The row at `key`.
+    pub(super) fn row<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, Fault> {
+        let bytes = match self.changes.get(key) {
+            Some(changed) => changed.clone(),
+            None => self.view.get(key)?,
+        };
+        bytes.map(|bytes| rows::decode(&bytes)).transpose()
+    }
+
+    pub(super) fn duel(&self, duel: DuelId) -> Result<Option<DuelRow>, Fault> {
+        self.row(&Kind::Duel.key(&[duel.get()]))
+    }
+
+    /// The first `count` rows from one key on and before another, in order.
+    pub(super) fn first(
+        &self,
+        kind: Kind,
+        from: &[u64],
+        before: &[u64],
+        count: usize,
+    ) -> Result<Vec<(UserKey, UserValue)>, Fault> {
+        let mut found = Vec::new();
+        for guard in self.view.between(kind, from, before) {
+            if found.len() == count {
+                break;
+            }
+            let (key, value) = guard.into_inner()?;
+            if !self.changes.contains_key(&*key) {
+                found.push((key, value));
+            }
+        }
+        let changed = self.changes.range(kind.key(from)..kind.key(before));
+        let put = changed.filter_map(|(key, value)| Some((key.into(), value.clone()?)));
+        found.extend(put);
+        found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        found.truncate(count);
+        Ok(found)
+    }
+
     pub(super) fn put(&mut self, key: Vec<u8>, row: &impl Message) {
         self.put_bytes(key, row.encode_to_vec());
     }
 
     pub(super) fn put_bytes(&mut self, key: Vec<u8>, bytes: Vec<u8>) {
-        self.changed = true;
-        self.view.reader.insert(self.view.rows, key, bytes);
+        self.changes.insert(key, Some(bytes.into()));
     }
 
     pub(super) fn remove(&mut self, key: Vec<u8>) {
-        self.changed = true;
-        self.view.reader.remove(self.view.rows, key);
+        self.changes.insert(key, None);
     }
 
     pub(super) fn put_duel(&mut self, duel: DuelId, row: &DuelRow) {
@@ -184,15 +214,23 @@ impl Draft<'_> {
     }
 
     /// Whether there is anything to commit.
-    pub(super) const fn is_changed(&self) -> bool {
-        self.changed
+    pub(super) fn is_changed(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     /// Makes it true, as durably as the store was opened. A failure leaves the store unusable, and the changes may be
     /// found in it when it is opened again.
     pub(super) fn commit(mut self, meta: &MetaRow) -> Result<Committed, fjall::Error> {
         self.put(META.to_vec(), meta);
-        self.view.reader.commit()?;
+        let batch = self.store.database.batch();
+        let mut batch = batch.durability(Some(self.store.persist));
+        for (key, change) in self.changes {
+            match change {
+                Some(value) => batch.insert(&self.store.rows, key, value),
+                None => batch.remove(&self.store.rows, key),
+            }
+        }
+        batch.commit()?;
         Ok(Committed { counts: self.counts, notices: self.notices })
     }
 
@@ -209,7 +247,11 @@ pub(super) struct Committed {
 }
 
 /// The event in a row of a log.
-pub(super) fn event(guard: fjall::Guard) -> Result<std::sync::Arc<crate::event::Event>, Fault> {
+pub(super) fn event(guard: fjall::Guard) -> Result<Arc<Event>, Fault> {
     let (key, bytes) = guard.into_inner()?;
-    rows::decode::<EventRow>(&bytes)?.into_event(rows::number(&key, 1)?)
+    event_row(&key, &bytes)
+}
+
+pub(super) fn event_row(key: &[u8], bytes: &[u8]) -> Result<Arc<Event>, Fault> {
+    rows::decode::<EventRow>(bytes)?.into_event(rows::number(key, 1)?)
 }

@@ -47,8 +47,8 @@ pub(super) trait Order: Send {
     fn bytes(&self) -> usize;
     /// Does it. An error undoes the whole group.
     fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault>;
-    /// Answers: what came of it, or why nothing did.
-    fn settle(self: Box<Self>, outcome: Result<(), EngineError>);
+    /// Answers: what came of it, told to so many connections, or why nothing did.
+    fn settle(self: Box<Self>, outcome: Result<usize, EngineError>);
 }
 
 /// An [`Order`] by a closure.
@@ -56,6 +56,8 @@ pub(super) struct Pending<T, E, W> {
     pub(super) bytes: usize,
     pub(super) work: Option<W>,
     pub(super) result: Option<Result<T, E>>,
+    /// Puts into the result to how many connections it was handed.
+    pub(super) handed: fn(&mut T, usize),
     pub(super) reply: oneshot::Sender<Result<T, E>>,
 }
 
@@ -76,10 +78,15 @@ where
         Ok(())
     }
 
-    fn settle(self: Box<Self>, outcome: Result<(), EngineError>) {
+    fn settle(mut self: Box<Self>, outcome: Result<usize, EngineError>) {
         let undone = EngineError::Unavailable { may_have_taken_effect: false };
         let result = match outcome {
-            Ok(()) => self.result.unwrap_or_else(|| Err(undone.into())),
+            Ok(connections) => {
+                if let Some(Ok(value)) = &mut self.result {
+                    (self.handed)(value, connections);
+                }
+                self.result.unwrap_or_else(|| Err(undone.into()))
+            }
             Err(error) => Err(error.into()),
         };
         // Who does not wait any more has still been served.
@@ -148,28 +155,38 @@ impl Writer {
                 .unwrap_or_else(|_| Err(Failure::Broken("it panicked".to_owned()))),
             None => Err(Failure::Refused(refused)),
         };
-        let outcome = match outcome {
-            Ok(()) => Ok(()),
-            Err(Failure::Refused(error)) => Err(error),
+        let error = match outcome {
+            Ok(connections) => {
+                let settled = group.into_iter().zip(connections);
+                return settled.for_each(|(order, connections)| order.settle(Ok(connections)));
+            }
+            Err(Failure::Refused(error)) => error,
             Err(Failure::Broken(what)) => {
                 error!(what, "the store failed; it will be opened again");
                 drop(self.shared.store.write().take());
                 self.reopened_at = Some(Instant::now());
-                Err(EngineError::Unavailable { may_have_taken_effect: true })
+                EngineError::Unavailable { may_have_taken_effect: true }
             }
         };
-        group.into_iter().for_each(|order| order.settle(outcome));
+        group.into_iter().for_each(|order| order.settle(Err(error)));
     }
 
-    /// One group in one commit; then the sink is told.
-    fn commit(&mut self, store: &Store, group: &mut [Box<dyn Order>]) -> Result<(), Failure> {
+    /// One group in one commit; then the sink is told: to how many connections, for each order.
+    fn commit(
+        &mut self,
+        store: &Store,
+        group: &mut [Box<dyn Order>],
+    ) -> Result<Vec<usize>, Failure> {
         self.check_room()?;
         let mut draft = store.draft(&self.shared.config, self.shared.counts(), clock::now());
+        // Up to which notice each order goes.
+        let mut notices = Vec::with_capacity(group.len());
         for order in group {
             order.run(&mut draft).map_err(|fault| {
                 error!(%fault, "a group of pushes could not be prepared");
                 Failure::Refused(EngineError::Unavailable { may_have_taken_effect: false })
             })?;
+            notices.push(draft.notices.len());
         }
         let committed = if draft.is_changed() {
             self.meta.commit += 1;
@@ -177,19 +194,24 @@ impl Writer {
         } else {
             draft.unchanged()
         };
-        self.publish(committed);
-        Ok(())
+        let handed = self.publish(committed);
+        let mut from = 0;
+        let mut of_order = |to| {
+            let last = handed[from..to].last().copied();
+            from = to;
+            last.unwrap_or(0)
+        };
+        Ok(notices.into_iter().map(&mut of_order).collect())
     }
 
-    fn publish(&self, committed: Committed) {
+    /// Tells the sink: to how many connections each notice was handed.
+    fn publish(&self, committed: Committed) -> Vec<usize> {
         if let Err(error) = self.acknowledged.write(self.meta.commit) {
             // It stays a lower bound.
             warn!(%error, "the number of the last commit could not be noted");
         }
         self.shared.set_counts(committed.counts);
-        for notice in committed.notices {
-            self.shared.notify(notice);
-        }
+        committed.notices.into_iter().map(|notice| self.shared.notify(notice)).collect()
     }
 
     /// A store that has no room left for its tables cannot go on from there by itself, so it stops taking pushes before.

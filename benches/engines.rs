@@ -1,0 +1,167 @@
+//! Pushes per second and their latency, through the engines, with 1, 16 and 256 pushes in flight, beside what the disk's
+//! own fsync takes, measured in the same run: `cargo bench --bench engines`.
+//!
+//! Goals: with 256 in flight, the embedded engine stores at least 20 times as many pushes as the disk does syncs; a single
+//! push takes no longer than 1.3 syncs. `DATA_DIR=/some/disk` measures another disk than that of the temporary directory.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints")]
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use duelhub::config::{Config, Durability, EngineConfig, StoreConfig};
+use duelhub::engine::{EmbeddedEngine, Engine, MemoryEngine};
+use duelhub::event::{Audience, EventType, Payload, Push};
+use duelhub::id::DuelId;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+/// How long each figure is measured, and how often; the median of the repetitions is shown.
+const MEASURED: Duration = Duration::from_millis(1500);
+const REPETITIONS: usize = 5;
+
+/// Duels that are pushed to, in turn.
+const DUELS: u64 = 2500;
+
+/// What one repetition found.
+#[derive(Clone, Copy)]
+struct Figure {
+    per_second: f64,
+    p50: Duration,
+    p99: Duration,
+    max: Duration,
+    cpu: Duration,
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let parent = std::env::var_os("DATA_DIR").map_or_else(std::env::temp_dir, Into::into);
+    let directory = tempfile::tempdir_in(parent).unwrap();
+    println!(
+        "{:<22}{:>9}{:>12}{:>10}{:>10}{:>10}{:>9}",
+        "", "in flight", "per second", "p50 µs", "p99 µs", "max µs", "CPU µs"
+    );
+    let sync = show("write + fdatasync", 1, || plain_syncs(directory.path()));
+    for (name, durability) in
+        [("embedded, fsync", Durability::Fsync), ("embedded, os", Durability::Os)]
+    {
+        let data_dir = directory.path().join(name);
+        let store = StoreConfig { data_dir, durability };
+        let engine: Arc<dyn Engine> =
+            Arc::new(EmbeddedEngine::open(engine_config(), &store).unwrap());
+        for in_flight in [1, 16, 256] {
+            let figure = show(name, in_flight, || runtime.block_on(pushes(&engine, in_flight)));
+            if durability == Durability::Fsync {
+                compare(in_flight, figure, sync);
+            }
+        }
+        runtime.block_on(engine.stop()).unwrap();
+    }
+    let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new(engine_config()));
+    for in_flight in [1, 16, 256] {
+        show("memory", in_flight, || runtime.block_on(pushes(&engine, in_flight)));
+    }
+}
+
+fn engine_config() -> EngineConfig {
+    Config::read(&|_| None).unwrap().engine
+}
+
+fn show(name: &str, in_flight: usize, mut measure: impl FnMut() -> Figure) -> Figure {
+    let mut figures: Vec<_> = (0..REPETITIONS).map(|_| measure()).collect();
+    figures.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+    let figure = figures[REPETITIONS / 2];
+    let micros = |duration: Duration| duration.as_secs_f64() * 1e6;
+    println!(
+        "{name:<22}{in_flight:>9}{:>12.0}{:>10.0}{:>10.0}{:>10.0}{:>9.1}   ({:.0} to {:.0} per second)",
+        figure.per_second,
+        micros(figure.p50),
+        micros(figure.p99),
+        micros(figures.iter().map(|figure| figure.max).max().unwrap()),
+        micros(figure.cpu),
+        figures[0].per_second,
+        figures[REPETITIONS - 1].per_second,
+    );
+    figure
+}
+
+fn compare(in_flight: usize, pushes: Figure, sync: Figure) {
+    let times = pushes.per_second / sync.per_second;
+    let syncs = pushes.p50.as_secs_f64() / sync.p50.as_secs_f64();
+    match in_flight {
+        1 => println!("{:<22}a push takes {syncs:.2} syncs (goal: at most 1.3)", ""),
+        256 => println!("{:<22}{times:.1} times the syncs per second (goal: at least 20)", ""),
+        _ => println!("{:<22}{times:.1} times the syncs per second", ""),
+    }
+}
+
+/// The disk's own rate: as many bytes as a push takes, appended to a file and synced.
+fn plain_syncs(directory: &Path) -> Figure {
+    let path = directory.join("plain");
+    let mut file = File::create(&path).unwrap();
+    let (began, cpu) = (Instant::now(), cpu_time());
+    let mut took = Vec::new();
+    while began.elapsed() < MEASURED {
+        let one = Instant::now();
+        file.write_all(&[b'x'; 512]).unwrap();
+        file.sync_data().unwrap();
+        took.push(one.elapsed());
+    }
+    fs::remove_file(path).unwrap();
+    figure(began.elapsed(), took, cpu_time() - cpu)
+}
+
+async fn pushes(engine: &Arc<dyn Engine>, in_flight: usize) -> Figure {
+    let (began, cpu) = (Instant::now(), cpu_time());
+    let mut under_way = FuturesUnordered::new();
+    let mut took = Vec::new();
+    let mut next = 0;
+    loop {
+        while under_way.len() < in_flight && began.elapsed() < MEASURED {
+            next = (next + 7919) % DUELS;
+            let called = Instant::now();
+            let answer = engine.append(DuelId::try_from(next + 1).unwrap(), push(next + 1), None);
+            under_way.push(async move {
+                answer.await.unwrap();
+                called.elapsed()
+            });
+        }
+        let Some(one) = under_way.next().await else { break };
+        took.push(one);
+    }
+    figure(began.elapsed(), took, cpu_time() - cpu)
+}
+
+/// 256 bytes of payload.
+fn push(duel: u64) -> Push {
+    let json = format!(r#"{{"question":"{}"}}"#, "x".repeat(225));
+    Push {
+        event_type: EventType::duel_update(),
+        payload: Payload::parse(DuelId::try_from(duel).unwrap(), &json, 1000).unwrap(),
+        audience: Audience::All,
+        views: Box::default(),
+        coalesce_key: None,
+    }
+}
+
+fn figure(elapsed: Duration, mut took: Vec<Duration>, cpu: Duration) -> Figure {
+    took.sort_unstable();
+    let count = took.len();
+    let each = u32::try_from(count).unwrap();
+    Figure {
+        per_second: f64::from(each) / elapsed.as_secs_f64(),
+        p50: took[count / 2],
+        p99: took[count * 99 / 100],
+        max: took[count - 1],
+        cpu: cpu / each,
+    }
+}
+
+/// CPU time of this process, all threads, the kernel's part included.
+fn cpu_time() -> Duration {
+    let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(usage.tv_sec).unwrap(), u32::try_from(usage.tv_nsec).unwrap())
+}
