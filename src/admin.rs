@@ -2,6 +2,7 @@
 //! they are: that is why it stays on loopback.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::State;
@@ -59,6 +60,13 @@ impl Admin {
         metrics.watchers.set(gauge(counts.watchers));
         metrics.ready.set(i64::from(ready.is_some()));
         metrics.probe_duration.set(ready.unwrap_or_default().as_secs_f64());
+        if let Some(store) = counts.store {
+            metrics.store_usable.set(i64::from(store.usable));
+            metrics.store_commits.inner().store(store.commits, Ordering::Relaxed);
+            metrics.store_failures.inner().store(store.failures, Ordering::Relaxed);
+            metrics.store_waiting.set(i64::try_from(store.waiting).unwrap_or(i64::MAX));
+            metrics.store_bytes.set(i64::try_from(store.disk_bytes).unwrap_or(i64::MAX));
+        }
         if let Some(process) = Process::read() {
             metrics.resident_bytes.set(process.resident_bytes);
             metrics.cpu_seconds.set(process.cpu_seconds);

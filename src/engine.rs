@@ -117,6 +117,11 @@ pub trait Engine: Debug + Send + Sync {
     /// What it holds, roughly and at once.
     fn counts(&self) -> EngineCounts;
 
+    /// How its store does. `None`: it has none.
+    fn store(&self) -> Option<StoreCounts> {
+        None
+    }
+
     /// Does what it was asked before, and lets go of its files, if it has any; then whatever is asked later is
     /// [`EngineError::Unavailable`].
     fn stop(&self) -> Answer<'_, ()>;
@@ -426,4 +431,19 @@ pub struct EngineCounts {
     pub duels: usize,
     /// Used and revoked tickets that have not expired.
     pub remembered_tickets: usize,
+}
+
+/// How an engine's store does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreCounts {
+    /// Whether it takes pushes: it is open, and the disk has room.
+    pub usable: bool,
+    /// Commits since the process started.
+    pub commits: u64,
+    /// Commits that failed since then.
+    pub failures: u64,
+    /// Calls that wait for a commit.
+    pub waiting: u64,
+    /// Bytes on the disk, as of some seconds ago.
+    pub disk_bytes: u64,
 }

@@ -224,7 +224,7 @@ pub struct Push {
     pub coalesce_key: Option<Box<str>>,
 }
 
-/// 128 bits of SHA-256 over the content of a push: tells whether an idempotency key is used for the same content.
+/// 128 bits of SHA-256 over the content of a push, or of parts of it: equal for equal content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 16]);
 
@@ -260,28 +260,50 @@ impl Push {
     /// Equal for equal content, whatever the process or the node.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut hash = Sha256::new();
-        // Every part is preceded by its length, so that no two contents run together to the same bytes.
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        part(self.event_type.as_str().as_bytes());
-        part(self.payload.json().as_bytes());
-        let (kind, users): (u8, &[UserId]) = match &self.audience {
+        let mut parts = Parts::default();
+        parts.kind(self);
+        parts.add(self.payload.json().as_bytes());
+        for (user, payload) in &self.views {
+            parts.add(&user.get().to_be_bytes());
+            parts.add(payload.json().as_bytes());
+        }
+        parts.add(self.coalesce_key.as_deref().unwrap_or_default().as_bytes());
+        parts.fingerprint()
+    }
+
+    /// The same of its type and its audience alone.
+    #[must_use]
+    pub fn kind_fingerprint(&self) -> Fingerprint {
+        let mut parts = Parts::default();
+        parts.kind(self);
+        parts.fingerprint()
+    }
+}
+
+/// A hash of several parts, each preceded by its length, so that no two contents run together to the same bytes.
+#[derive(Default)]
+struct Parts(Sha256);
+
+impl Parts {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn kind(&mut self, push: &Push) {
+        self.add(push.event_type.as_str().as_bytes());
+        let (kind, users): (u8, &[UserId]) = match &push.audience {
             Audience::All => (0, &[]),
             Audience::Players => (1, &[]),
             Audience::Only(users) => (2, users),
             Audience::Except(users) => (3, users),
         };
-        part(&[kind]);
-        part(&users.iter().flat_map(|user| user.get().to_be_bytes()).collect::<Vec<_>>());
-        for (user, payload) in &self.views {
-            part(&user.get().to_be_bytes());
-            part(payload.json().as_bytes());
-        }
-        part(self.coalesce_key.as_deref().unwrap_or_default().as_bytes());
-        let digest = hash.finalize();
+        self.add(&[kind]);
+        self.add(&users.iter().flat_map(|user| user.get().to_be_bytes()).collect::<Vec<_>>());
+    }
+
+    fn fingerprint(self) -> Fingerprint {
+        let digest = self.0.finalize();
         let mut first = [0; 16];
         first.copy_from_slice(&digest[..16]);
         Fingerprint(first)

@@ -43,7 +43,7 @@ pub use self::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
 use crate::config::HubConfig;
 use crate::engine::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError, Head,
-    Notice, OpenError, Opened, Revocation, Signal, SignalKind, StatusFilter,
+    Notice, OpenError, Opened, Revocation, Signal, SignalKind, StatusFilter, StoreCounts,
 };
 use crate::event::{Content, Ending, Push, Role};
 use crate::id::{DuelId, UserId};
@@ -114,6 +114,8 @@ pub struct OnlineUser {
 pub struct HubCounts {
     /// The engine's.
     pub engine: EngineCounts,
+    /// Its store's, if it has one.
+    pub store: Option<StoreCounts>,
     /// Duels with a connection, or a user within their grace.
     pub live_duels: usize,
     /// Streams of changes.
@@ -267,6 +269,7 @@ impl Hub {
     pub fn counts(&self) -> HubCounts {
         HubCounts {
             engine: self.engine.counts(),
+            store: self.engine.store(),
             live_duels: {
                 let duels = self.duels.read();
                 duels.len() - usize::from(duels.contains_key(&DuelId::PROBE))

@@ -85,6 +85,16 @@ pub struct Metrics {
     pub watchers: Gauge,
     /// Used and revoked tickets that are remembered.
     pub remembered_tickets: Gauge,
+    /// 1 if the store takes pushes.
+    pub store_usable: Gauge,
+    /// Commits of the store.
+    pub store_commits: Counter,
+    /// Commits of the store that failed.
+    pub store_failures: Counter,
+    /// Calls that wait for a commit of the store.
+    pub store_waiting: Gauge,
+    /// What the store takes on the disk.
+    pub store_bytes: Gauge,
     /// 1 if the node is ready.
     pub ready: Gauge,
     /// What the last proof of readiness took.
@@ -154,6 +164,17 @@ impl Metrics {
             watchers: add.add("watchers", "Streams of WatchDuels"),
             remembered_tickets: add
                 .add("remembered_tickets", "Used and revoked tickets remembered"),
+            store_usable: add.add("store_usable", "1 if the store takes pushes, else 0"),
+            store_commits: add
+                .add("store_commits", "Commits of the store, each of a group of calls"),
+            store_failures: add.add("store_failures", "Commits of the store that failed"),
+            store_waiting: add.add("store_waiting", "Calls that wait for a commit of the store"),
+            store_bytes: add.unit(
+                "store",
+                "What the store takes on the disk",
+                Unit::Bytes,
+                Gauge::default(),
+            ),
             ready: add.add("ready", "1 if the path from push to delivery works, else 0"),
             probe_duration: add.unit(
                 "probe_duration",

@@ -19,7 +19,7 @@ mod store;
 mod writer;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -32,11 +32,12 @@ use tracing::error;
 use self::open::Opened;
 pub use self::open::StoreError;
 use self::store::Fault;
-use self::store::{Draft, Store, View};
+use self::store::{Draft, Held, Store, View};
 use self::writer::{Message, Pending, Writer};
 use super::{
     AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
     EngineError, Head, Latest, Notice, OpenError, Page, Revocation, Signal, Sink, StatusFilter,
+    StoreCounts,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{Durability, EngineConfig, StoreConfig};
@@ -49,7 +50,7 @@ use crate::ticket::Ticket;
 const READERS_MAX: usize = 8;
 
 /// Steps of pruning in one call of [`Engine::prune`].
-const PRUNE_STEPS: usize = 16;
+const PRUNE_STEPS: usize = 128;
 
 /// Nothing has taken effect.
 const UNAVAILABLE: EngineError = EngineError::Unavailable { may_have_taken_effect: false };
@@ -72,6 +73,10 @@ struct Shared {
     duels: AtomicUsize,
     remembered_tickets: AtomicUsize,
     full: AtomicBool,
+    commits: AtomicU64,
+    failures: AtomicU64,
+    waiting: AtomicU64,
+    disk_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -126,14 +131,20 @@ impl EmbeddedEngine {
             duels: AtomicUsize::new(counts.duels),
             remembered_tickets: AtomicUsize::new(counts.remembered_tickets),
             full: AtomicBool::new(false),
+            commits: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            disk_bytes: AtomicU64::new(0),
         });
         let (orders, messages) = mpsc::sync_channel(limits::ENGINE_QUEUE_MAX);
         let writer = Writer {
             shared: Arc::clone(&shared),
             config: store_config.clone(),
             meta,
+            held: Held { counts, ..Held::default() },
             acknowledged,
             reopened_at: None,
+            measured_at: None,
         };
         let thread = std::thread::Builder::new().name("duelhub-store".to_owned());
         let writer = thread.spawn(move || writer.run(&messages)).map_err(|error| {
@@ -174,10 +185,14 @@ impl EmbeddedEngine {
     {
         let (reply, answer) = oneshot::channel();
         let order = Box::new(Pending { bytes, work: Some(work), result: None, handed, reply });
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = match &*self.orders.lock() {
             Some(orders) => orders.try_send(Message::Order(order)).is_ok(),
             None => false,
         };
+        if !sent {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
         Box::pin(async move {
             if !sent {
                 return Err(UNAVAILABLE.into());
@@ -364,6 +379,18 @@ impl Engine for EmbeddedEngine {
 
     fn counts(&self) -> EngineCounts {
         self.shared.counts()
+    }
+
+    fn store(&self) -> Option<StoreCounts> {
+        let shared = &self.shared;
+        let is_open = shared.store.read().is_some();
+        Some(StoreCounts {
+            usable: is_open && !shared.full.load(Ordering::Relaxed),
+            commits: shared.commits.load(Ordering::Relaxed),
+            failures: shared.failures.load(Ordering::Relaxed),
+            waiting: shared.waiting.load(Ordering::Relaxed),
+            disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
+        })
     }
 
     fn stop(&self) -> Answer<'_, ()> {

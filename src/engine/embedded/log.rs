@@ -7,8 +7,8 @@ use fjall::{UserKey, UserValue};
 use sha2::{Digest as _, Sha256};
 
 use super::Fault;
-use super::rows::{self, DuelRow, EventRow, KeyRow, Kind};
-use super::store::{Draft, View, event, event_row};
+use super::rows::{self, DuelRow, EventRow, FallenRow, KeyRow, Kind};
+use super::store::{Draft, View, event};
 use crate::clock::UnixMs;
 use crate::engine::{
     AppendError, Appended, Declaration, EngineError, Head, Latest, Notice, OpenError, Opened, Page,
@@ -20,7 +20,7 @@ use crate::limits;
 
 /// Rows that one step of pruning looks at or takes out, so that no push waits long for it. The last duel of a step may
 /// go beyond it.
-const PRUNE_ROWS: usize = 1024;
+const PRUNE_ROWS: usize = 128;
 
 /// What a call comes to: its own errors, unless the store fails.
 type Outcome<T, E> = Result<Result<T, E>, Fault>;
@@ -59,13 +59,21 @@ impl View<'_> {
         which: Latest,
     ) -> Result<Vec<Arc<Event>>, Fault> {
         let row = self.duel(duel)?;
-        if row.is_none_or(|row| row.position(self.lineage).epoch != up_to.epoch) {
+        let Some(row) = row.filter(|row| row.position(self.lineage).epoch == up_to.epoch) else {
             return Ok(Vec::new());
-        }
-        let (from, before) = ([duel.get(), 0], [duel.get(), up_to.seq.saturating_add(1)]);
-        let in_log = self.between(Kind::Event, &from, &before).rev();
-        let fallen = self.between(Kind::Fallen, &from, &before).rev();
-        rules::latest(in_log.chain(fallen).map(event), viewer, which)
+        };
+        // From the oldest in the log, and not over the graves of those before it.
+        let before = up_to.seq.saturating_add(1).max(row.oldest_seq);
+        let in_log =
+            self.between(Kind::Event, &[duel.get(), row.oldest_seq], &[duel.get(), before]);
+        let fallen = row.fallen.iter().rev().filter(|fallen| fallen.seq <= up_to.seq);
+        let fallen = fallen.map(|fallen| self.event(duel, fallen.seq));
+        rules::latest(in_log.rev().map(event).chain(fallen), viewer, which)
+    }
+
+    fn event(&self, duel: DuelId, seq: u64) -> Result<Arc<Event>, Fault> {
+        let row = self.row::<EventRow>(&Kind::Event.key(&[duel.get(), seq]))?;
+        row.ok_or(Fault::Malformed("a log with a gap"))?.into_event(seq)
     }
 
     pub(super) fn list(
@@ -217,10 +225,10 @@ impl Draft<'_> {
             return Ok(row);
         }
         if duel != DuelId::PROBE {
-            if self.counts.duels >= self.config.duels_max {
+            if self.held.counts.duels >= self.config.duels_max {
                 return Err(EngineError::Full { limit: "ENGINE_MAX_DUELS" });
             }
-            self.counts.duels += 1;
+            self.held.counts.duels += 1;
         }
         let row = DuelRow::new(self.now);
         self.plan_look(duel, &row);
@@ -254,39 +262,36 @@ impl Draft<'_> {
     }
 
     fn drop_oldest(&mut self, duel: DuelId, row: &mut DuelRow) -> Result<(), Fault> {
-        let key = Kind::Event.key(&[duel.get(), row.oldest_seq]);
-        let oldest = self.row::<EventRow>(&key)?.ok_or(Fault::Malformed("a log with a gap"))?;
-        let oldest = oldest.into_event(row.oldest_seq)?;
-        self.remove(key);
-        row.log_bytes = row.log_bytes.saturating_sub(oldest.size() as u64);
+        let seq = row.oldest_seq;
+        let oldest = self.row::<EventRow>(&Kind::Event.key(&[duel.get(), seq]))?;
+        let oldest = oldest.ok_or(Fault::Malformed("a log with a gap"))?.into_event(seq)?;
+        let bytes = oldest.size() as u64;
+        row.log_bytes = row.log_bytes.saturating_sub(bytes);
         row.oldest_seq += 1;
-        if oldest.push().is_some() {
-            self.keep_fallen(duel, oldest)?;
-        }
+        let Some(push) = oldest.push() else {
+            self.remove(Kind::Event.key(&[duel.get(), seq]));
+            return Ok(());
+        };
+        let kind = push.kind_fingerprint().0.to_vec();
+        self.keep_fallen(duel, row, FallenRow { kind, seq, bytes });
         Ok(())
     }
 
     /// Keeps an event that fell off the log, while it is the latest of its kind that did.
-    fn keep_fallen(&mut self, duel: DuelId, new: Arc<Event>) -> Result<(), Fault> {
-        let rows = self.of_duel(Kind::Fallen, duel, usize::MAX)?;
-        let events = rows.iter().map(|(key, bytes)| event_row(key, bytes));
-        let mut kept = events.collect::<Result<Vec<_>, _>>()?;
-        let seq_key = |event: &Event| Kind::Fallen.key(&[duel.get(), event.seq]);
-        let superseded: Vec<_> = kept.extract_if(.., |old| rules::same_kind(old, &new)).collect();
-        superseded.iter().for_each(|old| self.remove(seq_key(old)));
-        self.put(seq_key(&new), &EventRow::of(&new));
-        kept.push(new);
-        let mut bytes: usize = kept.iter().map(|event| event.size()).sum();
-        let mut count = kept.len();
-        for oldest in kept {
-            if count <= limits::LATEST_TYPES_MAX && bytes <= self.config.log_bytes_max {
-                break;
-            }
-            self.remove(seq_key(&oldest));
-            bytes -= oldest.size();
-            count -= 1;
+    fn keep_fallen(&mut self, duel: DuelId, row: &mut DuelRow, new: FallenRow) {
+        let mut gone: Vec<_> = row.fallen.extract_if(.., |old| old.kind == new.kind).collect();
+        row.fallen.push(new);
+        let mut bytes: u64 = row.fallen.iter().map(|fallen| fallen.bytes).sum();
+        while row.fallen.len() > limits::LATEST_TYPES_MAX
+            || bytes > self.config.log_bytes_max as u64
+        {
+            let oldest = row.fallen.remove(0);
+            bytes -= oldest.bytes;
+            gone.push(oldest);
         }
-        Ok(())
+        for fallen in gone {
+            self.remove(Kind::Event.key(&[duel.get(), fallen.seq]));
+        }
     }
 
     fn remember(&mut self, duel: DuelId, row: &mut DuelRow, key: &Key) -> Result<(), Fault> {
@@ -295,9 +300,10 @@ impl Draft<'_> {
         self.put_bytes(Kind::KeyOrder.key(&[duel.get(), row.seq]), key.hash.to_vec());
         row.keys += 1;
         if row.keys > limits::IDEMPOTENCY_KEYS_MAX as u64
-            && let Some((order, hash)) = self.of_duel(Kind::KeyOrder, duel, 1)?.pop()
+            && let Some((order, hash)) = self.of_duel(Kind::KeyOrder, duel, row.keys_from, 1)?.pop()
         {
             let hash = <[u8; 16]>::try_from(&*hash).map_err(|_| Fault::Malformed("a key"))?;
+            row.keys_from = rows::number(&order, 1)? + 1;
             self.remove(order.to_vec());
             self.remove(Kind::Key.hashed(&[duel.get()], hash));
             row.keys -= 1;
@@ -305,14 +311,16 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// The first `count` rows of a kind that a duel has, by seq.
+    /// The first `count` rows of a kind that a duel has, from a seq on: where there are none before it, it is not
+    /// looked for, since that would be over the graves of those that were taken out.
     fn of_duel(
         &self,
         kind: Kind,
         duel: DuelId,
+        from: u64,
         count: usize,
     ) -> Result<Vec<(UserKey, UserValue)>, Fault> {
-        self.first(kind, &[duel.get()], &[duel.get() + 1], count)
+        self.first(kind, &[duel.get(), from], &[duel.get() + 1], count)
     }
 
     fn expires_at(&self, row: &DuelRow) -> UnixMs {
@@ -328,25 +336,26 @@ impl Draft<'_> {
 
     fn plan_look(&mut self, duel: DuelId, row: &DuelRow) {
         let at = self.expires_at(row);
+        self.held.duels_due = self.held.duels_due.min(at.0);
         self.put_bytes(Kind::DuelDue.key(&[at.0, duel.get()]), Vec::new());
     }
 
     /// Forgets duels that are due by `now`: whether there may be more.
     pub(super) fn prune_duels(&mut self, now: UnixMs) -> Result<bool, Fault> {
-        let before = [now.0.saturating_add(1)];
-        let due = self.first(Kind::DuelDue, &[0], &before, PRUNE_ROWS)?;
+        let due = self.due(Kind::DuelDue, self.held.duels_due, now, PRUNE_ROWS)?;
         let all = due.len() < PRUNE_ROWS;
         let mut rows = 0;
         for (key, _) in due {
             if rows >= PRUNE_ROWS {
                 return Ok(true);
             }
-            let duel = rows::duel_id(rows::number(&key, 1)?)?;
+            let (at, duel) = (rows::number(&key, 0)?, rows::duel_id(rows::number(&key, 1)?)?);
+            self.held.duels_due = at.min(self.now.0);
             self.remove(key.to_vec());
             rows += 1;
             let Some(row) = self.duel(duel)? else { continue };
             if self.expires_at(&row) <= now {
-                rows += self.forget(duel)?;
+                rows += self.forget(duel, &row)?;
             } else {
                 self.plan_look(duel, &row);
             }
@@ -355,15 +364,18 @@ impl Draft<'_> {
     }
 
     /// Takes out everything about a duel: how many rows.
-    fn forget(&mut self, duel: DuelId) -> Result<usize, Fault> {
+    fn forget(&mut self, duel: DuelId, row: &DuelRow) -> Result<usize, Fault> {
         let mut keys = vec![Kind::Duel.key(&[duel.get()])];
-        for kind in [Kind::Event, Kind::Fallen, Kind::Key, Kind::KeyOrder] {
-            let rows = self.of_duel(kind, duel, usize::MAX)?;
+        let kinds =
+            [(Kind::Event, row.rows_from()), (Kind::Key, 0), (Kind::KeyOrder, row.keys_from)];
+        for (kind, from) in kinds {
+            let rows = self.of_duel(kind, duel, from, usize::MAX)?;
             keys.extend(rows.into_iter().map(|(key, _)| key.to_vec()));
         }
         let rows = keys.len();
         keys.into_iter().for_each(|key| self.remove(key));
-        self.counts.duels = self.counts.duels.saturating_sub(usize::from(duel != DuelId::PROBE));
+        let counted = usize::from(duel != DuelId::PROBE);
+        self.held.counts.duels = self.held.counts.duels.saturating_sub(counted);
         Ok(rows)
     }
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::Fault;
 use super::lineage::{self, Acknowledged};
 use super::rows::{self, DuelRow, EventRow, FORMAT, Kind, MetaRow, RevokedUserRow, TicketRow};
-use super::store::Store;
+use super::store::{Held, Store};
 use crate::clock;
 use crate::config::{Durability, EngineConfig, StoreConfig};
 use crate::engine::EngineCounts;
@@ -162,7 +162,7 @@ fn begin(
     store.lineage = meta.lineage;
     // Before the commit: what it says of an older store must not refuse this one.
     acknowledged.write(0).map_err(failed)?;
-    let draft = store.draft(engine, EngineCounts::default(), clock::now());
+    let draft = store.draft(engine, Held::default(), clock::now());
     draft.commit(meta).map_err(|error| refusal(directory, &error))?;
     Ok(opened)
 }
@@ -239,7 +239,7 @@ fn read_all(store: &Store) -> Result<EngineCounts, Fault> {
                 counts.remembered_tickets += 1;
             }
             // The logs are read with their duels; the rest has no contents that could be wrong.
-            Some(b'e' | b'f' | b'k' | b'o' | b'x' | b'y' | b'm') => {}
+            Some(b'e' | b'k' | b'o' | b'x' | b'y' | b'm') => {}
             _ => return Err(Fault::Malformed("a key")),
         }
     }
@@ -249,14 +249,21 @@ fn read_all(store: &Store) -> Result<EngineCounts, Fault> {
 fn check_log(store: &Store, duel: DuelId, row: &DuelRow) -> Result<(), Fault> {
     row.record(store.lineage)?;
     let mut expected = row.oldest_seq;
+    let mut fallen: Vec<_> = row.fallen.iter().map(|fallen| fallen.seq).collect();
     for guard in store.view().all(Kind::Event, &[duel.get()]) {
         let (key, bytes) = guard.into_inner()?;
         let seq = rows::number(&key, 1)?;
-        if seq != expected {
+        rows::decode::<EventRow>(&bytes)?.into_event(seq)?;
+        if seq < row.oldest_seq {
+            fallen.retain(|other| *other != seq);
+        } else if seq == expected {
+            expected += 1;
+        } else {
             return Err(Fault::Malformed("a log with a gap"));
         }
-        rows::decode::<EventRow>(&bytes)?.into_event(seq)?;
-        expected += 1;
+    }
+    if !fallen.is_empty() {
+        return Err(Fault::Malformed("a log without the latest of a kind"));
     }
     let whole = if row.seq == 0 { row.oldest_seq == 0 } else { expected == row.seq + 1 };
     if whole { Ok(()) } else { Err(Fault::Malformed("a log without its end")) }

@@ -29,10 +29,8 @@ pub(super) const META: &[u8] = b"m";
 pub(super) enum Kind {
     /// `duel` → [`DuelRow`].
     Duel = b'd',
-    /// `duel, seq` → [`EventRow`]: the log.
+    /// `duel, seq` → [`EventRow`]: the log, and what fell off it and is still the latest of its kind.
     Event = b'e',
-    /// `duel, seq` → [`EventRow`]: fell off the log, and is still the latest of its kind.
-    Fallen = b'f',
     /// `duel, hash` → [`KeyRow`]: an idempotency key.
     Key = b'k',
     /// `duel, seq` → hash: the idempotency keys by age.
@@ -133,6 +131,24 @@ pub(super) struct DuelRow {
     /// Idempotency keys remembered.
     #[prost(uint64, tag = "12")]
     pub(super) keys: u64,
+    /// The oldest of them is of this event or a later one.
+    #[prost(uint64, tag = "13")]
+    pub(super) keys_from: u64,
+    /// Events that fell off the log and were then the latest of their kind, oldest first.
+    #[prost(message, repeated, tag = "14")]
+    pub(super) fallen: Vec<FallenRow>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct FallenRow {
+    /// A hash of its type and audience.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) kind: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub(super) seq: u64,
+    /// By [`Event::size`].
+    #[prost(uint64, tag = "3")]
+    pub(super) bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
@@ -188,6 +204,11 @@ impl DuelRow {
             oldest_seq: self.oldest_seq,
             status: self.duel_status(),
         }
+    }
+
+    /// The oldest event of which there is a row.
+    pub(super) fn rows_from(&self) -> u64 {
+        self.fallen.iter().map(|fallen| fallen.seq).min().unwrap_or(self.oldest_seq)
     }
 
     /// Events in the log.

@@ -2,7 +2,7 @@
 //! one test suite holds both to them.
 
 use super::Fault;
-use super::rows::{Kind, RevokedUserRow, TicketRow};
+use super::rows::{self, Kind, RevokedUserRow, TicketRow};
 use super::store::Draft;
 use crate::clock::UnixMs;
 use crate::engine::ledger::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX};
@@ -11,7 +11,7 @@ use crate::id::{DuelId, UserId};
 use crate::ticket::Ticket;
 
 /// Rows that one step of pruning takes out.
-const PRUNE_ROWS: usize = 1024;
+const PRUNE_ROWS: usize = 128;
 
 impl Draft<'_> {
     /// Spends a ticket.
@@ -72,32 +72,34 @@ impl Draft<'_> {
     }
 
     fn make_room(&mut self) -> Result<(), EngineError> {
-        if self.counts.remembered_tickets >= self.config.tickets_max {
+        if self.held.counts.remembered_tickets >= self.config.tickets_max {
             return Err(EngineError::Full { limit: "ENGINE_MAX_REMEMBERED_TICKETS" });
         }
-        self.counts.remembered_tickets += 1;
+        self.held.counts.remembered_tickets += 1;
         Ok(())
     }
 
     fn plan_expiry(&mut self, at: u64, key: &[u8]) {
         let mut due = Kind::TicketDue.key(&[at]);
         due.extend(key);
+        self.held.tickets_due = self.held.tickets_due.min(at);
         self.put_bytes(due, Vec::new());
     }
 
     /// Forgets tickets that have expired by `now`: whether there may be more.
     pub(super) fn prune_tickets(&mut self, now: UnixMs) -> Result<bool, Fault> {
-        let before = [now.0.saturating_add(1)];
-        let rows = self.first(Kind::TicketDue, &[0], &before, PRUNE_ROWS)?;
+        let rows = self.due(Kind::TicketDue, self.held.tickets_due, now, PRUNE_ROWS)?;
         let all = rows.len() < PRUNE_ROWS;
         for (due, _) in rows {
+            self.held.tickets_due = rows::number(&due, 0)?.min(self.now.0);
             self.remove(due.to_vec());
             let key = due.get(9..).ok_or(Fault::Malformed("a key"))?;
             let Some(expires_at) = self.expires_at_of(key)? else { continue };
             // Otherwise it was revoked since, and another entry says when it expires now.
             if expires_at <= now.0 {
                 self.remove(key.to_vec());
-                self.counts.remembered_tickets = self.counts.remembered_tickets.saturating_sub(1);
+                self.held.counts.remembered_tickets =
+                    self.held.counts.remembered_tickets.saturating_sub(1);
             }
         }
         Ok(!all)

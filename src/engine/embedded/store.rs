@@ -88,12 +88,12 @@ impl Store {
     pub(super) fn draft<'a>(
         &'a self,
         config: &'a EngineConfig,
-        counts: EngineCounts,
+        held: Held,
         now: UnixMs,
     ) -> Draft<'a> {
         let (view, lineage) = (self.view(), self.lineage);
         let changes = BTreeMap::new();
-        Draft { store: self, view, lineage, config, now, counts, notices: Vec::new(), changes }
+        Draft { store: self, view, lineage, config, now, held, notices: Vec::new(), changes }
     }
 
     /// Bytes on the disk.
@@ -119,9 +119,13 @@ impl View<'_> {
         Ok(self.get(META)?.map(|bytes| MetaRow::decode(&*bytes).unwrap_or_default()))
     }
 
+    /// The row at `key`.
+    pub(super) fn row<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, Fault> {
+        self.get(key)?.map(|bytes| rows::decode(&bytes)).transpose()
+    }
+
     pub(super) fn duel(&self, duel: DuelId) -> Result<Option<DuelRow>, Fault> {
-        let bytes = self.get(&Kind::Duel.key(&[duel.get()]))?;
-        bytes.map(|bytes| rows::decode(&bytes)).transpose()
+        self.row(&Kind::Duel.key(&[duel.get()]))
     }
 
     /// The rows of a kind whose keys begin with `numbers`, in order.
@@ -140,6 +144,16 @@ impl View<'_> {
     }
 }
 
+/// What is known of the store without looking.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Held {
+    pub(super) counts: EngineCounts,
+    /// No [`Kind::DuelDue`] is of an instant before; so pruning does not search over the graves of those that were.
+    pub(super) duels_due: u64,
+    /// The same of [`Kind::TicketDue`].
+    pub(super) tickets_due: u64,
+}
+
 /// Changes that become true together, or not at all.
 ///
 /// Reading through it finds what it has changed. Dropped, nothing has happened.
@@ -149,8 +163,8 @@ pub(super) struct Draft<'a> {
     pub(super) lineage: u64,
     pub(super) config: &'a EngineConfig,
     pub(super) now: UnixMs,
-    /// What there will be.
-    pub(super) counts: EngineCounts,
+    /// What will be known.
+    pub(super) held: Held,
     /// What is to be told once it is true.
     pub(super) notices: Vec<Notice>,
     /// Rows by key; `None`: taken out.
@@ -197,6 +211,18 @@ impl Draft<'_> {
         Ok(found)
     }
 
+    /// The first `count` rows that are due by `now`, of which none is of an instant before `from`.
+    pub(super) fn due(
+        &self,
+        kind: Kind,
+        from: u64,
+        now: UnixMs,
+        count: usize,
+    ) -> Result<Vec<(UserKey, UserValue)>, Fault> {
+        let before = now.0.saturating_add(1);
+        self.first(kind, &[from.min(before)], &[before], count)
+    }
+
     pub(super) fn put(&mut self, key: Vec<u8>, row: &impl Message) {
         self.put_bytes(key, row.encode_to_vec());
     }
@@ -231,27 +257,23 @@ impl Draft<'_> {
             }
         }
         batch.commit()?;
-        Ok(Committed { counts: self.counts, notices: self.notices })
+        Ok(Committed { held: self.held, notices: self.notices })
     }
 
     /// Nothing has changed, so there is nothing to make true.
     pub(super) fn unchanged(self) -> Committed {
-        Committed { counts: self.counts, notices: self.notices }
+        Committed { held: self.held, notices: self.notices }
     }
 }
 
 /// What a draft has become.
 pub(super) struct Committed {
-    pub(super) counts: EngineCounts,
+    pub(super) held: Held,
     pub(super) notices: Vec<Notice>,
 }
 
 /// The event in a row of a log.
 pub(super) fn event(guard: fjall::Guard) -> Result<Arc<Event>, Fault> {
     let (key, bytes) = guard.into_inner()?;
-    event_row(&key, &bytes)
-}
-
-pub(super) fn event_row(key: &[u8], bytes: &[u8]) -> Result<Arc<Event>, Fault> {
-    rows::decode::<EventRow>(bytes)?.into_event(rows::number(key, 1)?)
+    rows::decode::<EventRow>(&bytes)?.into_event(rows::number(&key, 1)?)
 }

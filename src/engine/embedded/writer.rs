@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -25,11 +26,11 @@ use tracing::{error, info, warn};
 use super::lineage::Acknowledged;
 use super::open::{self, Opened};
 use super::rows::MetaRow;
-use super::store::{Committed, Draft, Store};
+use super::store::{Draft, Held, Store};
 use super::{Fault, Shared};
 use crate::clock;
 use crate::config::StoreConfig;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Notice};
 use crate::limits;
 
 /// Orders of one group.
@@ -40,6 +41,9 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 
 /// Between two attempts to open the store again.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Between two looks at how large the store is.
+const MEASURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Something to be done in a draft, and somebody who waits for it.
 pub(super) trait Order: Send {
@@ -106,8 +110,10 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) config: StoreConfig,
     pub(super) meta: MetaRow,
+    pub(super) held: Held,
     pub(super) acknowledged: Acknowledged,
     pub(super) reopened_at: Option<Instant>,
+    pub(super) measured_at: Option<Instant>,
 }
 
 /// Why a group came to nothing.
@@ -139,6 +145,8 @@ impl Writer {
                     break;
                 }
             }
+            let waiting = u64::try_from(group.len()).unwrap_or(u64::MAX);
+            self.shared.waiting.fetch_sub(waiting, Ordering::Relaxed);
             self.serve(group);
         }
         drop(self.shared.store.write().take());
@@ -163,12 +171,21 @@ impl Writer {
             Err(Failure::Refused(error)) => error,
             Err(Failure::Broken(what)) => {
                 error!(what, "the store failed; it will be opened again");
+                self.shared.failures.fetch_add(1, Ordering::Relaxed);
                 drop(self.shared.store.write().take());
                 self.reopened_at = Some(Instant::now());
                 EngineError::Unavailable { may_have_taken_effect: true }
             }
         };
         group.into_iter().for_each(|order| order.settle(Err(error)));
+    }
+
+    /// Has the metrics know how large the store is, now and then.
+    fn measure(&mut self, store: &Store) {
+        if self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_PAUSE) {
+            self.measured_at = Some(Instant::now());
+            self.shared.disk_bytes.store(store.disk_bytes(), Ordering::Relaxed);
+        }
     }
 
     /// One group in one commit; then the sink is told: to how many connections, for each order.
@@ -178,7 +195,8 @@ impl Writer {
         group: &mut [Box<dyn Order>],
     ) -> Result<Vec<usize>, Failure> {
         self.check_room()?;
-        let mut draft = store.draft(&self.shared.config, self.shared.counts(), clock::now());
+        self.measure(store);
+        let mut draft = store.draft(&self.shared.config, self.held, clock::now());
         // Up to which notice each order goes.
         let mut notices = Vec::with_capacity(group.len());
         for order in group {
@@ -190,11 +208,13 @@ impl Writer {
         }
         let committed = if draft.is_changed() {
             self.meta.commit += 1;
+            self.shared.commits.fetch_add(1, Ordering::Relaxed);
             draft.commit(&self.meta).map_err(|error| Failure::Broken(error.to_string()))?
         } else {
             draft.unchanged()
         };
-        let handed = self.publish(committed);
+        self.held = committed.held;
+        let handed = self.publish(committed.notices);
         let mut from = 0;
         let mut of_order = |to| {
             let last = handed[from..to].last().copied();
@@ -205,13 +225,13 @@ impl Writer {
     }
 
     /// Tells the sink: to how many connections each notice was handed.
-    fn publish(&self, committed: Committed) -> Vec<usize> {
+    fn publish(&self, notices: Vec<Notice>) -> Vec<usize> {
         if let Err(error) = self.acknowledged.write(self.meta.commit) {
             // It stays a lower bound.
             warn!(%error, "the number of the last commit could not be noted");
         }
-        self.shared.set_counts(committed.counts);
-        committed.notices.into_iter().map(|notice| self.shared.notify(notice)).collect()
+        self.shared.set_counts(self.held.counts);
+        notices.into_iter().map(|notice| self.shared.notify(notice)).collect()
     }
 
     /// A store that has no room left for its tables cannot go on from there by itself, so it stops taking pushes before.
@@ -249,6 +269,7 @@ impl Writer {
                 info!("the store is open again");
                 let store = Arc::new(store);
                 (self.meta, self.acknowledged) = (meta, acknowledged);
+                self.held = Held { counts, ..Held::default() };
                 self.shared.set_counts(counts);
                 *self.shared.store.write() = Some(Arc::clone(&store));
                 Some(store)
