@@ -1,0 +1,41 @@
+//! The contract of [`duelhub::engine`], held over every engine: one function per rule, run once per engine.
+//!
+//! A module's rules are ordinary functions that are handed the engine's [`Kind`](store::Kind), and one list at its end
+//! runs them; a rule that is missing from the list is dead code, and so does not pass unnoticed. A new engine is a kind
+//! in `store.rs` and a line in [`on_every_engine`].
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+/// Runs the module's rules over every engine: `memory::rule`, and so on.
+macro_rules! on_every_engine {
+    ($($rule:ident),+ $(,)?) => {
+        on_engine!(memory, Memory, $($rule),+);
+        on_engine!(embedded, Embedded, $($rule),+);
+    };
+}
+
+/// Runs rules over one engine, each on a runtime of several threads of its own.
+macro_rules! on_engine {
+    ($engine:ident, $kind:ident, $($rule:ident),+) => {
+        mod $engine {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $rule() {
+                    super::$rule(crate::store::Kind::$kind).await;
+                }
+            )+
+        }
+    };
+}
+
+mod append;
+mod closing;
+mod duels;
+mod keys;
+mod kit;
+mod latest;
+mod log;
+mod restart;
+mod retention;
+mod signals;
+mod store;
+mod tickets;

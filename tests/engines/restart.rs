@@ -1,0 +1,275 @@
+//! After a restart a duel goes on where it was, or it is another history; nothing is in between.
+//!
+//! A durable engine goes on, with everything that it has answered; any other begins anew, and nobody can take that for
+//! going on. Whether it was stopped or killed makes a difference only to what was not answered.
+
+use std::time::Duration;
+
+use duelhub::clock;
+use duelhub::config::EngineConfig;
+use duelhub::engine::{
+    AdmitError, AppendError, Appended, Declaration, DuelRecord, DuelSettings, Latest, Notice,
+    Participant, Revocation, StatusFilter,
+};
+use duelhub::event::{Audience, Ending, Event, Position, Push};
+use duelhub::id::{DuelId, Jti, TelegramId};
+use duelhub::ticket::Ticket;
+
+use crate::kit::{
+    DUEL, Subject, id_of, payload, player, pushes, roomy, typed, update, user, users,
+};
+use crate::store::Kind;
+
+/// How an engine ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Stop,
+    Kill,
+}
+
+const ENDS: [End; 2] = [End::Stop, End::Kill];
+
+async fn again(engine: Subject, end: End) -> Subject {
+    match end {
+        End::Stop => engine.restarted().await,
+        End::Kill => engine.killed().await,
+    }
+}
+
+/// Everything of a record that can be compared.
+fn plain(record: DuelRecord) -> impl PartialEq + std::fmt::Debug {
+    let DuelRecord { head, participants, settings, created_at, updated_at } = record;
+    (head, participants, settings, created_at, updated_at)
+}
+
+/// A duel with everything: declared, closed, views, audiences, and a log that it has outgrown.
+async fn full_duel(engine: &Subject) -> Position {
+    let telegram = TelegramId::try_from(11).unwrap();
+    let settings = DuelSettings { presence_grace: Some(Duration::from_millis(1500)) };
+    let participants = vec![Participant { user: user(1), telegram }];
+    let declaration = Declaration { participants, settings: Some(settings) };
+    engine.open(id_of(DUEL), declaration).await.unwrap();
+    engine.pushed(DUEL, typed("score", 1)).await;
+    engine.append(id_of(DUEL), update(DUEL, 2), Some("key".into())).await.unwrap();
+    for nth in 3..=20 {
+        let views = [(user(1), payload(DUEL, "{\"s\": \"\u{1f600}\"}"))].into();
+        let audience = Audience::Except(users(&[2]));
+        let push = Push { audience, views, coalesce_key: Some("k".into()), ..update(DUEL, nth) };
+        engine.pushed(DUEL, push).await;
+    }
+    let last = Some(typed("result", 0));
+    engine.close(id_of(DUEL), Ending::Cancelled, last).await.unwrap().position
+}
+
+async fn events_for(engine: &Subject, up_to: Position) -> Vec<std::sync::Arc<Event>> {
+    engine.latest(id_of(DUEL), player(1), up_to, Latest::EachType).await.unwrap()
+}
+
+async fn a_durable_duel_goes_on_as_it_was(kind: Kind) {
+    for end in ENDS {
+        let engine = Subject::with(kind, EngineConfig { log_events_max: 5, ..roomy() });
+        let position = full_duel(&engine).await;
+        let record = plain(engine.duel(id_of(DUEL)).await.unwrap().unwrap());
+        let (log, latest) = (engine.log(DUEL).await, events_for(&engine, position).await);
+        let engine = again(engine, end).await;
+        if !kind.is_durable() {
+            assert!(!engine.has(DUEL).await);
+            continue;
+        }
+        assert!(engine.told().is_empty(), "it is no news, {end:?}");
+        assert_eq!(plain(engine.duel(id_of(DUEL)).await.unwrap().unwrap()), record, "{end:?}");
+        assert_eq!(engine.log(DUEL).await, log, "{end:?}");
+        assert_eq!(events_for(&engine, position).await, latest, "{end:?}");
+        let duplicate = engine.append(id_of(DUEL), update(DUEL, 2), Some("key".into())).await;
+        assert_eq!(
+            duplicate,
+            Ok(Appended { position: Position { seq: 2, ..position }, event: None, connections: 0 })
+        );
+        let reused = engine.append(id_of(DUEL), update(DUEL, 3), Some("key".into())).await;
+        assert_eq!(reused, Err(AppendError::KeyReused));
+        let closed = engine.append(id_of(DUEL), update(DUEL, 3), None).await;
+        assert_eq!(closed, Err(AppendError::Closed));
+        assert_eq!(engine.counts().duels, 1);
+        assert_eq!(engine.duels(None, StatusFilter::Any, 9).await.unwrap().len(), 1);
+    }
+}
+
+async fn positions_go_on_or_are_of_another_epoch(kind: Kind) {
+    let mut engine = Subject::new(kind);
+    let mut known = Vec::new();
+    for end in ENDS.into_iter().cycle().take(6) {
+        for nth in 0..10 {
+            let position = engine.push(DUEL, nth).await;
+            assert!(!known.contains(&position), "{position} was given out before");
+            known.push(position);
+        }
+        engine = again(engine, end).await;
+    }
+    let epochs: std::collections::HashSet<_> = known.iter().map(|p| p.epoch).collect();
+    assert_eq!(epochs.len(), if kind.is_durable() { 1 } else { 6 });
+}
+
+async fn what_was_not_answered_at_a_stop_is_stored_by_a_durable_engine(kind: Kind) {
+    let engine = Subject::new(kind);
+    for nth in 1..=300 {
+        drop(engine.append(id_of(DUEL), update(DUEL, nth), None));
+    }
+    let engine = engine.restarted().await;
+    if kind.is_durable() {
+        let expected: Vec<_> = (1..=300).map(|nth| update(DUEL, nth)).collect();
+        assert_eq!(pushes(&engine.log(DUEL).await), expected);
+    }
+}
+
+async fn what_was_not_answered_at_a_kill_is_there_up_to_some_point(kind: Kind) {
+    for answered in [0, 1, 150] {
+        let engine = Subject::new(kind);
+        let mut calls: Vec<_> =
+            (1..=300).map(|nth| engine.append(id_of(DUEL), update(DUEL, nth), None)).collect();
+        for call in calls.drain(..answered) {
+            call.await.unwrap();
+        }
+        drop(calls);
+        let engine = engine.killed().await;
+        let there = match engine.duel(id_of(DUEL)).await.unwrap() {
+            Some(_) => pushes(&engine.log(DUEL).await),
+            None => Vec::new(),
+        };
+        assert!(!kind.is_durable() || there.len() >= answered, "what was answered is there");
+        let prefix: Vec<_> = (1..=there.len() as u64).map(|nth| update(DUEL, nth)).collect();
+        assert_eq!(there, prefix);
+        let next = engine.push(DUEL, 0).await.seq;
+        assert_eq!(next, there.len() as u64 + 1, "and goes on from there");
+    }
+}
+
+async fn what_was_told_is_there_after_a_kill(kind: Kind) {
+    let engine = Subject::new(kind);
+    for nth in 1..=300 {
+        drop(engine.append(id_of(DUEL), update(DUEL, nth), None));
+    }
+    // Whatever was told up to here may have been seen by a player.
+    while engine.told_events(DUEL).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let told: Vec<_> = engine.told_events(DUEL).into_iter().map(|(_, event)| event).collect();
+    let engine = engine.killed().await;
+    if kind.is_durable() {
+        assert_eq!(engine.log(DUEL).await[..told.len()], told);
+    }
+}
+
+async fn what_could_be_read_is_there_after_a_kill(kind: Kind) {
+    let engine = Subject::new(kind);
+    engine.enter(id_of(DUEL)).await.unwrap();
+    for nth in 1..=300 {
+        drop(engine.append(id_of(DUEL), update(DUEL, nth), None));
+    }
+    while engine.head(DUEL).await.position.seq == 0 {
+        tokio::task::yield_now().await;
+    }
+    let seen = engine.log(DUEL).await;
+    let engine = engine.killed().await;
+    if kind.is_durable() {
+        assert_eq!(engine.log(DUEL).await[..seen.len()], seen);
+    }
+}
+
+async fn a_duplicate_is_answered_once_the_first_is_safe(kind: Kind) {
+    for _ in 0..20 {
+        let engine = Subject::new(kind);
+        let call = || engine.append(id_of(DUEL), update(DUEL, 1), Some("key".into()));
+        drop(call());
+        let position = call().await.unwrap().position;
+        let engine = engine.killed().await;
+        if kind.is_durable() {
+            assert_eq!(engine.head(DUEL).await.position, position);
+        }
+    }
+}
+
+async fn what_a_durable_engine_knows_of_tickets_it_still_knows(kind: Kind) {
+    for end in ENDS {
+        let engine = Subject::new(kind);
+        let now = clock::now();
+        let ticket = |duel| {
+            let (jti, viewer) = (Jti::random(), player(1));
+            let expires_at = now.plus(Duration::from_secs(3600));
+            Ticket { jti, duel: id_of(duel), viewer, issued_at: now, expires_at }
+        };
+        let (used, revoked, of_user, unused) = (ticket(1), ticket(1), ticket(2), ticket(1));
+        engine.admit(&used).await.unwrap();
+        engine.revoke(Revocation::Ticket(revoked.jti.clone())).await.unwrap();
+        let of = Revocation::User { duel: of_user.duel, user: user(1), issued_until: now };
+        engine.revoke(of).await.unwrap();
+        let engine = again(engine, end).await;
+        if kind.is_durable() {
+            assert_eq!(engine.counts().remembered_tickets, 3);
+            assert_eq!(engine.admit(&used).await, Err(AdmitError::AlreadyUsed), "{end:?}");
+            assert_eq!(engine.admit(&revoked).await, Err(AdmitError::Revoked), "{end:?}");
+            assert_eq!(engine.admit(&of_user).await, Err(AdmitError::Revoked), "{end:?}");
+        }
+        assert_eq!(engine.admit(&unused).await, Ok(()));
+    }
+}
+
+async fn what_is_forgotten_stays_forgotten(kind: Kind) {
+    for end in ENDS {
+        let engine = Subject::new(kind);
+        let before = engine.push(DUEL, 1).await;
+        let kept = id_of(78);
+        engine.prune(clock::now().plus(Duration::from_secs(250))).await.unwrap();
+        assert!(!engine.has(DUEL).await);
+        engine.push(78, 1).await;
+        let engine = again(engine, end).await;
+        assert!(!engine.has(DUEL).await, "{end:?}");
+        assert_eq!(engine.duel(kept).await.unwrap().is_some(), kind.is_durable());
+        let after = engine.push(DUEL, 1).await;
+        assert_eq!(after.seq, 1);
+        assert_ne!(after.epoch, before.epoch);
+    }
+}
+
+async fn retention_is_counted_from_the_last_sign_of_life_before_a_restart(kind: Kind) {
+    for end in ENDS {
+        let engine = Subject::new(kind);
+        let before = clock::now();
+        engine.push(1, 1).await;
+        engine.close(id_of(2), Ending::Finished, None).await.unwrap();
+        let after = clock::now();
+        let engine = again(engine, end).await;
+        engine.prune(before.plus(Duration::from_secs(99))).await.unwrap();
+        for duel in [1, 2] {
+            assert_eq!(engine.has(duel).await, kind.is_durable(), "{duel}, {end:?}");
+        }
+        engine.prune(after.plus(Duration::from_secs(250))).await.unwrap();
+        assert!(!engine.has(1).await && !engine.has(2).await, "{end:?}");
+    }
+}
+
+async fn the_probe_may_be_entered_again(kind: Kind) {
+    let engine = Subject::with(kind, EngineConfig { duels_max: 1, ..roomy() });
+    engine.enter(DuelId::PROBE).await.unwrap();
+    engine.push(DUEL, 1).await;
+    let engine = engine.killed().await;
+    engine.enter(DuelId::PROBE).await.unwrap();
+    engine.push(DUEL, 2).await;
+    assert_eq!(engine.counts().duels, 1);
+    let opened =
+        |notice: &Notice| matches!(notice, Notice::Opened { duel, .. } if *duel == id_of(DUEL));
+    assert_eq!(engine.told().iter().any(opened), !kind.is_durable());
+}
+
+on_every_engine!(
+    a_durable_duel_goes_on_as_it_was,
+    positions_go_on_or_are_of_another_epoch,
+    what_was_not_answered_at_a_stop_is_stored_by_a_durable_engine,
+    what_was_not_answered_at_a_kill_is_there_up_to_some_point,
+    what_was_told_is_there_after_a_kill,
+    what_could_be_read_is_there_after_a_kill,
+    a_duplicate_is_answered_once_the_first_is_safe,
+    what_a_durable_engine_knows_of_tickets_it_still_knows,
+    what_is_forgotten_stays_forgotten,
+    retention_is_counted_from_the_last_sign_of_life_before_a_restart,
+    the_probe_may_be_entered_again,
+);

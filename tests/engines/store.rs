@@ -1,0 +1,73 @@
+//! The engines that there are, and what it is for each to be stopped, killed, and started again. Shared with the model
+//! test.
+
+use std::sync::Arc;
+
+use duelhub::config::{Durability, EngineConfig, StoreConfig};
+use duelhub::engine::{EmbeddedEngine, Engine, MemoryEngine};
+use tempfile::TempDir;
+
+/// Which engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Keeps nothing.
+    Memory,
+    /// Keeps everything in a directory.
+    Embedded,
+}
+
+impl Kind {
+    /// Whether what was answered outlives the engine.
+    pub(crate) const fn is_durable(self) -> bool {
+        match self {
+            Self::Memory => false,
+            Self::Embedded => true,
+        }
+    }
+}
+
+/// Where an engine of one kind keeps what it keeps. Outlives the engines opened in it, of which there is one at a time.
+#[derive(Debug)]
+pub(crate) struct Store {
+    kind: Kind,
+    config: EngineConfig,
+    directory: TempDir,
+}
+
+impl Store {
+    /// An empty one.
+    pub(crate) fn new(kind: Kind, config: EngineConfig) -> Self {
+        Self { kind, config, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// Starts the engine on what is there.
+    pub(crate) fn open(&self) -> Arc<dyn Engine> {
+        match self.kind {
+            Kind::Memory => Arc::new(MemoryEngine::new(self.config.clone())),
+            Kind::Embedded => {
+                let data_dir = self.directory.path().to_owned();
+                let store = StoreConfig { data_dir, durability: Durability::Fsync };
+                Arc::new(EmbeddedEngine::open(self.config.clone(), &store).unwrap())
+            }
+        }
+    }
+
+    /// Stops the engine in good order: what is under way is stored.
+    pub(crate) async fn stop(&self, engine: Arc<dyn Engine>) {
+        engine.stop().await.unwrap();
+        self.kill(engine).await;
+    }
+
+    /// Ends the engine as a kill would: what is under way may be lost. The engine's own threads may hold it for another
+    /// moment; that it is gone when this returns is what lets the next one be opened.
+    pub(crate) async fn kill(&self, engine: Arc<dyn Engine>) {
+        let alone = async {
+            while Arc::strong_count(&engine) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let deadline = std::time::Duration::from_secs(20);
+        tokio::time::timeout(deadline, alone).await.expect("somebody still holds the engine");
+        drop(engine);
+    }
+}
