@@ -3,7 +3,8 @@
 //!
 //! Every duel is declared, admits two tickets, takes 20 pushes with idempotency keys of 256 bytes each, and is closed. A
 //! closed one is forgotten after 20 s, which at this pace keeps about as many as an hour does of a million a day. Beside
-//! the load, one backend pushes one event at a time: it is its waiting that is shown.
+//! the load, one backend pushes one event at a time: it is its waiting that is shown. `CHURN_PER_SECOND=80` begins as many
+//! duels a second instead of as many as it can: 80 make 2,000 changes a second.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
@@ -46,8 +47,10 @@ async fn churn(duels: u64, directory: &Path) {
     let waits = Arc::new(Mutex::new(Vec::new()));
     let lone = tokio::spawn(push_alone(Arc::clone(&engine), Arc::clone(&waits), Arc::clone(&done)));
     let pruner = tokio::spawn(prune(Arc::clone(&engine), Arc::clone(&done)));
+    let pace = std::env::var("CHURN_PER_SECOND").ok().map(|text| text.parse::<f64>().unwrap());
+    let pace = pace.map(|per_second| Duration::from_secs_f64(1.0 / per_second));
     let load: Vec<_> = (0..AT_A_TIME)
-        .map(|_| tokio::spawn(play(Arc::clone(&engine), Arc::clone(&next), duels)))
+        .map(|_| tokio::spawn(play(Arc::clone(&engine), Arc::clone(&next), duels, pace)))
         .collect();
     println!(
         "{:>9}{:>9}{:>9}{:>10}{:>9}{:>10}{:>10}{:>10}",
@@ -128,11 +131,15 @@ async fn prune(engine: Arc<dyn Engine>, done: Arc<AtomicBool>) {
     }
 }
 
-async fn play(engine: Arc<dyn Engine>, next: Arc<AtomicU64>, duels: u64) {
+async fn play(engine: Arc<dyn Engine>, next: Arc<AtomicU64>, duels: u64, pace: Option<Duration>) {
+    let began = tokio::time::Instant::now();
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number > duels {
             return;
+        }
+        if let Some(pace) = pace {
+            tokio::time::sleep_until(began + pace * u32::try_from(number).unwrap()).await;
         }
         let duel = DuelId::try_from(number).unwrap();
         let users = [2 * number - 1, 2 * number].map(|user| UserId::try_from(user).unwrap());

@@ -17,7 +17,7 @@ use super::ledger::Ledger;
 use super::{
     AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
     EngineError, Head, Latest, Notice, OpenError, Opened, Page, Revocation, Signal, Sink,
-    StatusFilter,
+    StatusFilter, rules,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::EngineConfig;
@@ -110,6 +110,10 @@ impl MemoryEngine {
 
     fn open_now(&self, duel: DuelId, declaration: Declaration) -> Result<Opened, OpenError> {
         let now = clock::now();
+        if self.slot(duel).is_none() {
+            // Before anything comes into being.
+            rules::merge(&[], declaration.participants.clone())?;
+        }
         self.change(duel, now, |duel, created| {
             duel.declare(declaration)?;
             duel.use_at(now);

@@ -101,6 +101,14 @@ async fn a_declaration_that_contradicts_changes_nothing(kind: Kind) {
     engine.open(id_of(DUEL), declare(&too_many[..limits::USERS_NAMED_MAX])).await.unwrap();
 }
 
+async fn a_contradictory_declaration_brings_nothing_into_being(kind: Kind) {
+    let engine = Subject::new(kind);
+    let opened = engine.open(id_of(DUEL), declare(&[(1, 11), (2, 11)])).await;
+    assert_eq!(opened, Err(OpenError::Participants));
+    assert!(!engine.has(DUEL).await);
+    assert!(engine.told().is_empty());
+}
+
 async fn settings_stay_until_others_are_declared(kind: Kind) {
     let engine = Subject::new(kind);
     let grace = |seconds| DuelSettings { presence_grace: Some(Duration::from_secs(seconds)) };
@@ -208,6 +216,7 @@ on_every_engine!(
     opening_says_whether_it_was_news,
     participants_are_added_to_those_there_before,
     a_declaration_that_contradicts_changes_nothing,
+    a_contradictory_declaration_brings_nothing_into_being,
     settings_stay_until_others_are_declared,
     a_record_says_when_things_were,
     heads_are_those_of_the_duels_that_there_are,
