@@ -32,7 +32,7 @@ use tracing::error;
 use self::open::Opened;
 pub use self::open::StoreError;
 use self::store::Fault;
-use self::store::{Draft, Held, Store, View};
+use self::store::{Draft, Held, KnownDuels, Store, View};
 use self::writer::{Message, Pending, Writer};
 use super::{
     AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
@@ -142,6 +142,7 @@ impl EmbeddedEngine {
             config: store_config.clone(),
             meta,
             held: Held { counts, ..Held::default() },
+            known: KnownDuels::default(),
             acknowledged,
             reopened_at: None,
             measured_at: None,

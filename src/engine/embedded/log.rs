@@ -124,8 +124,9 @@ impl Draft<'_> {
             row.set_settings(settings);
         }
         row.used_at = self.now.0;
-        self.put_duel(duel, &row);
-        Ok(Ok(Opened { position: row.position(self.lineage), created }))
+        let position = row.position(self.lineage);
+        self.put_duel(duel, row);
+        Ok(Ok(Opened { position, created }))
     }
 
     /// The duel, brought into being if need be.
@@ -136,7 +137,7 @@ impl Draft<'_> {
             Err(full) => return Ok(Err(full)),
         };
         row.used_at = self.now.0;
-        self.put_duel(duel, &row);
+        self.put_duel(duel, row.clone());
         Ok(Ok(row))
     }
 
@@ -169,12 +170,9 @@ impl Draft<'_> {
         if let Some(key) = key {
             self.remember(duel, &mut row, &key)?;
         }
-        self.put_duel(duel, &row);
-        Ok(Ok(Appended {
-            position: row.position(self.lineage),
-            event: Some(event),
-            connections: 0,
-        }))
+        let position = row.position(self.lineage);
+        self.put_duel(duel, row);
+        Ok(Ok(Appended { position, event: Some(event), connections: 0 }))
     }
 
     /// Stores the last event, if any, and the end of the duel.
@@ -201,17 +199,18 @@ impl Draft<'_> {
         }
         let end = self.store(duel, &mut row, Content::Closed(ending))?;
         row.set_status(DuelStatus::Closed(ending).into());
-        self.put_duel(duel, &row);
         // Sooner than the look that was planned when it came into being.
         self.plan_look(duel, &row);
-        Ok(Ok(Appended { position: row.position(self.lineage), event: Some(end), connections: 0 }))
+        let position = row.position(self.lineage);
+        self.put_duel(duel, row);
+        Ok(Ok(Appended { position, event: Some(end), connections: 0 }))
     }
 
     /// Notes that somebody follows the duel.
     pub(super) fn touch(&mut self, duel: DuelId) -> Result<(), Fault> {
         if let Some(mut row) = self.duel(duel)? {
             row.used_at = self.now.0;
-            self.put_duel(duel, &row);
+            self.put_duel(duel, row);
         }
         Ok(())
     }
@@ -365,7 +364,7 @@ impl Draft<'_> {
 
     /// Takes out everything about a duel: how many rows.
     fn forget(&mut self, duel: DuelId, row: &DuelRow) -> Result<usize, Fault> {
-        let mut keys = vec![Kind::Duel.key(&[duel.get()])];
+        let mut keys = Vec::new();
         let kinds =
             [(Kind::Event, row.rows_from()), (Kind::Key, 0), (Kind::KeyOrder, row.keys_from)];
         for (kind, from) in kinds {
@@ -374,6 +373,7 @@ impl Draft<'_> {
         }
         let rows = keys.len();
         keys.into_iter().for_each(|key| self.remove(key));
+        self.remove_duel(duel);
         let counted = usize::from(duel != DuelId::PROBE);
         self.held.counts.duels = self.held.counts.duels.saturating_sub(counted);
         Ok(rows)

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::Fault;
 use super::lineage::{self, Acknowledged};
 use super::rows::{self, DuelRow, EventRow, FORMAT, Kind, MetaRow, RevokedUserRow, TicketRow};
-use super::store::{Held, Store};
+use super::store::{Held, KnownDuels, Store};
 use crate::clock;
 use crate::config::{Durability, EngineConfig, StoreConfig};
 use crate::engine::EngineCounts;
@@ -162,7 +162,8 @@ fn begin(
     store.lineage = meta.lineage;
     // Before the commit: what it says of an older store must not refuse this one.
     acknowledged.write(0).map_err(failed)?;
-    let draft = store.draft(engine, Held::default(), clock::now());
+    let known = KnownDuels::default();
+    let draft = store.draft(engine, &known, Held::default(), clock::now());
     draft.commit(meta).map_err(|error| refusal(directory, &error))?;
     Ok(opened)
 }

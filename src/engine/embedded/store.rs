@@ -1,9 +1,9 @@
 //! The store: one keyspace of rows ([`super::rows`]), read through a [`View`], changed through a [`Draft`].
 //!
-//! Bounds: 16 MiB of rows not yet in tables, 32 MiB of cache, 128 MiB of journals, 64 descriptors. The tables hold what
+//! Bounds: 16 MiB of rows not yet in tables, 32 MiB of cache, 128 MiB of journals, 64 descriptors, 16,384 known duels. The tables hold what
 //! the engine's bounds allow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,6 +28,9 @@ const CACHE_BYTES: u64 = 32 << 20;
 
 /// Journals of rows that are not yet in tables, in bytes.
 const JOURNAL_BYTES: u64 = 128 << 20;
+
+/// Duels whose rows are known without looking: the live ones of a busy node.
+const KNOWN_DUELS_MAX: usize = 16 * 1024;
 
 /// Descriptors of tables.
 const TABLES_OPEN_MAX: usize = 64;
@@ -88,12 +91,23 @@ impl Store {
     pub(super) fn draft<'a>(
         &'a self,
         config: &'a EngineConfig,
+        known: &'a KnownDuels,
         held: Held,
         now: UnixMs,
     ) -> Draft<'a> {
         let (view, lineage) = (self.view(), self.lineage);
-        let changes = BTreeMap::new();
-        Draft { store: self, view, lineage, config, now, held, notices: Vec::new(), changes }
+        Draft {
+            store: self,
+            view,
+            lineage,
+            config,
+            known,
+            now,
+            held,
+            notices: Vec::new(),
+            changes: BTreeMap::new(),
+            duels: HashMap::new(),
+        }
     }
 
     /// Bytes on the disk.
@@ -154,6 +168,25 @@ pub(super) struct Held {
     pub(super) tickets_due: u64,
 }
 
+/// The rows of the duels that changed last, as they stand in the store; so that the next push to one need not look for it.
+#[derive(Debug, Default)]
+pub(super) struct KnownDuels(HashMap<DuelId, DuelRow>);
+
+impl KnownDuels {
+    /// Takes what a draft has become. Where there is no room for it, it starts over.
+    pub(super) fn learn(&mut self, changed: HashMap<DuelId, Option<DuelRow>>) {
+        if self.0.len() + changed.len() > KNOWN_DUELS_MAX {
+            self.0.clear();
+        }
+        for (duel, row) in changed {
+            match row {
+                Some(row) => self.0.insert(duel, row),
+                None => self.0.remove(&duel),
+            };
+        }
+    }
+}
+
 /// Changes that become true together, or not at all.
 ///
 /// Reading through it finds what it has changed. Dropped, nothing has happened.
@@ -162,6 +195,7 @@ pub(super) struct Draft<'a> {
     view: View<'a>,
     pub(super) lineage: u64,
     pub(super) config: &'a EngineConfig,
+    known: &'a KnownDuels,
     pub(super) now: UnixMs,
     /// What will be known.
     pub(super) held: Held,
@@ -169,6 +203,8 @@ pub(super) struct Draft<'a> {
     pub(super) notices: Vec<Notice>,
     /// Rows by key; `None`: taken out.
     changes: BTreeMap<Vec<u8>, Option<UserValue>>,
+    /// Duels, which are encoded once, however often they change.
+    duels: HashMap<DuelId, Option<DuelRow>>,
 }
 
 impl Draft<'_> {
@@ -182,7 +218,11 @@ impl Draft<'_> {
     }
 
     pub(super) fn duel(&self, duel: DuelId) -> Result<Option<DuelRow>, Fault> {
-        self.row(&Kind::Duel.key(&[duel.get()]))
+        match (self.duels.get(&duel), self.known.0.get(&duel)) {
+            (Some(changed), _) => Ok(changed.clone()),
+            (None, Some(known)) => Ok(Some(known.clone())),
+            (None, None) => self.view.duel(duel),
+        }
     }
 
     /// The first `count` rows from one key on and before another, in order.
@@ -235,19 +275,27 @@ impl Draft<'_> {
         self.changes.insert(key, None);
     }
 
-    pub(super) fn put_duel(&mut self, duel: DuelId, row: &DuelRow) {
-        self.put(Kind::Duel.key(&[duel.get()]), row);
+    pub(super) fn put_duel(&mut self, duel: DuelId, row: DuelRow) {
+        self.duels.insert(duel, Some(row));
+    }
+
+    pub(super) fn remove_duel(&mut self, duel: DuelId) {
+        self.duels.insert(duel, None);
     }
 
     /// Whether there is anything to commit.
     pub(super) fn is_changed(&self) -> bool {
-        !self.changes.is_empty()
+        !self.changes.is_empty() || !self.duels.is_empty()
     }
 
     /// Makes it true, as durably as the store was opened. A failure leaves the store unusable, and the changes may be
     /// found in it when it is opened again.
     pub(super) fn commit(mut self, meta: &MetaRow) -> Result<Committed, fjall::Error> {
         self.put(META.to_vec(), meta);
+        for (duel, row) in &self.duels {
+            let row = row.as_ref().map(|row| row.encode_to_vec().into());
+            self.changes.insert(Kind::Duel.key(&[duel.get()]), row);
+        }
         let batch = self.store.database.batch();
         let mut batch = batch.durability(Some(self.store.persist));
         for (key, change) in self.changes {
@@ -257,12 +305,12 @@ impl Draft<'_> {
             }
         }
         batch.commit()?;
-        Ok(Committed { held: self.held, notices: self.notices })
+        Ok(Committed { held: self.held, notices: self.notices, duels: self.duels })
     }
 
     /// Nothing has changed, so there is nothing to make true.
     pub(super) fn unchanged(self) -> Committed {
-        Committed { held: self.held, notices: self.notices }
+        Committed { held: self.held, notices: self.notices, duels: self.duels }
     }
 }
 
@@ -270,6 +318,7 @@ impl Draft<'_> {
 pub(super) struct Committed {
     pub(super) held: Held,
     pub(super) notices: Vec<Notice>,
+    pub(super) duels: HashMap<DuelId, Option<DuelRow>>,
 }
 
 /// The event in a row of a log.
