@@ -248,7 +248,7 @@ def _node(case, grpcurl):
         duels = grpcurl.call("ListDuels", {"page_size": 1000})["duels"]
         equal(node, {
             "version": re.compile(r"\d+\.\d+\.\d+"), "startedAt": TIME, "uptime": re.compile(r"\d+(\.\d+)?s"),
-            "engine": "memory", "ready": True, "counts": {"duels": str(len(duels))},
+            "engine": "embedded", "ready": True, "counts": {"duels": str(len(duels))},
         }, "node")
         equal({"name": "CONTROL_MAX_PAYLOAD_BYTES", "value": "65536"} in limits, True, "limit")
 

@@ -4,20 +4,23 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::kit::SECRET;
 
-/// With an environment of its own, and free ports.
-fn duelhub(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+/// With an environment and a directory of its own, and free ports.
+fn duelhub(arguments: &[&str], variables: &[(&str, &str)], directory: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_duelhub"));
-    command.args(arguments).env_clear();
+    command.args(arguments).env_clear().current_dir(directory);
     command.envs([("WEBSOCKET_PORT", "0"), ("CONTROL_PORT", "0"), ("ADMIN_PORT", "0")]);
     command.envs(variables.iter().copied());
     command
 }
 
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = duelhub(arguments, variables).output().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let output = duelhub(arguments, variables, &directory).output().unwrap();
+    let Output { status, stdout, stderr } = output;
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
@@ -29,7 +32,7 @@ fn env_file(contents: &str) -> tempfile::NamedTempFile {
 }
 
 /// Stopped when the test ends, however it does.
-struct Running(Child);
+struct Running(Child, #[expect(dead_code, reason = "goes with it")] TempDir);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -40,7 +43,9 @@ impl Drop for Running {
 
 impl Running {
     fn start(variables: &[(&str, &str)]) -> Self {
-        Self(duelhub(&[], variables).stdout(Stdio::piped()).spawn().unwrap())
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = duelhub(&[], variables, &directory);
+        Self(command.stdout(Stdio::piped()).spawn().unwrap(), directory)
     }
 
     /// Reads lines until one contains `text`.

@@ -211,7 +211,10 @@ impl Writer {
         let committed = if draft.is_changed() {
             self.meta.commit += 1;
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
-            draft.commit(&self.meta).map_err(|error| Failure::Broken(error.to_string()))?
+            let committed = draft.commit(&self.meta);
+            let committed = committed.map_err(|error| Failure::Broken(error.to_string()))?;
+            self.acknowledge();
+            committed
         } else {
             draft.unchanged()
         };
@@ -227,12 +230,16 @@ impl Writer {
         Ok(notices.into_iter().map(&mut of_order).collect())
     }
 
-    /// Tells the sink: to how many connections each notice was handed.
-    fn publish(&self, notices: Vec<Notice>) -> Vec<usize> {
+    /// Before anybody is answered, so that no answer is missed should the store lose its end.
+    fn acknowledge(&self) {
         if let Err(error) = self.acknowledged.write(self.meta.commit) {
             // It stays a lower bound.
             warn!(%error, "the number of the last commit could not be noted");
         }
+    }
+
+    /// Tells the sink: to how many connections each notice was handed.
+    fn publish(&self, notices: Vec<Notice>) -> Vec<usize> {
         self.shared.set_counts(self.held.counts);
         notices.into_iter().map(|notice| self.shared.notify(notice)).collect()
     }

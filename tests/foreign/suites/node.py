@@ -42,7 +42,7 @@ def _node(case, backend):
     with case("GetNode"):
         node = backend.call("GetNode")
         limits = {limit.name: limit.value for limit in node.limits}
-        equal((node.engine, node.ready), ("memory", True), "engine and readiness")
+        equal((node.engine, node.ready), ("embedded", True), "engine and readiness")
         equal((limits["CONTROL_MAX_WATCHERS"], limits["ENGINE_MAX_LOG_EVENTS"]), (64, 1000), "limits")
         running_s = time.time() - node.started_at.ToMilliseconds() / 1000
         equal(abs(running_s - node.uptime.ToMilliseconds() / 1000) < 1, True, "uptime is the time since started_at")

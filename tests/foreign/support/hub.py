@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.error
@@ -20,7 +21,6 @@ _BASE = {
     "ADMIN_PORT": "0",
     # Nobody has to be spared a rush of reconnects here, and shutdown is quicker.
     "WEBSOCKET_DRAIN_SECONDS": "0",
-    "ENGINE": "memory",
 }
 
 
@@ -39,9 +39,10 @@ class Hub:
 
     def __init__(self, binary, **variables):
         self._lines = []
+        self._directory = tempfile.TemporaryDirectory()
         # No variable of the caller's reaches the hub.
         self._process = subprocess.Popen(
-            [Path(binary).resolve()], env=_BASE | variables, text=True,
+            [Path(binary).resolve()], env=_BASE | variables, text=True, cwd=self._directory.name,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
         threading.Thread(target=self._read, daemon=True).start()
