@@ -3,10 +3,10 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kit::SECRET;
+use crate::kit::{Backend, SECRET, TestServer};
 
 /// With an environment and a directory of its own, and free ports.
 fn duelhub(arguments: &[&str], variables: &[(&str, &str)], directory: &TempDir) -> Command {
@@ -178,4 +178,48 @@ fn in_production_every_line_is_json_and_a_taken_port_is_an_error() {
     let mut none = Vec::new();
     hub.0.stderr.take().map(|mut e| e.read_to_end(&mut none));
     assert!(none.is_empty());
+}
+
+#[tokio::test]
+async fn operators_check_and_export_a_store_while_no_hub_runs_on_it() {
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().to_str().unwrap();
+    let flags = |command| ["store", command, "--data-dir", data_dir];
+    let (status, _, stderr) = run(&flags("check"), &[]);
+    assert!(status == 1 && stderr.contains(data_dir), "there is no store yet: {stderr}");
+
+    let server = TestServer::with(&[("DATA_DIR", data_dir)]).await;
+    let backend = Backend::connect(&server).await;
+    backend.open(7, &[1, 2]).await;
+    backend.push(7, r#"{"round" : 1}"#).await;
+    backend.close(7).await;
+    let (status, _, stderr) = run(&flags("check"), &[]);
+    assert!(status == 1 && stderr.contains("in use"), "{stderr}");
+    server.stop().await;
+
+    let (status, stdout, _) = run(&flags("check"), &[]);
+    assert!(status == 0 && stdout.starts_with("whole: 1 duels, 0 remembered tickets"), "{stdout}");
+    let (status, stdout, _) = run(&flags("export"), &[]);
+    let lines: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((status, lines.len()), (0, 3), "{stdout}");
+    assert_eq!((&lines[0]["duel_id"], &lines[0]["status"]), (&json!(7), &json!("finished")));
+    assert_eq!(lines[1]["payload_json"], r#"{"duel_id":7,"round" : 1}"#);
+    assert_eq!((&lines[2]["type"], &lines[2]["seq"]), (&json!("duel_closed"), &json!(2)));
+}
+
+#[tokio::test]
+async fn a_store_of_another_format_is_refused_by_its_number() {
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().to_str().unwrap();
+    TestServer::with(&[("DATA_DIR", data_dir)]).await.stop().await;
+    let version = data.path().join("store/version");
+    // The library's own marker: three letters and a number.
+    let mut marker = std::fs::read(&version).unwrap();
+    marker[3] = 2;
+    std::fs::write(&version, marker).unwrap();
+    let (status, stdout, stderr) = run(&["--data-dir", data_dir], &[]);
+    assert_eq!(status, 1);
+    let said = stdout + &stderr;
+    assert!(said.contains("format") && said.contains("use the version that wrote it"), "{said}");
 }

@@ -269,3 +269,53 @@ fn check_log(store: &Store, duel: DuelId, row: &DuelRow) -> Result<(), Fault> {
     let whole = if row.seq == 0 { row.oldest_seq == 0 } else { expected == row.seq + 1 };
     if whole { Ok(()) } else { Err(Fault::Malformed("a log without its end")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(directory: &tempfile::TempDir) -> (EngineConfig, StoreConfig) {
+        let engine = crate::config::Config::read(&|_| None).unwrap().engine;
+        let data_dir = directory.path().to_owned();
+        (engine, StoreConfig { data_dir, durability: Durability::Fsync })
+    }
+
+    #[test]
+    fn a_store_of_a_later_format_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, store) = config(&directory);
+        let mut opened = open(&engine, &store).unwrap();
+        opened.meta.format = FORMAT + 1;
+        drop(begin(&engine, &store, opened).unwrap());
+        let refused = open(&engine, &store).err().unwrap();
+        assert!(matches!(refused, StoreError::Format { .. }), "{refused}");
+    }
+
+    #[test]
+    fn the_lineage_stays_while_the_files_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, store) = config(&directory);
+        let lineage = || open(&engine, &store).unwrap().store.lineage;
+        let first = lineage();
+        assert_eq!(lineage(), first);
+        // Whoever restores the file gives it another ctime.
+        lineage::make_mark(directory.path()).unwrap();
+        let second = lineage();
+        assert_ne!(second, first);
+        std::fs::remove_file(directory.path().join("lineage")).unwrap();
+        assert_ne!(lineage(), second);
+    }
+
+    #[test]
+    fn a_store_that_ends_before_what_was_acknowledged_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, store) = config(&directory);
+        let opened = open(&engine, &store).unwrap();
+        opened.acknowledged.write(opened.meta.commit + 1).unwrap();
+        drop(opened);
+        let refused = open(&engine, &store).err().unwrap();
+        assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+        let os = StoreConfig { durability: Durability::Os, ..store };
+        assert!(open(&engine, &os).is_ok(), "that is what DURABILITY=os does not promise");
+    }
+}
