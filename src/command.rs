@@ -16,6 +16,9 @@ use duelhub::config::{self, Config, VARIABLES};
 /// The exit status for a configuration or a command line that is wrong.
 pub(crate) const USAGE: u8 = 64;
 
+/// The exit status for a store that is damaged, or of another format: starting again does not help.
+pub(crate) const DATA: u8 = 65;
+
 /// All commands.
 pub(crate) fn tree() -> Command {
     let env_file = Arg::new("env-file")

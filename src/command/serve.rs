@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use duelhub::config::{AppEnv, Config};
 use duelhub::demo::{self, FIRST_DUEL};
+use duelhub::engine::StoreError;
 use duelhub::server::{Addresses, Server, StartError};
 use duelhub::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +33,12 @@ pub(super) async fn run(config: Config) -> ExitCode {
         Err(error @ StartError::Tls(_)) => {
             error!(%error, "not started");
             super::USAGE.into()
+        }
+        Err(StartError::Store(
+            error @ (StoreError::Damaged { .. } | StoreError::Format { .. }),
+        )) => {
+            error!(%error, "not started");
+            super::DATA.into()
         }
         Err(error @ (StartError::Bind { .. } | StartError::Store(_) | StartError::WorkEnded)) => {
             error!(%error, "not serving");

@@ -19,6 +19,9 @@ mod store;
 mod writer;
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, OnceLock};
@@ -40,7 +43,7 @@ use super::{
     StoreCounts,
 };
 use crate::clock::{self, UnixMs};
-use crate::config::{Durability, EngineConfig, StoreConfig};
+use crate::config::{EngineConfig, StoreConfig};
 use crate::event::{Ending, Event, Position, Push, Viewer};
 use crate::id::DuelId;
 use crate::limits;
@@ -58,7 +61,6 @@ const UNAVAILABLE: EngineError = EngineError::Unavailable { may_have_taken_effec
 /// See the module.
 pub struct EmbeddedEngine {
     shared: Arc<Shared>,
-    durability: Durability,
     orders: Mutex<Option<SyncSender<Message>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: Arc<Semaphore>,
@@ -73,6 +75,8 @@ struct Shared {
     duels: AtomicUsize,
     remembered_tickets: AtomicUsize,
     full: AtomicBool,
+    /// Nobody is left who could hear an answer.
+    abandoned: AtomicBool,
     commits: AtomicU64,
     failures: AtomicU64,
     waiting: AtomicU64,
@@ -95,17 +99,24 @@ impl Shared {
         self.duels.store(counts.duels, Ordering::Relaxed);
         self.remembered_tickets.store(counts.remembered_tickets, Ordering::Relaxed);
     }
-
-    /// Whether the disk was full before.
-    fn set_full(&self, full: bool) -> bool {
-        self.full.swap(full, Ordering::Relaxed)
-    }
 }
 
 impl fmt::Debug for EmbeddedEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmbeddedEngine").field("counts", &self.counts()).finish_non_exhaustive()
     }
+}
+
+/// Bytes on the disk, holes in files left out.
+fn disk_bytes(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+        // In units of 512 bytes, whatever the file system's own (stat(2)).
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.flatten().map(bytes).sum()
 }
 
 /// How far the store may lag behind in what it knows of a duel's last use.
@@ -121,7 +132,7 @@ impl EmbeddedEngine {
     /// Opens the store and reads all of it, which blocks: about a second for a gigabyte.
     ///
     /// # Errors
-    /// [`StoreError`]; a damaged store is refused and left as it is.
+    /// [`StoreError`]; a store that is damaged is refused.
     pub fn open(config: EngineConfig, store_config: &StoreConfig) -> Result<Self, StoreError> {
         let Opened { store, meta, counts, acknowledged } = open::open(&config, store_config)?;
         let shared = Arc::new(Shared {
@@ -131,6 +142,7 @@ impl EmbeddedEngine {
             duels: AtomicUsize::new(counts.duels),
             remembered_tickets: AtomicUsize::new(counts.remembered_tickets),
             full: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -153,7 +165,6 @@ impl EmbeddedEngine {
         })?;
         Ok(Self {
             shared,
-            durability: store_config.durability,
             orders: Mutex::new(Some(orders)),
             writer: Mutex::new(Some(writer)),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
@@ -169,14 +180,15 @@ impl EmbeddedEngine {
         T: Send + 'static,
         E: From<EngineError> + Send + 'static,
     {
-        self.order_heard(0, work, |_, _| ())
+        self.order_heard(0, false, work, |_, _| ())
     }
 
-    /// Puts work in its place; the answer comes after the commit, when `handed` has put into it how many connections were
-    /// told.
+    /// Puts work, which brings so many bytes or frees some, in its place; the answer comes after the commit, when `handed`
+    /// has put into it how many connections were told.
     fn order_heard<T, E>(
         &self,
         bytes: usize,
+        frees: bool,
         work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
         handed: fn(&mut T, usize),
     ) -> Answer<'static, T, E>
@@ -185,7 +197,8 @@ impl EmbeddedEngine {
         E: From<EngineError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let order = Box::new(Pending { bytes, work: Some(work), result: None, handed, reply });
+        let order =
+            Box::new(Pending { bytes, frees, work: Some(work), result: None, handed, reply });
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = match &*self.orders.lock() {
             Some(orders) => orders.try_send(Message::Order(order)).is_ok(),
@@ -236,10 +249,14 @@ impl EmbeddedEngine {
 }
 
 impl Drop for EmbeddedEngine {
-    /// Waits until what is queued is done.
+    /// Ends as a kill would: waits for the commit under way, and drops what is queued.
     fn drop(&mut self) {
+        self.shared.abandoned.store(true, Ordering::Relaxed);
         drop(self.orders.lock().take());
-        if let Some(writer) = self.writer.lock().take() {
+        if let Some(writer) = self.writer.lock().take()
+            // The last to let go may be the writer itself, telling the sink.
+            && writer.thread().id() != std::thread::current().id()
+        {
             let _ended = writer.join();
         }
     }
@@ -247,10 +264,7 @@ impl Drop for EmbeddedEngine {
 
 impl Engine for EmbeddedEngine {
     fn name(&self) -> &'static str {
-        match self.durability {
-            Durability::Fsync => "embedded",
-            Durability::Os => "embedded, DURABILITY=os",
-        }
+        "embedded"
     }
 
     fn connect(&self, sink: Sink) {
@@ -290,7 +304,7 @@ impl Engine for EmbeddedEngine {
     ) -> Answer<'static, Appended, AppendError> {
         let (bytes, key) = (push.size(), idempotency_key);
         let work = move |draft: &mut Draft<'_>| draft.append(duel, push, key.as_deref());
-        self.order_heard(bytes, work, set_connections)
+        self.order_heard(bytes, false, work, set_connections)
     }
 
     fn close(
@@ -301,7 +315,7 @@ impl Engine for EmbeddedEngine {
     ) -> Answer<'_, Appended, AppendError> {
         let bytes = last.as_ref().map_or(0, Push::size);
         let work = move |draft: &mut Draft<'_>| draft.close(duel, ending, last);
-        self.order_heard(bytes, work, set_connections)
+        self.order_heard(bytes, false, work, set_connections)
     }
 
     fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page> {
@@ -366,11 +380,11 @@ impl Engine for EmbeddedEngine {
     fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
         Box::pin(async move {
             for _ in 0..PRUNE_STEPS {
-                let step = self.order::<_, EngineError>(move |draft| {
+                let step = move |draft: &mut Draft<'_>| {
                     let more_duels = draft.prune_duels(now)?;
                     Ok(Ok(draft.prune_tickets(now)? || more_duels))
-                });
-                if !step.await? {
+                };
+                if !self.order_heard::<_, EngineError>(0, true, step, |_, _| ()).await? {
                     break;
                 }
             }

@@ -20,19 +20,26 @@ impl Hub {
     pub(super) async fn run_sweeps(self: &Arc<Self>) {
         let mut ticks = tokio::time::interval(self.config.sync_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
         loop {
             ticks.tick().await;
-            let live: Vec<_> = self.duels.read().values().cloned().collect();
-            for batch in live.chunks(BATCH) {
-                if let Err(error) = self.sweep(batch).await {
-                    warn!(%error, "a repair sweep failed");
-                }
-                tokio::task::yield_now().await;
+            let swept = self.sweep_all().await;
+            if let Err(error) = &swept
+                && !failing
+            {
+                warn!(%error, "the repair sweep or pruning failed; it is tried again, in silence");
             }
-            if let Err(error) = self.engine.prune(clock::now()).await {
-                warn!(%error, "pruning failed");
-            }
+            failing = swept.is_err();
         }
+    }
+
+    async fn sweep_all(&self) -> Result<(), EngineError> {
+        let live: Vec<_> = self.duels.read().values().cloned().collect();
+        for batch in live.chunks(BATCH) {
+            self.sweep(batch).await?;
+            tokio::task::yield_now().await;
+        }
+        self.engine.prune(clock::now()).await
     }
 
     async fn sweep(&self, batch: &[Arc<LiveDuel>]) -> Result<(), EngineError> {

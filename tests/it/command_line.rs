@@ -219,7 +219,7 @@ async fn a_store_of_another_format_is_refused_by_its_number() {
     marker[3] = 2;
     std::fs::write(&version, marker).unwrap();
     let (status, stdout, stderr) = run(&["--data-dir", data_dir], &[]);
-    assert_eq!(status, 1);
+    assert_eq!(status, 65);
     let said = stdout + &stderr;
     assert!(said.contains("format") && said.contains("use the version that wrote it"), "{said}");
 }

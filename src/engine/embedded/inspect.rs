@@ -28,7 +28,8 @@ pub struct Contents {
 /// [`StoreError`]: it is in use, not there, of another version, or damaged.
 pub fn check(config: &StoreConfig) -> Result<Contents, StoreError> {
     let (store, counts) = open::open_existing(config)?;
-    Ok(Contents { counts, disk_bytes: store.disk_bytes() })
+    drop(store);
+    Ok(Contents { counts, disk_bytes: super::disk_bytes(&config.data_dir) })
 }
 
 /// What [`export`] could write.
@@ -50,7 +51,7 @@ pub fn export(
     config: &StoreConfig,
     out: &mut dyn Write,
 ) -> Result<io::Result<Exported>, StoreError> {
-    let store = open::open_unchecked(config)?;
+    let store = open::open_unchecked_existing(config)?;
     Ok(export_view(&store.view(), out))
 }
 

@@ -1,38 +1,55 @@
 //! Whether the files are those that the last process left.
 //!
-//! Two small files stand beside the store, so that neither an older copy nor a lost tail passes for the newest state:
+//! A store cannot tell from inside that it is an older copy, or that its end was lost. Two small files beside it can:
 //!
-//! - `lineage` is written once and never touched. Whoever restores it from a copy, in whatever way, gives it another
-//!   inode or another `ctime`, which no tool can set; the store remembers both as its [`mark`].
+//! - `lineage` is written once and never touched, as is a file of the store itself. Whoever restores one from a copy gives
+//!   it another inode or another `ctime`, which no tool can set.
 //! - `acknowledged` holds the number of the last commit that was answered, written after each one and not synced: so it
-//!   is a lower bound of what the store must hold, also after a power loss.
+//!   is a lower bound of what the store must hold, also after a power loss. It holds the [`Marks`] of those two files, and
+//!   when it was written itself, which its own `ctime` must agree with.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
+
+use crate::clock::{self, UnixMs};
 
 const LINEAGE: &str = "lineage";
 
 const ACKNOWLEDGED: &str = "acknowledged";
 
+/// Written once, when the store is made, by the library.
+const STORE_MARKER: &str = "store/version";
+
 const LINEAGE_TEXT: &str = "duelhub knows by this file that the store beside it is no copy from elsewhere.\n\
     Do not touch it. Removed or restored, every duel goes on under a new epoch.\n";
 
-/// What tells this `lineage` from any copy of it; `None` if there is none.
-pub(super) fn mark(directory: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match fs::metadata(directory.join(LINEAGE)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let numbers =
-        [file.ino().to_be_bytes(), file.ctime().to_be_bytes(), file.ctime_nsec().to_be_bytes()];
-    Ok(Some(numbers.concat()))
+/// How far `ctime` may be from the instant that was written: the time between reading the clock and writing.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What tells these files from any copy of them: inode and `ctime` of each.
+pub(super) type Marks = [u8; 48];
+
+/// `None` if one of the files is not there.
+pub(super) fn marks(directory: &Path) -> io::Result<Option<Marks>> {
+    let mut marks = [0; 48];
+    for (name, mark) in [LINEAGE, STORE_MARKER].into_iter().zip(marks.chunks_exact_mut(24)) {
+        let file = match fs::metadata(directory.join(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        mark[..8].copy_from_slice(&file.ino().to_be_bytes());
+        mark[8..16].copy_from_slice(&file.ctime().to_be_bytes());
+        mark[16..].copy_from_slice(&file.ctime_nsec().to_be_bytes());
+    }
+    Ok(Some(marks))
 }
 
-/// Makes `lineage` anew: its mark.
-pub(super) fn make_mark(directory: &Path) -> io::Result<Vec<u8>> {
+/// Makes `lineage` anew.
+pub(super) fn renew(directory: &Path) -> io::Result<()> {
     let path = directory.join(LINEAGE);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -40,13 +57,23 @@ pub(super) fn make_mark(directory: &Path) -> io::Result<Vec<u8>> {
     }
     fs::write(&path, LINEAGE_TEXT)?;
     File::open(&path)?.sync_all()?;
-    File::open(directory)?.sync_all()?;
-    mark(directory)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    File::open(directory)?.sync_all()
 }
 
-/// The number of the last commit that was answered.
+/// The file `acknowledged`.
 #[derive(Debug)]
 pub(super) struct Acknowledged(File);
+
+/// What stands in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Note {
+    /// The last commit that was answered.
+    pub(super) commit: u64,
+    /// When that was.
+    pub(super) written_at: UnixMs,
+    /// Of the files beside it.
+    pub(super) marks: Marks,
+}
 
 impl Acknowledged {
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
@@ -55,17 +82,44 @@ impl Acknowledged {
         Ok(Self(options.open(directory.join(ACKNOWLEDGED))?))
     }
 
-    /// 0 if nothing was ever acknowledged, or nothing is known of it.
-    pub(super) fn read(&self) -> io::Result<u64> {
-        let mut bytes = [0; 8];
+    /// `None` if nothing was ever acknowledged, or nothing is known of it.
+    pub(super) fn read(&self) -> io::Result<Option<Note>> {
+        let mut bytes = [0; 64];
         match self.0.read_exact_at(&mut bytes, 0) {
-            Ok(()) => Ok(u64::from_be_bytes(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-            Err(error) => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
         }
+        let number = |from: usize| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&bytes[from..from + 8]);
+            u64::from_be_bytes(number)
+        };
+        let mut marks = [0; 48];
+        marks.copy_from_slice(&bytes[16..]);
+        Ok(Some(Note { commit: number(0), written_at: UnixMs(number(8)), marks }))
     }
 
+    /// Whether the file was written when it says that it was.
+    pub(super) fn is_original(&self, note: &Note) -> io::Result<bool> {
+        let file = self.0.metadata()?;
+        let ctime = file.ctime().saturating_mul(1000).saturating_add(file.ctime_nsec() / 1_000_000);
+        let ctime = UnixMs(u64::try_from(ctime).unwrap_or(0));
+        let apart = ctime.since(note.written_at).max(note.written_at.since(ctime));
+        Ok(apart <= WRITE_TIME_MAX)
+    }
+
+    /// Notes a commit. Not synced.
     pub(super) fn write(&self, commit: u64) -> io::Result<()> {
-        self.0.write_all_at(&commit.to_be_bytes(), 0)
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&commit.to_be_bytes());
+        bytes[8..].copy_from_slice(&clock::now().0.to_be_bytes());
+        self.0.write_all_at(&bytes, 0)
+    }
+
+    /// Begins anew, with the marks of the files as they are now. Synced.
+    pub(super) fn begin(&self, commit: u64, marks: &Marks) -> io::Result<()> {
+        self.0.write_all_at(marks, 16)?;
+        self.write(commit)?;
+        self.0.sync_all()
     }
 }

@@ -14,7 +14,7 @@ use super::Fault;
 use super::lineage::{self, Acknowledged};
 use super::rows::{self, DuelRow, EventRow, FORMAT, Kind, MetaRow, RevokedUserRow, TicketRow};
 use super::store::{Held, KnownDuels, Store};
-use crate::clock;
+use crate::clock::{self, UnixMs};
 use crate::config::{Durability, EngineConfig, StoreConfig};
 use crate::engine::EngineCounts;
 use crate::id::DuelId;
@@ -75,6 +75,8 @@ enum Continuity {
     Same,
     /// They come from elsewhere, or are new.
     Copy,
+    /// They are the same, and the machine may have lost what was never synced.
+    Unsynced,
     /// They are the same, and end before what was acknowledged.
     Cut {
         /// The last commit in the store.
@@ -93,58 +95,96 @@ pub(super) fn open(engine: &EngineConfig, config: &StoreConfig) -> Result<Opened
     let store = open_unchecked(config)?;
     let (meta, counts) = check(&store, directory)?;
     let acknowledged = Acknowledged::open(directory).map_err(failed)?;
-    let answered = acknowledged.read().map_err(failed)?;
     let Some(meta) = meta else {
-        if !is_new && (answered > 0 || counts != EngineCounts::default()) {
+        let note = acknowledged.read().map_err(failed)?;
+        if !is_new && (note.is_some() || counts != EngineCounts::default()) {
             return Err(damaged(directory, "it has no beginning"));
         }
-        if answered > 0 {
+        if note.is_some() {
             warn!(directory = %directory.display(), "the store is gone: starting with an empty one");
         }
         let meta = MetaRow { format: FORMAT, ..MetaRow::default() };
         return begin(engine, config, Opened { store, meta, counts, acknowledged });
     };
-    let continuity = compare(directory, &meta, answered).map_err(failed)?;
+    let continuity = compare(directory, &meta, &acknowledged).map_err(failed)?;
     let opened = Opened { store, meta, counts, acknowledged };
     match continuity {
-        Continuity::Same => return Ok(opened),
+        Continuity::Same => return go_on(engine, config, opened),
+        Continuity::Cut { ends, acknowledged } => return Err(cut(directory, ends, acknowledged)),
         Continuity::Copy => {
             warn!("the store was restored from a copy: every duel goes on under a new epoch");
         }
-        Continuity::Cut { ends, acknowledged } if config.durability == Durability::Os => warn!(
-            ends,
-            acknowledged,
-            "with DURABILITY=os the last commits were lost: every duel goes on under a new epoch"
+        Continuity::Unsynced => warn!(
+            "the machine was restarted without a sync, as DURABILITY=os risks: every duel goes on \
+             under a new epoch"
         ),
-        Continuity::Cut { ends, acknowledged } => return Err(cut(directory, ends, acknowledged)),
     }
     begin(engine, config, opened)
 }
 
-fn compare(directory: &Path, meta: &MetaRow, answered: u64) -> io::Result<Continuity> {
-    let ends = meta.commit;
-    Ok(match lineage::mark(directory)? {
-        Some(mark) if mark == meta.mark && ends < answered => {
-            Continuity::Cut { ends, acknowledged: answered }
-        }
-        Some(mark) if mark == meta.mark => Continuity::Same,
-        _ => Continuity::Copy,
-    })
+fn compare(
+    directory: &Path,
+    meta: &MetaRow,
+    acknowledged: &Acknowledged,
+) -> io::Result<Continuity> {
+    let (Some(note), Some(marks)) = (acknowledged.read()?, lineage::marks(directory)?) else {
+        return Ok(Continuity::Copy);
+    };
+    if note.marks != marks || !acknowledged.is_original(&note)? {
+        return Ok(Continuity::Copy);
+    }
+    if meta.unsynced && note.written_at < booted_at() {
+        return Ok(Continuity::Unsynced);
+    }
+    if meta.marks != marks || meta.commit < note.commit {
+        return Ok(Continuity::Cut { ends: meta.commit, acknowledged: note.commit });
+    }
+    Ok(Continuity::Same)
+}
+
+/// When the machine was started, by its present clock.
+fn booted_at() -> UnixMs {
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up_ms = u64::try_from(up.tv_sec).unwrap_or(0).saturating_mul(1000);
+    UnixMs(clock::now().0.saturating_sub(up_ms))
 }
 
 /// Opens a store that is there, and reads all of it.
 pub(super) fn open_existing(config: &StoreConfig) -> Result<(Store, EngineCounts), StoreError> {
     let directory = &config.data_dir;
     let failed = |error| StoreError::Directory { directory: directory.clone(), error };
-    directory.join(STORE).metadata().map_err(failed)?;
-    let store = open_unchecked(config)?;
+    let store = open_unchecked_existing(config)?;
     let (meta, counts) = check(&store, directory)?;
     let meta = meta.ok_or_else(|| damaged(directory, "it has no beginning"))?;
-    let answered = Acknowledged::open(directory).and_then(|file| file.read()).map_err(failed)?;
-    match compare(directory, &meta, answered).map_err(failed)? {
+    let acknowledged = Acknowledged::open(directory).map_err(failed)?;
+    match compare(directory, &meta, &acknowledged).map_err(failed)? {
         Continuity::Cut { ends, acknowledged } => Err(cut(directory, ends, acknowledged)),
-        Continuity::Same | Continuity::Copy => Ok((store, counts)),
+        Continuity::Same | Continuity::Copy | Continuity::Unsynced => Ok((store, counts)),
     }
+}
+
+/// Opens a store that is there, and checks nothing but what the library checks.
+pub(super) fn open_unchecked_existing(config: &StoreConfig) -> Result<Store, StoreError> {
+    let directory = config.data_dir.clone();
+    match directory.join(STORE).metadata() {
+        Ok(_) => open_unchecked(config),
+        Err(error) => Err(StoreError::Directory { directory, error }),
+    }
+}
+
+/// Goes on where the last process stopped, once the store says how it is synced from now on.
+fn go_on(
+    engine: &EngineConfig,
+    config: &StoreConfig,
+    mut opened: Opened,
+) -> Result<Opened, StoreError> {
+    let unsynced = config.durability == Durability::Os;
+    if opened.meta.unsynced != unsynced {
+        opened.meta.unsynced = unsynced;
+        opened.meta.commit += 1;
+        commit_meta(engine, &opened).map_err(|error| refusal(&config.data_dir, &error))?;
+    }
+    Ok(opened)
 }
 
 /// The first commit under a new lineage.
@@ -155,17 +195,26 @@ fn begin(
 ) -> Result<Opened, StoreError> {
     let directory = &config.data_dir;
     let failed = |error| StoreError::Directory { directory: directory.clone(), error };
-    let Opened { store, meta, acknowledged, .. } = &mut opened;
-    meta.mark = lineage::make_mark(directory).map_err(failed)?;
-    meta.lineage = rand::random();
-    meta.commit += 1;
-    store.lineage = meta.lineage;
-    // Before the commit: what it says of an older store must not refuse this one.
-    acknowledged.write(0).map_err(failed)?;
-    let known = KnownDuels::default();
-    let draft = store.draft(engine, &known, Held::default(), clock::now());
-    draft.commit(meta).map_err(|error| refusal(directory, &error))?;
+    lineage::renew(directory).map_err(failed)?;
+    let marks = lineage::marks(directory).map_err(failed)?;
+    let marks = marks.ok_or_else(|| damaged(directory, "it has no marker"))?;
+    opened.meta.marks = marks.to_vec();
+    opened.meta.lineage = rand::random();
+    opened.meta.commit += 1;
+    opened.meta.unsynced = config.durability == Durability::Os;
+    opened.store.lineage = opened.meta.lineage;
+    commit_meta(engine, &opened).map_err(|error| refusal(directory, &error))?;
+    // Last: until it is there, the next start takes everything for a copy and begins anew.
+    opened.acknowledged.begin(opened.meta.commit, &marks).map_err(failed)?;
     Ok(opened)
+}
+
+/// Stores what the store says of itself, and syncs it, whatever is asked of pushes.
+fn commit_meta(engine: &EngineConfig, opened: &Opened) -> Result<(), fjall::Error> {
+    let known = KnownDuels::default();
+    let draft = opened.store.draft(engine, &known, Held::default(), clock::now());
+    draft.commit(&opened.meta)?;
+    opened.store.sync()
 }
 
 /// Opens the store, and checks nothing but what the library checks.
@@ -194,7 +243,7 @@ fn check(store: &Store, directory: &Path) -> Result<(Option<MetaRow>, EngineCoun
         .map_err(|_| damaged(directory, "it cannot be read"))?
         .map_err(|fault| damaged(directory, &fault.to_string()))?;
     let (duels, tickets) = (counts.duels, counts.remembered_tickets);
-    info!(duels, tickets, bytes = store.disk_bytes(), took = ?started.elapsed(), "the store is whole");
+    info!(duels, tickets, took = ?started.elapsed(), "every row of the store was read");
     Ok((meta, counts))
 }
 
@@ -206,6 +255,14 @@ fn refusal(directory: &Path, error: &fjall::Error) -> StoreError {
     if let fjall::Error::InvalidVersion(found) = error {
         let found = found.map_or_else(|| "unknown".to_owned(), |found| format!("fjall {found}"));
         return StoreError::Format { directory: directory.to_owned(), found };
+    }
+    if let fjall::Error::Io(error) = error
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        return StoreError::Directory {
+            directory: directory.to_owned(),
+            error: error.kind().into(),
+        };
     }
     damaged(directory, &error.to_string())
 }
@@ -272,6 +329,8 @@ fn check_log(store: &Store, duel: DuelId, row: &DuelRow) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn config(directory: &tempfile::TempDir) -> (EngineConfig, StoreConfig) {
@@ -298,12 +357,29 @@ mod tests {
         let lineage = || open(&engine, &store).unwrap().store.lineage;
         let first = lineage();
         assert_eq!(lineage(), first);
-        // Whoever restores the file gives it another ctime.
-        lineage::make_mark(directory.path()).unwrap();
+        // Whoever restores the file gives it another ctime, once the kernel's clock has ticked.
+        let marks = || lineage::marks(directory.path()).unwrap();
+        let before = marks();
+        while marks() == before {
+            lineage::renew(directory.path()).unwrap();
+        }
         let second = lineage();
         assert_ne!(second, first);
         std::fs::remove_file(directory.path().join("lineage")).unwrap();
-        assert_ne!(lineage(), second);
+        let third = lineage();
+        assert_ne!(third, second);
+        // Or, if a tool skips what looks the same, the file that never does.
+        let path = directory.path().join("acknowledged");
+        let bytes = std::fs::read(&path).unwrap();
+        while clock::now() <= written_at(directory.path()).plus(Duration::from_millis(1500)) {
+            std::thread::yield_now();
+        }
+        std::fs::write(&path, bytes).unwrap();
+        assert_ne!(lineage(), third);
+    }
+
+    fn written_at(directory: &Path) -> UnixMs {
+        Acknowledged::open(directory).unwrap().read().unwrap().unwrap().written_at
     }
 
     #[test]
@@ -315,7 +391,19 @@ mod tests {
         drop(opened);
         let refused = open(&engine, &store).err().unwrap();
         assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    }
+
+    #[test]
+    fn what_was_not_synced_before_the_machine_started_is_in_doubt() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, store) = config(&directory);
         let os = StoreConfig { durability: Durability::Os, ..store };
-        assert!(open(&engine, &os).is_ok(), "that is what DURABILITY=os does not promise");
+        let opened = open(&engine, &os).unwrap();
+        assert!(opened.meta.unsynced);
+        let note = opened.acknowledged.read().unwrap().unwrap();
+        assert!(note.written_at >= booted_at());
+        let first = opened.store.lineage;
+        drop(opened);
+        assert_eq!(open(&engine, &os).unwrap().store.lineage, first, "the process alone ended");
     }
 }

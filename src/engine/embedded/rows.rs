@@ -93,9 +93,12 @@ pub(super) struct MetaRow {
     /// Makes every duel's epoch: another one, another epoch for all of them.
     #[prost(fixed64, tag = "3")]
     pub(super) lineage: u64,
-    /// The mark of the files that this row was written for.
+    /// The marks of the files that this row was written for.
     #[prost(bytes = "vec", tag = "4")]
-    pub(super) mark: Vec<u8>,
+    pub(super) marks: Vec<u8>,
+    /// Commits since then may not have been synced.
+    #[prost(bool, tag = "5")]
+    pub(super) unsynced: bool,
 }
 
 /// A duel, without its events.

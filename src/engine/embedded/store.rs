@@ -110,9 +110,9 @@ impl Store {
         }
     }
 
-    /// Bytes on the disk.
-    pub(super) fn disk_bytes(&self) -> u64 {
-        self.database.disk_space().unwrap_or(0)
+    /// Has the disk have everything that was committed.
+    pub(super) fn sync(&self) -> Result<(), fjall::Error> {
+        self.database.persist(PersistMode::SyncAll)
     }
 }
 

@@ -49,6 +49,8 @@ const MEASURE_PAUSE: Duration = Duration::from_secs(5);
 pub(super) trait Order: Send {
     /// Bytes that it brings.
     fn bytes(&self) -> usize;
+    /// Whether it only takes things out, so that a full disk is no reason to refuse it.
+    fn frees(&self) -> bool;
     /// Does it. An error undoes the whole group.
     fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault>;
     /// Answers: what came of it, told to so many connections, or why nothing did.
@@ -58,6 +60,7 @@ pub(super) trait Order: Send {
 /// An [`Order`] by a closure.
 pub(super) struct Pending<T, E, W> {
     pub(super) bytes: usize,
+    pub(super) frees: bool,
     pub(super) work: Option<W>,
     pub(super) result: Option<Result<T, E>>,
     /// Puts into the result to how many connections it was handed.
@@ -73,6 +76,10 @@ where
 {
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn frees(&self) -> bool {
+        self.frees
     }
 
     fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault> {
@@ -148,7 +155,13 @@ impl Writer {
             }
             let waiting = u64::try_from(group.len()).unwrap_or(u64::MAX);
             self.shared.waiting.fetch_sub(waiting, Ordering::Relaxed);
+            if self.shared.abandoned.load(Ordering::Relaxed) {
+                break;
+            }
             self.serve(group);
+        }
+        if stop.is_some() {
+            self.settle_down();
         }
         drop(self.shared.store.write().take());
         if let Some(told) = stop {
@@ -156,7 +169,11 @@ impl Writer {
         }
     }
 
-    fn serve(&mut self, mut group: Vec<Box<dyn Order>>) {
+    fn serve(&mut self, group: Vec<Box<dyn Order>>) {
+        let mut group = self.refuse_without_room(group);
+        if group.is_empty() {
+            return;
+        }
         let refused = EngineError::Unavailable { may_have_taken_effect: false };
         let outcome = match self.store() {
             // A panic in the library is as good as a failed write: what it left is found out by opening it again.
@@ -182,11 +199,27 @@ impl Writer {
         group.into_iter().for_each(|order| order.settle(Err(error)));
     }
 
+    /// Syncs what `DURABILITY=os` has left to the kernel, and says so in the store.
+    fn settle_down(&mut self) {
+        let Some(store) = self.shared.store.read().clone() else { return };
+        if !self.meta.unsynced {
+            return;
+        }
+        self.meta.unsynced = false;
+        self.meta.commit += 1;
+        let draft = store.draft(&self.shared.config, &self.known, self.held, clock::now());
+        match draft.commit(&self.meta).and_then(|_| store.sync()) {
+            Ok(()) => self.acknowledge(),
+            Err(error) => warn!(%error, "the store could not be synced"),
+        }
+    }
+
     /// Has the metrics know how large the store is, now and then.
-    fn measure(&mut self, store: &Store) {
+    fn measure(&mut self) {
         if self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_PAUSE) {
             self.measured_at = Some(Instant::now());
-            self.shared.disk_bytes.store(store.disk_bytes(), Ordering::Relaxed);
+            let bytes = super::disk_bytes(&self.config.data_dir);
+            self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
         }
     }
 
@@ -196,8 +229,7 @@ impl Writer {
         store: &Store,
         group: &mut [Box<dyn Order>],
     ) -> Result<Vec<usize>, Failure> {
-        self.check_room()?;
-        self.measure(store);
+        self.measure();
         let mut draft = store.draft(&self.shared.config, &self.known, self.held, clock::now());
         // Up to which notice each order goes.
         let mut notices = Vec::with_capacity(group.len());
@@ -244,24 +276,28 @@ impl Writer {
         notices.into_iter().map(|notice| self.shared.notify(notice)).collect()
     }
 
-    /// A store that has no room left for its tables cannot go on from there by itself, so it stops taking pushes before.
-    fn check_room(&self) -> Result<(), Failure> {
+    /// Refuses what there is no room for: whoever is left. A store that runs out of room for its tables cannot go on from
+    /// there, so it stops taking anything before; pruning, which makes room, goes on for longer.
+    fn refuse_without_room(&self, group: Vec<Box<dyn Order>>) -> Vec<Box<dyn Order>> {
         let free = statvfs(&self.config.data_dir).map_or(u64::MAX, |fs| fs.f_bavail * fs.f_frsize);
         let full = free < limits::DISK_ROOM_MIN;
-        if self.shared.set_full(full) != full {
+        if self.shared.full.swap(full, Ordering::Relaxed) != full {
             match full {
                 true => {
-                    warn!(free, min = limits::DISK_ROOM_MIN, "the disk is full: pushes are refused")
+                    warn!(free, min = limits::DISK_ROOM_MIN, "the disk is full: nothing is stored")
                 }
                 false => info!(free, "there is room on the disk again"),
             }
         }
-        if full {
-            return Err(Failure::Refused(EngineError::Full {
-                limit: "the room on the disk of DATA_DIR",
-            }));
+        if !full {
+            return group;
         }
-        Ok(())
+        let prunes = free >= limits::DISK_ROOM_MIN / 4;
+        let (kept, refused): (Vec<_>, Vec<_>) =
+            group.into_iter().partition(|order| prunes && order.frees());
+        let full = EngineError::Full { limit: "the minimum of free disk space in DATA_DIR" };
+        refused.into_iter().for_each(|order| order.settle(Err(full)));
+        kept
     }
 
     /// The store, opened again if it had failed and may have recovered.

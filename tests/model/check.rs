@@ -1,0 +1,192 @@
+//! What a player is shown, held against the history of the duel. Knows nothing of hubs and engines.
+
+use duelhub::event::{Position, Viewer};
+use duelhub::hub::Recovery;
+
+use crate::history::History;
+use crate::spec::Shown;
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Objection {
+    #[error("{0} was addressed to the player and never came")]
+    Lost(u64),
+    #[error("{0} came twice")]
+    Doubled(u64),
+    #[error("{0} came after a later one")]
+    Disordered(u64),
+    #[error("{0} came, and was never pushed")]
+    NeverPushed(u64),
+    #[error("{0} came, and was not addressed to the player")]
+    NotAddressed(u64),
+    #[error("{0} came with the body of another")]
+    Foreign(u64),
+    #[error("told of a position that is none: {0}")]
+    NoPosition(Position),
+    #[error("the duel was of another epoch before")]
+    EpochChanged,
+    #[error("a history that began anew has an epoch that was there before")]
+    EpochReused,
+    #[error("told recovered, although something since {0} is gone")]
+    FalselyRecovered(Position),
+    #[error("told not recovered, although everything since {0} is there")]
+    NeedlesslyNotRecovered(Position),
+    #[error("the opening state is of {shown:?} instead of {expected:?}")]
+    WrongState { expected: Vec<u64>, shown: Vec<u64> },
+    #[error("closed as too slow, although everything after {0} is there")]
+    NotTooSlow(u64),
+    #[error("{witnessed} had been seen, and the log ends at {head} after a restart")]
+    NotDurable { witnessed: u64, head: u64 },
+    #[error("of a close only the last event is there")]
+    Torn,
+    #[error("{0}")]
+    Unexpected(String),
+    #[error("{0}: {1}")]
+    At(String, Box<Objection>),
+}
+
+impl Objection {
+    /// The same, with where it was.
+    pub(crate) fn at(self, place: &str) -> Self {
+        Self::At(place.to_owned(), Box::new(self))
+    }
+}
+
+/// What is wrong, in words of its own.
+pub(crate) fn unexpected<T>(what: impl Into<String>) -> Result<T, Objection> {
+    Err(Objection::Unexpected(what.into()))
+}
+
+/// Objects unless it holds.
+pub(crate) fn ensure(holds: bool, objection: Objection) -> Result<(), Objection> {
+    if holds { Ok(()) } else { Err(objection) }
+}
+
+/// What a connection is welcomed with.
+#[derive(Debug)]
+pub(crate) struct Welcomed {
+    pub(crate) position: Position,
+    pub(crate) recovery: Recovery,
+    pub(crate) state: Vec<Shown>,
+}
+
+/// One connection, as far as it has been served.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    pub(crate) viewer: Viewer,
+    /// Up to where it has been served.
+    pub(crate) cursor: u64,
+    /// Events that were left out because a newer one was served.
+    pub(crate) left_out: u64,
+}
+
+impl Follower {
+    /// Checks how a connection begins that asked to go on after `resume`.
+    pub(crate) fn welcome(
+        history: &mut History,
+        viewer: Viewer,
+        resume: Option<Position>,
+        welcomed: &Welcomed,
+    ) -> Result<Self, Objection> {
+        let position = welcomed.position;
+        // What is still under way may or may not have been there when the connection came.
+        let (least, most) = (history.settled(), history.len());
+        history.witness(position)?;
+        match (welcomed.recovery, resume) {
+            (Recovery::Recovered, Some(resume)) => {
+                let there = position == resume && history.holds_after(resume, least);
+                ensure(there, Objection::FalselyRecovered(resume))?;
+                ensure(welcomed.state.is_empty(), wrong_state(&[], &welcomed.state))?;
+            }
+            (Recovery::NotRecovered, Some(resume)) => {
+                let there = resume.seq <= least && history.holds_after(resume, most);
+                ensure(!there, Objection::NeedlesslyNotRecovered(resume))?;
+            }
+            (Recovery::Fresh, None) => {}
+            (recovery, _) => unexpected(format!("{recovery:?} for {resume:?}"))?,
+        }
+        if welcomed.recovery != Recovery::Recovered {
+            ensure(position.seq >= least, Objection::NoPosition(position))?;
+            let each_type = welcomed.recovery == Recovery::NotRecovered;
+            check_state(history, viewer, welcomed, each_type)?;
+        }
+        Ok(Self { viewer, cursor: position.seq, left_out: 0 })
+    }
+
+    /// Checks the events that were served, up to `served`.
+    pub(crate) fn batch(
+        &mut self,
+        history: &mut History,
+        events: &[Shown],
+        served: u64,
+    ) -> Result<(), Objection> {
+        let mut last = self.cursor;
+        for shown in events {
+            let seq = shown.seq;
+            ensure(seq > self.cursor && seq != last, Objection::Doubled(seq))?;
+            ensure(seq > last, Objection::Disordered(seq))?;
+            check_event(history, self.viewer, shown)?;
+            last = seq;
+        }
+        ensure(
+            served >= last && served <= history.len(),
+            Objection::NeverPushed(served.max(last)),
+        )?;
+        for seq in self.cursor + 1..=served {
+            let came = events.iter().any(|shown| shown.seq == seq);
+            if came || history.shown(seq, self.viewer).is_none() {
+                continue;
+            }
+            ensure(history.is_superseded(seq, served, self.viewer), Objection::Lost(seq))?;
+            self.left_out += 1;
+        }
+        self.cursor = served;
+        history.witness_seq(served);
+        Ok(())
+    }
+
+    /// Checks that the connection could indeed not be served any further.
+    pub(crate) fn too_slow(&self, history: &History) -> Result<(), Objection> {
+        let gone = !history.log_holds(self.cursor + 1, history.len());
+        ensure(gone, Objection::NotTooSlow(self.cursor))
+    }
+}
+
+/// One event as `viewer` was shown it.
+fn check_event(history: &History, viewer: Viewer, shown: &Shown) -> Result<(), Objection> {
+    let seq = shown.seq;
+    ensure(seq >= 1 && seq <= history.len(), Objection::NeverPushed(seq))?;
+    let expected = history.shown(seq, viewer).ok_or(Objection::NotAddressed(seq))?;
+    ensure(*shown == expected, Objection::Foreign(seq))
+}
+
+fn wrong_state(expected: &[u64], shown: &[Shown]) -> Objection {
+    let shown = shown.iter().map(|shown| shown.seq).collect();
+    Objection::WrongState { expected: expected.to_vec(), shown }
+}
+
+fn check_state(
+    history: &History,
+    viewer: Viewer,
+    welcomed: &Welcomed,
+    each_type: bool,
+) -> Result<(), Objection> {
+    let (shown, up_to) = (&welcomed.state, welcomed.position.seq);
+    let expected = history.latest(viewer, up_to, each_type);
+    for event in shown {
+        check_event(history, viewer, event)?;
+    }
+    let seqs: Vec<_> = shown.iter().map(|event| event.seq).collect();
+    if history.settled() == history.len() {
+        return ensure(seqs == expected, wrong_state(&expected, shown));
+    }
+    // What is under way may push the latest off the log, and out of what is kept beyond it, while the state is being
+    // read: then it may be missing, and the connection is about to be shown what came instead, or to be told too slow.
+    let types = shown.iter().map(|event| &event.event_type);
+    let distinct: std::collections::HashSet<_> = types.collect();
+    let plausible = seqs.is_sorted()
+        && seqs.iter().all(|seq| *seq <= up_to)
+        && distinct.len() == shown.len()
+        && (each_type || distinct.iter().all(|kind| *kind == duelhub::event::DUEL_UPDATE));
+    ensure(plausible, wrong_state(&expected, shown))
+}

@@ -1,0 +1,209 @@
+//! A schedule: everything that happens, made from its seed before any of it does.
+
+use duelhub::event::Ending;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::players::PLAYERS;
+use crate::spec::{AUDIENCES, Spec, TYPES};
+
+/// Duels of a schedule; most happens in the first.
+pub(crate) const DUELS: usize = 2;
+
+/// What happens, and under which bounds.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    /// Events that a log holds.
+    pub(crate) log_events_max: usize,
+    /// Connections of one user in one duel.
+    pub(crate) per_user_max: usize,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// One thing that happens. Duels and players are named by their index; what makes no sense by then is left out.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// A push, whose answer is awaited at once or later.
+    Push {
+        duel: usize,
+        spec: Spec,
+        awaited: bool,
+    },
+    /// A push with the idempotency key of an earlier one, and its content or another.
+    PushAgain {
+        duel: usize,
+        which: usize,
+        nth: u64,
+        same: bool,
+    },
+    /// Pushes whose answers are awaited later.
+    Burst {
+        duel: usize,
+        specs: Vec<Spec>,
+    },
+    /// All answers are awaited, the first one first or last.
+    Settle {
+        backwards: bool,
+    },
+    Declare {
+        duel: usize,
+    },
+    Close {
+        duel: usize,
+        ending: Ending,
+        last: Option<Spec>,
+        awaited: bool,
+    },
+    /// A player opens a connection, instead of the one they have.
+    Connect {
+        player: usize,
+        resume: bool,
+        from_pocket: bool,
+    },
+    /// A player loses their connection.
+    Cut {
+        player: usize,
+    },
+    /// A player reads so many batches; who never does falls behind.
+    Read {
+        player: usize,
+        batches: usize,
+    },
+    /// A player reads until nothing is left that was answered.
+    CatchUp {
+        player: usize,
+    },
+    /// A player takes their position from a pong.
+    Ping {
+        player: usize,
+    },
+    Ack {
+        player: usize,
+    },
+    /// A player gets a ticket and keeps it for later.
+    Pocket {
+        player: usize,
+    },
+    /// A player uses the ticket again by which they came.
+    UseAgain {
+        player: usize,
+    },
+    /// All of a user's tickets are revoked, or the one that a player kept last.
+    Revoke {
+        player: usize,
+        all: bool,
+    },
+    Disconnect {
+        player: usize,
+    },
+    /// Somebody who does not take part tries to enter as a player.
+    Stranger {
+        duel: usize,
+    },
+    Kill,
+    Restart,
+}
+
+struct Maker {
+    random: StdRng,
+    /// Pushes so far.
+    pushes: u64,
+}
+
+impl Schedule {
+    /// The schedule that the seed stands for.
+    pub(crate) fn from_seed(seed: u64) -> Self {
+        let mut maker = Maker { random: StdRng::seed_from_u64(seed), pushes: 0 };
+        let log_events_max = *[4, 8, 30, 80, 1000].choose(&mut maker.random).unwrap();
+        let per_user_max = *[1, 3].choose(&mut maker.random).unwrap();
+        let count = maker.random.random_range(30..120);
+        let mut steps: Vec<_> = (0..count).map(|_| maker.step()).collect();
+        // Late enough that there was something to close, early enough that something follows.
+        if maker.chance(60) {
+            let close = maker.close();
+            steps.insert(maker.random.random_range(count / 2..count), close);
+        }
+        Self { log_events_max, per_user_max, steps }
+    }
+}
+
+impl Maker {
+    /// Yes in `percent` of a hundred times.
+    fn chance(&mut self, percent: u32) -> bool {
+        self.random.random_ratio(percent, 100)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.random.random_range(0..bound)
+    }
+
+    fn duel(&mut self) -> usize {
+        usize::from(self.chance(20))
+    }
+
+    fn player(&mut self) -> usize {
+        self.below(PLAYERS.len())
+    }
+
+    fn nth(&mut self) -> u64 {
+        self.pushes += 1;
+        self.pushes
+    }
+
+    fn spec(&mut self) -> Spec {
+        let nth = self.nth();
+        let event_type = *TYPES.choose(&mut self.random).unwrap();
+        let to = *AUDIENCES.choose(&mut self.random).unwrap();
+        let view = self.chance(25).then(|| self.random.random_range(1..=3));
+        let key = self.chance(25).then_some(nth);
+        let coalesce =
+            self.chance(20).then(|| *["timer", "score"].choose(&mut self.random).unwrap());
+        Spec { nth, event_type, to, view, key, coalesce }
+    }
+
+    fn specs(&mut self) -> Vec<Spec> {
+        // Some are too many for the tail that a hub keeps at hand.
+        let count = if self.chance(20) { 65..100 } else { 1..12 };
+        let count = self.random.random_range(count);
+        (0..count).map(|_| self.spec()).collect()
+    }
+
+    fn close(&mut self) -> Step {
+        let ending = *[Ending::Finished, Ending::Cancelled].choose(&mut self.random).unwrap();
+        let last = self.chance(50).then(|| Spec { key: None, ..self.spec() });
+        Step::Close { duel: self.duel(), ending, last, awaited: self.chance(70) }
+    }
+
+    fn step(&mut self) -> Step {
+        let player = self.player();
+        match self.below(200) {
+            0..45 => Step::Push { duel: self.duel(), spec: self.spec(), awaited: self.chance(60) },
+            45..57 => Step::PushAgain {
+                duel: self.duel(),
+                which: self.below(1000),
+                nth: self.nth(),
+                same: self.chance(60),
+            },
+            57..69 => Step::Burst { duel: self.duel(), specs: self.specs() },
+            69..76 => Step::Settle { backwards: self.chance(50) },
+            76..79 => Step::Declare { duel: self.duel() },
+            79..112 => {
+                let (resume, from_pocket) = (self.chance(75), self.chance(35));
+                Step::Connect { player, resume, from_pocket }
+            }
+            112..122 => Step::Cut { player },
+            122..142 => Step::Read { player, batches: 1 + self.below(3) },
+            142..160 => Step::CatchUp { player },
+            160..165 => Step::Ping { player },
+            165..171 => Step::Ack { player },
+            171..179 => Step::Pocket { player },
+            179..184 => Step::UseAgain { player },
+            184..188 => Step::Revoke { player, all: self.chance(50) },
+            188..191 => Step::Disconnect { player },
+            191..194 => Step::Stranger { duel: self.duel() },
+            194..197 => Step::Kill,
+            _ => Step::Restart,
+        }
+    }
+}

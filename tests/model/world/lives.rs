@@ -1,0 +1,85 @@
+//! How a node's life ends, and what must be there when the next one begins.
+
+use duelhub::engine::{Engine, Page};
+use duelhub::event::Position;
+
+use super::{Node, World};
+use crate::check::{Objection, ensure, unexpected};
+use crate::schedule::DUELS;
+
+impl World {
+    /// The node ends, by a kill or in good order, and another begins.
+    pub(super) async fn restart(mut self, kill: bool) -> Result<Self, Objection> {
+        let under_way = !self.calls.is_empty();
+        self.count(if !kill {
+            "restarted"
+        } else if under_way {
+            "killed with pushes unanswered"
+        } else {
+            "killed"
+        });
+        self.players.iter_mut().for_each(crate::players::Player::cut);
+        // Answers that are dropped undo nothing: those calls have taken their places.
+        self.calls.clear();
+        let Node { engine, hub } = self.node;
+        drop(hub);
+        if kill {
+            self.store.kill(engine).await;
+        } else {
+            self.store.stop(engine).await;
+        }
+        self.node = Node::start(&self.store, &self.hub_config);
+        self.acked.clear();
+        if !self.kind.is_durable() {
+            self.spent.clear();
+            self.revoked.clear();
+        }
+        for duel in 0..DUELS {
+            if self.kind.is_durable() {
+                self.come_back(duel, !kill).await?;
+            } else {
+                self.histories[duel].begin_anew();
+            }
+            self.check_log(duel).await?;
+        }
+        Ok(self)
+    }
+
+    /// Learns what of the calls under way a durable engine has kept.
+    async fn come_back(&mut self, duel: usize, complete: bool) -> Result<(), Objection> {
+        let history = &mut self.histories[duel];
+        let head = match self.node.engine.duel(history.duel).await {
+            Ok(Some(record)) => record.head.position.seq,
+            Ok(None) => {
+                history.come_back(0, complete)?;
+                // Somebody may have entered the duel before it had an event; that is nothing to come back to.
+                history.begin_anew();
+                return Ok(());
+            }
+            Err(error) => return unexpected(format!("after a restart: {error}")),
+        };
+        let before = history.len();
+        history.come_back(head, complete)?;
+        if head < before {
+            self.count("lost at a kill, unanswered");
+        }
+        Ok(())
+    }
+
+    /// Holds everything that the log holds against the model.
+    pub(super) async fn check_log(&mut self, duel: usize) -> Result<(), Objection> {
+        let history = &self.histories[duel];
+        let engine: &dyn Engine = &*self.node.engine;
+        let Some(record) = engine.duel(history.duel).await.unwrap() else {
+            return ensure(history.len() == 0, Objection::Lost(1));
+        };
+        let declared = record.participants.is_some();
+        ensure(declared == history.declared, Objection::Unexpected("its participants".into()))?;
+        let head = record.head;
+        let before = Position { seq: head.oldest_seq.saturating_sub(1), ..head.position };
+        match engine.read(history.duel, before, usize::MAX).await.unwrap() {
+            Page::Events(events) => history.check_log(head, &events),
+            Page::Gone => unexpected(format!("gone, with a head of {head:?}")),
+        }
+    }
+}
