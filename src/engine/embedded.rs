@@ -134,7 +134,8 @@ impl EmbeddedEngine {
     /// # Errors
     /// [`StoreError`]; a store that is damaged is refused.
     pub fn open(config: EngineConfig, store_config: &StoreConfig) -> Result<Self, StoreError> {
-        let Opened { store, meta, counts, acknowledged } = open::open(&config, store_config)?;
+        let Opened { store, meta, counts, acknowledged } =
+            open::open(&config, store_config, open::acquire(store_config)?)?;
         let shared = Arc::new(Shared {
             config,
             sink: OnceLock::new(),

@@ -331,9 +331,22 @@ async fn streams_whose_answers_nobody_reads_stall_nobody_else() {
             .map(move |tag| pb::PushEventsRequest { tag, push: Some(push(stream, "{}")) });
         let answers = ControlServiceClient::new(channel.clone()).push_events(pushes).await.unwrap();
         stalled.push((channel, answers));
-        // Its answers fill the window, and it stalls.
-        let stored = || async { backend.duel(stream).await.position.unwrap().seq };
-        crate::kit::until("the stream has pushed", || async { stored().await > 20 }).await;
+        // Its answers fill the window, and it stalls: nothing more of it is stored, and nothing is under way.
+        let before = std::cell::Cell::new(0);
+        let stalled = || {
+            let request = pb::GetDuelRequest { duel_id: stream };
+            let mut client = backend.client.clone();
+            let before = &before;
+            async move {
+                // Until its first push is stored there is no such duel.
+                let Ok(duel) = client.get_duel(request).await else { return false };
+                let stored = duel.into_inner().duel.unwrap().position.unwrap().seq;
+                let same = before.replace(stored) == stored;
+                let node = client.get_node(pb::GetNodeRequest {}).await.unwrap().into_inner();
+                same && stored > 20 && node.counts.unwrap().pushes_in_flight == 0
+            }
+        };
+        crate::kit::until("the stream has stalled", stalled).await;
     }
     for _ in 0..100 {
         backend.push(77, "{}").await;

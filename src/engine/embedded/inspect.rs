@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde_json::json;
 
 use super::Fault;
+use super::lineage::Acknowledged;
 use super::open::{self, StoreError};
 use super::rows::{self, DuelRow, Kind};
 use super::store::{View, event};
@@ -27,9 +28,15 @@ pub struct Contents {
 /// # Errors
 /// [`StoreError`]: it is in use, not there, of another version, or damaged.
 pub fn check(config: &StoreConfig) -> Result<Contents, StoreError> {
-    let (store, counts) = open::open_existing(config)?;
+    let (store, counts) = open::open_existing(config, &acquire(config)?)?;
     drop(store);
     Ok(Contents { counts, disk_bytes: super::disk_bytes(&config.data_dir) })
+}
+
+/// A store that is not there is not made for being looked at.
+fn acquire(config: &StoreConfig) -> Result<Acknowledged, StoreError> {
+    open::exists(config)?;
+    open::acquire(config)
 }
 
 /// What [`export`] could write.
@@ -51,7 +58,8 @@ pub fn export(
     config: &StoreConfig,
     out: &mut dyn Write,
 ) -> Result<io::Result<Exported>, StoreError> {
-    let store = open::open_unchecked_existing(config)?;
+    let _alone = acquire(config)?;
+    let store = open::open_unchecked(config)?;
     Ok(export_view(&store.view(), out))
 }
 

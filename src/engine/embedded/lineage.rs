@@ -8,10 +8,11 @@
 //!   is a lower bound of what the store must hold, also after a power loss. It holds the [`Marks`] of those two files, and
 //!   when it was written itself, which its own `ctime` must agree with.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{self, UnixMs};
@@ -60,9 +61,18 @@ pub(super) fn renew(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// The file `acknowledged`.
+/// The file `acknowledged`, held by this process alone while it is open.
+#[derive(Debug, Clone)]
+pub(super) struct Acknowledged(Arc<File>);
+
+/// Why it cannot be had.
 #[derive(Debug)]
-pub(super) struct Acknowledged(File);
+pub(super) enum Unavailable {
+    /// Another process has it.
+    InUse,
+    /// The file system's own reasons.
+    Io(io::Error),
+}
 
 /// What stands in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +86,15 @@ pub(super) struct Note {
 }
 
 impl Acknowledged {
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path) -> Result<Self, Unavailable> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        Ok(Self(options.open(directory.join(ACKNOWLEDGED))?))
+        let file = options.open(directory.join(ACKNOWLEDGED)).map_err(Unavailable::Io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(Arc::new(file))),
+            Err(TryLockError::WouldBlock) => Err(Unavailable::InUse),
+            Err(TryLockError::Error(error)) => Err(Unavailable::Io(error)),
+        }
     }
 
     /// `None` if nothing was ever acknowledged, or nothing is known of it.

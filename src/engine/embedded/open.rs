@@ -11,7 +11,7 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::Fault;
-use super::lineage::{self, Acknowledged};
+use super::lineage::{self, Acknowledged, Unavailable};
 use super::rows::{self, DuelRow, EventRow, FORMAT, Kind, MetaRow, RevokedUserRow, TicketRow};
 use super::store::{Held, KnownDuels, Store};
 use crate::clock::{self, UnixMs};
@@ -21,6 +21,9 @@ use crate::id::DuelId;
 
 /// The directory of the store, inside `DATA_DIR`.
 const STORE: &str = "store";
+
+/// A store that is being made.
+const UNFINISHED: &str = "store.unfinished";
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,15 +89,31 @@ enum Continuity {
     },
 }
 
-/// Opens the store under `config.data_dir`, which is made if it is not there.
-pub(super) fn open(engine: &EngineConfig, config: &StoreConfig) -> Result<Opened, StoreError> {
+/// Has `config.data_dir` for this process alone. It is made if it is not there.
+pub(super) fn acquire(config: &StoreConfig) -> Result<Acknowledged, StoreError> {
     let directory = &config.data_dir;
     let failed = |error| StoreError::Directory { directory: directory.clone(), error };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    Acknowledged::open(directory).map_err(|unavailable| match unavailable {
+        Unavailable::InUse => StoreError::InUse(directory.clone()),
+        Unavailable::Io(error) => failed(error),
+    })
+}
+
+/// Opens the store under `config.data_dir`, and makes an empty one if there is none.
+pub(super) fn open(
+    engine: &EngineConfig,
+    config: &StoreConfig,
+    acknowledged: Acknowledged,
+) -> Result<Opened, StoreError> {
+    let directory = &config.data_dir;
+    let failed = |error| StoreError::Directory { directory: directory.clone(), error };
     let is_new = !directory.join(STORE).try_exists().map_err(failed)?;
+    if is_new {
+        make(directory)?;
+    }
     let store = open_unchecked(config)?;
     let (meta, counts) = check(&store, directory)?;
-    let acknowledged = Acknowledged::open(directory).map_err(failed)?;
     let Some(meta) = meta else {
         let note = acknowledged.read().map_err(failed)?;
         if !is_new && (note.is_some() || counts != EngineCounts::default()) {
@@ -150,26 +169,43 @@ fn booted_at() -> UnixMs {
 }
 
 /// Opens a store that is there, and reads all of it.
-pub(super) fn open_existing(config: &StoreConfig) -> Result<(Store, EngineCounts), StoreError> {
+pub(super) fn open_existing(
+    config: &StoreConfig,
+    acknowledged: &Acknowledged,
+) -> Result<(Store, EngineCounts), StoreError> {
     let directory = &config.data_dir;
     let failed = |error| StoreError::Directory { directory: directory.clone(), error };
-    let store = open_unchecked_existing(config)?;
+    let store = open_unchecked(config)?;
     let (meta, counts) = check(&store, directory)?;
     let meta = meta.ok_or_else(|| damaged(directory, "it has no beginning"))?;
-    let acknowledged = Acknowledged::open(directory).map_err(failed)?;
-    match compare(directory, &meta, &acknowledged).map_err(failed)? {
+    match compare(directory, &meta, acknowledged).map_err(failed)? {
         Continuity::Cut { ends, acknowledged } => Err(cut(directory, ends, acknowledged)),
         Continuity::Same | Continuity::Copy | Continuity::Unsynced => Ok((store, counts)),
     }
 }
 
-/// Opens a store that is there, and checks nothing but what the library checks.
-pub(super) fn open_unchecked_existing(config: &StoreConfig) -> Result<Store, StoreError> {
+/// That there is a store.
+pub(super) fn exists(config: &StoreConfig) -> Result<(), StoreError> {
     let directory = config.data_dir.clone();
     match directory.join(STORE).metadata() {
-        Ok(_) => open_unchecked(config),
+        Ok(_) => Ok(()),
         Err(error) => Err(StoreError::Directory { directory, error }),
     }
+}
+
+/// Makes an empty store beside where it belongs, and puts it there when it is whole: who is interrupted leaves none.
+fn make(directory: &Path) -> Result<(), StoreError> {
+    let failed = |error| StoreError::Directory { directory: directory.to_owned(), error };
+    let path = directory.join(UNFINISHED);
+    match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let store = Store::open(&path, Durability::Fsync);
+    let made = store.and_then(|store| store.sync());
+    made.map_err(|error| refusal(directory, &error))?;
+    fs::rename(&path, directory.join(STORE)).map_err(failed)?;
+    fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
 /// Goes on where the last process stopped, once the store says how it is synced from now on.
@@ -339,14 +375,28 @@ mod tests {
         (engine, StoreConfig { data_dir, durability: Durability::Fsync })
     }
 
+    fn reopen(engine: &EngineConfig, store: &StoreConfig) -> Result<Opened, StoreError> {
+        open(engine, store, acquire(store)?)
+    }
+
+    #[test]
+    fn a_store_that_was_not_finished_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, store) = config(&directory);
+        std::fs::create_dir_all(directory.path().join(UNFINISHED).join("keyspaces")).unwrap();
+        std::fs::write(directory.path().join(UNFINISHED).join("version"), "FJ").unwrap();
+        assert!(reopen(&engine, &store).is_ok());
+        assert!(!directory.path().join(UNFINISHED).exists());
+    }
+
     #[test]
     fn a_store_of_a_later_format_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let (engine, store) = config(&directory);
-        let mut opened = open(&engine, &store).unwrap();
+        let mut opened = reopen(&engine, &store).unwrap();
         opened.meta.format = FORMAT + 1;
         drop(begin(&engine, &store, opened).unwrap());
-        let refused = open(&engine, &store).err().unwrap();
+        let refused = reopen(&engine, &store).err().unwrap();
         assert!(matches!(refused, StoreError::Format { .. }), "{refused}");
     }
 
@@ -354,7 +404,7 @@ mod tests {
     fn the_lineage_stays_while_the_files_do() {
         let directory = tempfile::tempdir().unwrap();
         let (engine, store) = config(&directory);
-        let lineage = || open(&engine, &store).unwrap().store.lineage;
+        let lineage = || reopen(&engine, &store).unwrap().store.lineage;
         let first = lineage();
         assert_eq!(lineage(), first);
         // Whoever restores the file gives it another ctime, once the kernel's clock has ticked.
@@ -386,10 +436,10 @@ mod tests {
     fn a_store_that_ends_before_what_was_acknowledged_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let (engine, store) = config(&directory);
-        let opened = open(&engine, &store).unwrap();
+        let opened = reopen(&engine, &store).unwrap();
         opened.acknowledged.write(opened.meta.commit + 1).unwrap();
         drop(opened);
-        let refused = open(&engine, &store).err().unwrap();
+        let refused = reopen(&engine, &store).err().unwrap();
         assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
     }
 
@@ -398,12 +448,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (engine, store) = config(&directory);
         let os = StoreConfig { durability: Durability::Os, ..store };
-        let opened = open(&engine, &os).unwrap();
+        let opened = reopen(&engine, &os).unwrap();
         assert!(opened.meta.unsynced);
         let note = opened.acknowledged.read().unwrap().unwrap();
         assert!(note.written_at >= booted_at());
         let first = opened.store.lineage;
         drop(opened);
-        assert_eq!(open(&engine, &os).unwrap().store.lineage, first, "the process alone ended");
+        assert_eq!(reopen(&engine, &os).unwrap().store.lineage, first, "the process alone ended");
     }
 }

@@ -164,6 +164,8 @@ impl Writer {
             self.settle_down();
         }
         drop(self.shared.store.write().take());
+        // With the files, so that who hears of it can open them.
+        drop(self);
         if let Some(told) = stop {
             let _unheard = told.send(());
         }
@@ -310,7 +312,7 @@ impl Writer {
         }
         self.reopened_at = Some(Instant::now());
         forget_pages(&self.config.data_dir);
-        match open::open(&self.shared.config, &self.config) {
+        match open::open(&self.shared.config, &self.config, self.acknowledged.clone()) {
             Ok(Opened { store, meta, counts, acknowledged }) => {
                 info!("the store is open again");
                 let store = Arc::new(store);
