@@ -231,7 +231,9 @@ impl Hub {
             self.engine.signal(Signal { duel, kind: SignalKind::Revoked { user } }).await?;
             // Once more: a connection may have received a resume ticket between the instant and the signal.
             let issued_until = crate::clock::now();
-            self.engine.revoke(Revocation::User { duel, user, issued_until }).await?;
+            let again = self.engine.revoke(Revocation::User { duel, user, issued_until }).await;
+            // The first one has taken effect.
+            again.map_err(|_| EngineError::Unavailable { may_have_taken_effect: true })?;
             // Tickets tell instants apart by the millisecond: the next one issued must be of a later one.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

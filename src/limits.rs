@@ -70,8 +70,11 @@ pub const GRPC_STREAMS_MAX: u32 = 1024;
 /// handshakes.
 pub const ENGINE_QUEUE_MAX: usize = 16 * 1024;
 
-/// Free bytes under `DATA_DIR` below which nothing more is stored: room for the store's own journals and merges, so that
-/// it never stops halfway.
+/// How long the engine may take at shutdown to do what is queued.
+pub const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Free bytes under `DATA_DIR` below which no push is stored: room for the store to merge a level of its tables and begin
+/// another journal, so that it never stops halfway.
 pub const DISK_ROOM_MIN: u64 = 128 * 1024 * 1024;
 
 /// How long one frame may take to fit into the socket's buffer before the client counts as too slow.

@@ -166,8 +166,8 @@ impl Server {
         }
         closed.cancel();
         background.iter().chain([&work]).for_each(tokio::task::JoinHandle::abort);
-        if let Err(error) = engine.stop().await {
-            warn!(%error, "the engine did not stop in good order");
+        if timeout(limits::ENGINE_STOP_TIMEOUT, engine.stop()).await.is_err() {
+            warn!("the engine was still at work when its time was up");
         }
         info!("stopped");
         outcome

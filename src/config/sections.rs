@@ -11,6 +11,10 @@ use super::{
 };
 use crate::limits;
 
+/// Half of what waits for the engine's writer: the rest is for tickets, declarations, and the ends of duels.
+const PUSHES_IN_FLIGHT_MAX: u32 = 8192;
+const _: () = assert!(PUSHES_IN_FLIGHT_MAX as usize <= limits::ENGINE_QUEUE_MAX / 2);
+
 pub(super) fn read_tickets(
     reader: &mut Reader<'_>,
     production: bool,
@@ -192,7 +196,7 @@ pub(super) fn read_control(reader: &mut Reader<'_>) -> ControlConfig {
         address,
         token,
         tls,
-        pushes_in_flight_max: reader.count("CONTROL_MAX_PUSHES_IN_FLIGHT", 1, 1_000_000),
+        pushes_in_flight_max: reader.count("CONTROL_MAX_PUSHES_IN_FLIGHT", 1, PUSHES_IN_FLIGHT_MAX),
         payload_bytes_max: reader.count(
             "CONTROL_MAX_PAYLOAD_BYTES",
             64,

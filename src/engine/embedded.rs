@@ -184,12 +184,24 @@ impl EmbeddedEngine {
         self.order_heard(0, false, work, |_, _| ())
     }
 
-    /// Puts work, which brings so many bytes or frees some, in its place; the answer comes after the commit, when `handed`
-    /// has put into it how many connections were told.
+    /// The same, for what may use the last room on the disk.
+    fn essential<T, E>(
+        &self,
+        work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
+    ) -> Answer<'static, T, E>
+    where
+        T: Send + 'static,
+        E: From<EngineError> + Send + 'static,
+    {
+        self.order_heard(0, true, work, |_, _| ())
+    }
+
+    /// Puts work that brings so many bytes in its place; the answer comes after the commit, when `handed` has put into it
+    /// how many connections were told.
     fn order_heard<T, E>(
         &self,
         bytes: usize,
-        frees: bool,
+        essential: bool,
         work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
         handed: fn(&mut T, usize),
     ) -> Answer<'static, T, E>
@@ -199,7 +211,7 @@ impl EmbeddedEngine {
     {
         let (reply, answer) = oneshot::channel();
         let order =
-            Box::new(Pending { bytes, frees, work: Some(work), result: None, handed, reply });
+            Box::new(Pending { bytes, essential, work: Some(work), result: None, handed, reply });
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = match &*self.orders.lock() {
             Some(orders) => orders.try_send(Message::Order(order)).is_ok(),
@@ -226,8 +238,10 @@ impl EmbeddedEngine {
         let readers = Arc::clone(&self.readers);
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            let _permit = readers.acquire_owned().await.map_err(|_| UNAVAILABLE)?;
+            let permit = readers.acquire_owned().await.map_err(|_| UNAVAILABLE)?;
             let looked = tokio::task::spawn_blocking(move || {
+                // Given back when it has looked, whether or not somebody still waits for it.
+                let _permit = permit;
                 let store = shared.store.read().clone().ok_or(UNAVAILABLE)?;
                 look(&store.view()).map_err(|fault| {
                     error!(%fault, "the store could not be read");
@@ -243,9 +257,12 @@ impl EmbeddedEngine {
         clock::now().since(UnixMs(used_at)) >= touch_interval(&self.shared.config)
     }
 
-    fn touch(&self, duel: DuelId) {
+    fn touch(&self, duels: Vec<DuelId>) {
         // Nobody waits for it: the next sweep asks again.
-        drop(self.order::<(), EngineError>(move |draft| Ok(Ok(draft.touch(duel)?))));
+        drop(self.order::<(), EngineError>(move |draft| {
+            duels.iter().try_for_each(|duel| draft.touch(*duel))?;
+            Ok(Ok(()))
+        }));
     }
 }
 
@@ -285,7 +302,7 @@ impl Engine for EmbeddedEngine {
         Box::pin(async move {
             if let Some((record, used_at)) = known.await? {
                 if self.is_stale(used_at) {
-                    self.touch(duel);
+                    self.touch(vec![duel]);
                 }
                 return Ok(record);
             }
@@ -353,12 +370,15 @@ impl Engine for EmbeddedEngine {
             duels.into_iter().map(row).collect::<Result<Vec<_>, Fault>>()
         });
         Box::pin(async move {
-            let mut heads = Vec::new();
+            let (mut heads, mut stale) = (Vec::new(), Vec::new());
             for (duel, head, used_at) in rows.await?.into_iter().flatten() {
                 if self.is_stale(used_at) {
-                    self.touch(duel);
+                    stale.push(duel);
                 }
                 heads.push((duel, head));
+            }
+            if !stale.is_empty() {
+                self.touch(stale);
             }
             Ok(heads)
         })
@@ -366,11 +386,11 @@ impl Engine for EmbeddedEngine {
 
     fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
         let ticket = ticket.clone();
-        self.order(move |draft| draft.admit(&ticket))
+        self.essential(move |draft| draft.admit(&ticket))
     }
 
     fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
-        self.order(move |draft| draft.revoke(&revocation))
+        self.essential(move |draft| draft.revoke(&revocation))
     }
 
     fn signal(&self, signal: Signal) -> Answer<'_, ()> {
@@ -381,11 +401,11 @@ impl Engine for EmbeddedEngine {
     fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
         Box::pin(async move {
             for _ in 0..PRUNE_STEPS {
-                let step = move |draft: &mut Draft<'_>| {
+                let step = self.essential::<_, EngineError>(move |draft| {
                     let more_duels = draft.prune_duels(now)?;
                     Ok(Ok(draft.prune_tickets(now)? || more_duels))
-                };
-                if !self.order_heard::<_, EngineError>(0, true, step, |_, _| ()).await? {
+                });
+                if !step.await? {
                     break;
                 }
             }

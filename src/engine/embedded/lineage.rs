@@ -6,14 +6,14 @@
 //!   it another inode or another `ctime`, which no tool can set.
 //! - `acknowledged` holds the number of the last commit that was answered, written after each one and not synced: so it
 //!   is a lower bound of what the store must hold, also after a power loss. It holds the [`Marks`] of those two files, and
-//!   when it was written itself, which its own `ctime` must agree with.
+//!   its own inode, which changes where a tool replaces only what looks different. Its `ctime` means nothing: after a
+//!   power loss that may be older or newer than what stands in it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::clock::{self, UnixMs};
 
@@ -27,26 +27,25 @@ const STORE_MARKER: &str = "store/version";
 const LINEAGE_TEXT: &str = "duelhub knows by this file that the store beside it is no copy from elsewhere.\n\
     Do not touch it. Removed or restored, every duel goes on under a new epoch.\n";
 
-/// How far `ctime` may be from the instant that was written: the time between reading the clock and writing.
-const WRITE_TIME_MAX: Duration = Duration::from_secs(1);
-
-/// What tells these files from any copy of them: inode and `ctime` of each.
-pub(super) type Marks = [u8; 48];
+/// What tells these files from any copy of them: inode and `ctime` of the two that are never touched, inode of the third.
+pub(super) type Marks = [u8; 56];
 
 /// `None` if one of the files is not there.
 pub(super) fn marks(directory: &Path) -> io::Result<Option<Marks>> {
-    let mut marks = [0; 48];
-    for (name, mark) in [LINEAGE, STORE_MARKER].into_iter().zip(marks.chunks_exact_mut(24)) {
+    let mut found = Vec::new();
+    for name in [LINEAGE, STORE_MARKER, ACKNOWLEDGED] {
         let file = match fs::metadata(directory.join(name)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        mark[..8].copy_from_slice(&file.ino().to_be_bytes());
-        mark[8..16].copy_from_slice(&file.ctime().to_be_bytes());
-        mark[16..].copy_from_slice(&file.ctime_nsec().to_be_bytes());
+        found.extend(file.ino().to_be_bytes());
+        if name != ACKNOWLEDGED {
+            found.extend(file.ctime().to_be_bytes());
+            found.extend(file.ctime_nsec().to_be_bytes());
+        }
     }
-    Ok(Some(marks))
+    Ok(found.try_into().ok())
 }
 
 /// Makes `lineage` anew.
@@ -99,7 +98,7 @@ impl Acknowledged {
 
     /// `None` if nothing was ever acknowledged, or nothing is known of it.
     pub(super) fn read(&self) -> io::Result<Option<Note>> {
-        let mut bytes = [0; 64];
+        let mut bytes = [0; 72];
         match self.0.read_exact_at(&mut bytes, 0) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             read => read?,
@@ -109,18 +108,15 @@ impl Acknowledged {
             number.copy_from_slice(&bytes[from..from + 8]);
             u64::from_be_bytes(number)
         };
-        let mut marks = [0; 48];
+        let mut marks = [0; 56];
         marks.copy_from_slice(&bytes[16..]);
         Ok(Some(Note { commit: number(0), written_at: UnixMs(number(8)), marks }))
     }
 
-    /// Whether the file was written when it says that it was.
-    pub(super) fn is_original(&self, note: &Note) -> io::Result<bool> {
-        let file = self.0.metadata()?;
-        let ctime = file.ctime().saturating_mul(1000).saturating_add(file.ctime_nsec() / 1_000_000);
-        let ctime = UnixMs(u64::try_from(ctime).unwrap_or(0));
-        let apart = ctime.since(note.written_at).max(note.written_at.since(ctime));
-        Ok(apart <= WRITE_TIME_MAX)
+    /// Forgets everything. Synced.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        self.0.set_len(0)?;
+        self.0.sync_all()
     }
 
     /// Notes a commit. Not synced.

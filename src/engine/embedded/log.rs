@@ -250,9 +250,11 @@ impl Draft<'_> {
         row.updated_at = Some(self.now.0);
         row.used_at = self.now.0;
         let (events_max, bytes_max) = (self.config.log_events_max, self.config.log_bytes_max);
-        while row.log_events() > events_max as u64
-            || (row.log_events() > 1 && row.log_bytes > bytes_max as u64)
-        {
+        let too_long = |row: &DuelRow| {
+            row.log_events() > events_max as u64
+                || (row.log_events() > 1 && row.log_bytes > bytes_max as u64)
+        };
+        while too_long(row) {
             self.drop_oldest(duel, row)?;
         }
         let epoch = row.position(self.lineage).epoch;
@@ -364,10 +366,10 @@ impl Draft<'_> {
 
     /// Takes out everything about a duel: how many rows.
     fn forget(&mut self, duel: DuelId, row: &DuelRow) -> Result<usize, Fault> {
-        let mut keys = Vec::new();
-        let kinds =
-            [(Kind::Event, row.rows_from()), (Kind::Key, 0), (Kind::KeyOrder, row.keys_from)];
-        for (kind, from) in kinds {
+        let fallen = row.fallen.iter().map(|fallen| fallen.seq);
+        let seqs = fallen.chain(row.oldest_seq.max(1)..=row.seq);
+        let mut keys: Vec<_> = seqs.map(|seq| Kind::Event.key(&[duel.get(), seq])).collect();
+        for (kind, from) in [(Kind::Key, 0), (Kind::KeyOrder, row.keys_from)] {
             let rows = self.of_duel(kind, duel, from, usize::MAX)?;
             keys.extend(rows.into_iter().map(|(key, _)| key.to_vec()));
         }

@@ -25,6 +25,14 @@ const STORE: &str = "store";
 /// A store that is being made.
 const UNFINISHED: &str = "store.unfinished";
 
+/// The system's errors that are about what stands in a file. The others are about the machine, and pass.
+const DAMAGE: [io::ErrorKind; 4] = [
+    io::ErrorKind::AlreadyExists,
+    io::ErrorKind::InvalidData,
+    io::ErrorKind::NotFound,
+    io::ErrorKind::UnexpectedEof,
+];
+
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -108,19 +116,30 @@ pub(super) fn open(
 ) -> Result<Opened, StoreError> {
     let directory = &config.data_dir;
     let failed = |error| StoreError::Directory { directory: directory.clone(), error };
-    let is_new = !directory.join(STORE).try_exists().map_err(failed)?;
-    if is_new {
+    if !directory.join(STORE).try_exists().map_err(failed)? {
+        if acknowledged.read().map_err(failed)?.is_some() {
+            warn!(directory = %directory.display(), "the store is gone: starting with an empty one");
+            acknowledged.clear().map_err(failed)?;
+        }
         make(directory)?;
     }
+    reopen(engine, config, acknowledged)
+}
+
+/// Opens the store under `config.data_dir`, where there must be one.
+pub(super) fn reopen(
+    engine: &EngineConfig,
+    config: &StoreConfig,
+    acknowledged: Acknowledged,
+) -> Result<Opened, StoreError> {
+    let directory = &config.data_dir;
+    let failed = |error| StoreError::Directory { directory: directory.clone(), error };
     let store = open_unchecked(config)?;
     let (meta, counts) = check(&store, directory)?;
     let Some(meta) = meta else {
         let note = acknowledged.read().map_err(failed)?;
-        if !is_new && (note.is_some() || counts != EngineCounts::default()) {
+        if note.is_some() || counts != EngineCounts::default() {
             return Err(damaged(directory, "it has no beginning"));
-        }
-        if note.is_some() {
-            warn!(directory = %directory.display(), "the store is gone: starting with an empty one");
         }
         let meta = MetaRow { format: FORMAT, ..MetaRow::default() };
         return begin(engine, config, Opened { store, meta, counts, acknowledged });
@@ -149,7 +168,7 @@ fn compare(
     let (Some(note), Some(marks)) = (acknowledged.read()?, lineage::marks(directory)?) else {
         return Ok(Continuity::Copy);
     };
-    if note.marks != marks || !acknowledged.is_original(&note)? {
+    if note.marks != marks {
         return Ok(Continuity::Copy);
     }
     if meta.unsynced && note.written_at < booted_at() {
@@ -256,12 +275,47 @@ fn commit_meta(engine: &EngineConfig, opened: &Opened) -> Result<(), fjall::Erro
 /// Opens the store, and checks nothing but what the library checks.
 pub(super) fn open_unchecked(config: &StoreConfig) -> Result<Store, StoreError> {
     let directory = &config.data_dir;
+    check_files(&directory.join(STORE)).map_err(|problem| match problem {
+        FilesProblem::Wrong(what) => damaged(directory, &what),
+        FilesProblem::Io(error) => StoreError::Directory { directory: directory.clone(), error },
+    })?;
     // The library may trip over a damaged file.
     let open = || Store::open(&directory.join(STORE), config.durability);
     let opened = catch_unwind(AssertUnwindSafe(open));
     opened
         .map_err(|_| damaged(directory, "it cannot be read"))?
         .map_err(|error| refusal(directory, &error))
+}
+
+/// What is wrong with the files of a store.
+enum FilesProblem {
+    /// One is not there that must be, or is there and must not.
+    Wrong(String),
+    /// Nobody can say.
+    Io(io::Error),
+}
+
+/// That the files are there without which the library would take the others for leftovers, and remove them.
+fn check_files(store: &Path) -> Result<(), FilesProblem> {
+    for name in ["version", "keyspaces/0/current", "keyspaces/1/current"] {
+        if !store.join(name).try_exists().map_err(FilesProblem::Io)? {
+            return Err(FilesProblem::Wrong(format!("{name} is missing")));
+        }
+    }
+    for entry in fs::read_dir(store.join("keyspaces")).map_err(FilesProblem::Io)? {
+        let name = entry.map_err(FilesProblem::Io)?.file_name();
+        if name != "0" && name != "1" {
+            let what = format!("keyspaces/{} is none of its own", name.display());
+            return Err(FilesProblem::Wrong(what));
+        }
+    }
+    let mut files = fs::read_dir(store).map_err(FilesProblem::Io)?;
+    let is_journal = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|known| known == "jnl"))
+    };
+    let has_journal = files.any(is_journal);
+    let missing = || FilesProblem::Wrong("its journal is missing".to_owned());
+    has_journal.then_some(()).ok_or_else(missing)
 }
 
 /// Reads everything in a store.
@@ -275,9 +329,13 @@ fn check(store: &Store, directory: &Path) -> Result<(Option<MetaRow>, EngineCoun
     }
     let started = Instant::now();
     let read = catch_unwind(AssertUnwindSafe(|| read_all(store)));
-    let counts = read
-        .map_err(|_| damaged(directory, "it cannot be read"))?
-        .map_err(|fault| damaged(directory, &fault.to_string()))?;
+    let counts =
+        read.map_err(|_| damaged(directory, "it cannot be read"))?.map_err(
+            |fault| match fault {
+                Fault::Store(error) => refusal(directory, &error),
+                Fault::Malformed(_) => damaged(directory, &fault.to_string()),
+            },
+        )?;
     let (duels, tickets) = (counts.duels, counts.remembered_tickets);
     info!(duels, tickets, took = ?started.elapsed(), "every row of the store was read");
     Ok((meta, counts))
@@ -292,15 +350,15 @@ fn refusal(directory: &Path, error: &fjall::Error) -> StoreError {
         let found = found.map_or_else(|| "unknown".to_owned(), |found| format!("fjall {found}"));
         return StoreError::Format { directory: directory.to_owned(), found };
     }
-    if let fjall::Error::Io(error) = error
-        && error.kind() == io::ErrorKind::PermissionDenied
-    {
-        return StoreError::Directory {
-            directory: directory.to_owned(),
-            error: error.kind().into(),
-        };
+    let (fjall::Error::Io(system) | fjall::Error::Storage(fjall::LsmError::Io(system))) = error
+    else {
+        return damaged(directory, &error.to_string());
+    };
+    if DAMAGE.contains(&system.kind()) {
+        return damaged(directory, &error.to_string());
     }
-    damaged(directory, &error.to_string())
+    let error = system.raw_os_error().map_or(system.kind().into(), io::Error::from_raw_os_error);
+    StoreError::Directory { directory: directory.to_owned(), error }
 }
 
 fn damaged(directory: &Path, what: &str) -> StoreError {
@@ -365,8 +423,6 @@ fn check_log(store: &Store, duel: DuelId, row: &DuelRow) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn config(directory: &tempfile::TempDir) -> (EngineConfig, StoreConfig) {
@@ -375,7 +431,7 @@ mod tests {
         (engine, StoreConfig { data_dir, durability: Durability::Fsync })
     }
 
-    fn reopen(engine: &EngineConfig, store: &StoreConfig) -> Result<Opened, StoreError> {
+    fn open_again(engine: &EngineConfig, store: &StoreConfig) -> Result<Opened, StoreError> {
         open(engine, store, acquire(store)?)
     }
 
@@ -385,18 +441,49 @@ mod tests {
         let (engine, store) = config(&directory);
         std::fs::create_dir_all(directory.path().join(UNFINISHED).join("keyspaces")).unwrap();
         std::fs::write(directory.path().join(UNFINISHED).join("version"), "FJ").unwrap();
-        assert!(reopen(&engine, &store).is_ok());
+        assert!(open_again(&engine, &store).is_ok());
         assert!(!directory.path().join(UNFINISHED).exists());
+    }
+
+    /// Every file below a directory, with its contents.
+    fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(files(&path));
+            } else {
+                found.push((path.clone(), std::fs::read(path).unwrap()));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn a_store_that_lacks_a_file_is_refused_and_left_as_it_is() {
+        for name in ["version", "keyspaces/0/current", "keyspaces/1/current", "0.jnl"] {
+            let directory = tempfile::tempdir().unwrap();
+            let (engine, store) = config(&directory);
+            drop(open_again(&engine, &store).unwrap());
+            std::fs::remove_file(directory.path().join(STORE).join(name)).unwrap();
+            let before = files(directory.path());
+            for _ in 0..2 {
+                let refused = open_again(&engine, &store).err().unwrap();
+                assert!(matches!(refused, StoreError::Damaged { .. }), "{name}: {refused}");
+            }
+            assert!(files(directory.path()) == before, "{name}");
+        }
     }
 
     #[test]
     fn a_store_of_a_later_format_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let (engine, store) = config(&directory);
-        let mut opened = reopen(&engine, &store).unwrap();
+        let mut opened = open_again(&engine, &store).unwrap();
         opened.meta.format = FORMAT + 1;
         drop(begin(&engine, &store, opened).unwrap());
-        let refused = reopen(&engine, &store).err().unwrap();
+        let refused = open_again(&engine, &store).err().unwrap();
         assert!(matches!(refused, StoreError::Format { .. }), "{refused}");
     }
 
@@ -404,7 +491,7 @@ mod tests {
     fn the_lineage_stays_while_the_files_do() {
         let directory = tempfile::tempdir().unwrap();
         let (engine, store) = config(&directory);
-        let lineage = || reopen(&engine, &store).unwrap().store.lineage;
+        let lineage = || open_again(&engine, &store).unwrap().store.lineage;
         let first = lineage();
         assert_eq!(lineage(), first);
         // Whoever restores the file gives it another ctime, once the kernel's clock has ticked.
@@ -420,26 +507,19 @@ mod tests {
         assert_ne!(third, second);
         // Or, if a tool skips what looks the same, the file that never does.
         let path = directory.path().join("acknowledged");
-        let bytes = std::fs::read(&path).unwrap();
-        while clock::now() <= written_at(directory.path()).plus(Duration::from_millis(1500)) {
-            std::thread::yield_now();
-        }
-        std::fs::write(&path, bytes).unwrap();
+        std::fs::copy(&path, path.with_extension("new")).unwrap();
+        std::fs::rename(path.with_extension("new"), &path).unwrap();
         assert_ne!(lineage(), third);
-    }
-
-    fn written_at(directory: &Path) -> UnixMs {
-        Acknowledged::open(directory).unwrap().read().unwrap().unwrap().written_at
     }
 
     #[test]
     fn a_store_that_ends_before_what_was_acknowledged_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let (engine, store) = config(&directory);
-        let opened = reopen(&engine, &store).unwrap();
+        let opened = open_again(&engine, &store).unwrap();
         opened.acknowledged.write(opened.meta.commit + 1).unwrap();
         drop(opened);
-        let refused = reopen(&engine, &store).err().unwrap();
+        let refused = open_again(&engine, &store).err().unwrap();
         assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
     }
 
@@ -448,12 +528,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (engine, store) = config(&directory);
         let os = StoreConfig { durability: Durability::Os, ..store };
-        let opened = reopen(&engine, &os).unwrap();
+        let opened = open_again(&engine, &os).unwrap();
         assert!(opened.meta.unsynced);
         let note = opened.acknowledged.read().unwrap().unwrap();
         assert!(note.written_at >= booted_at());
         let first = opened.store.lineage;
         drop(opened);
-        assert_eq!(reopen(&engine, &os).unwrap().store.lineage, first, "the process alone ended");
+        assert_eq!(
+            open_again(&engine, &os).unwrap().store.lineage,
+            first,
+            "the process alone ended"
+        );
     }
 }

@@ -209,11 +209,6 @@ impl DuelRow {
         }
     }
 
-    /// The oldest event of which there is a row.
-    pub(super) fn rows_from(&self) -> u64 {
-        self.fallen.iter().map(|fallen| fallen.seq).min().unwrap_or(self.oldest_seq)
-    }
-
     /// Events in the log.
     pub(super) const fn log_events(&self) -> u64 {
         if self.oldest_seq == 0 { 0 } else { self.seq - self.oldest_seq + 1 }

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use fjall::compaction::Leveled;
 use fjall::{
     Database, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot, UserKey,
     UserValue,
@@ -22,6 +24,17 @@ use crate::id::DuelId;
 
 /// Rows that are not yet in tables, in bytes; reached, they become a table.
 const MEMTABLE_BYTES: u64 = 16 << 20;
+
+/// A table; four of them make a level that is merged as a whole, which is what needs room on the disk.
+const TABLE_BYTES: u64 = 8 << 20;
+
+/// Tables that wait to be written, and to be merged, beyond which a commit waits. Far below where the library would stop
+/// by itself, for as long as it takes, whether or not it can ever go on.
+const UNWRITTEN_MAX: usize = 2;
+const UNMERGED_MAX: usize = 16;
+
+/// Between two looks at whether there are fewer.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 
 /// Blocks of tables kept in memory, in bytes.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -65,11 +78,15 @@ impl Store {
             .max_journaling_size(JOURNAL_BYTES)
             // Nothing reaches the journal but by a commit, which says how it is persisted.
             .manual_journal_persist(true)
-            .worker_threads(2)
+            // A second one would spin while the first one merges.
+            .worker_threads(1)
             .open()?;
         let options = || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(MEMTABLE_BYTES)
+                .compaction_strategy(Arc::new(
+                    Leveled::default().with_table_target_size(TABLE_BYTES),
+                ))
                 .manual_journal_persist(true)
         };
         let rows = database.keyspace("rows", options)?;
@@ -108,6 +125,18 @@ impl Store {
             changes: BTreeMap::new(),
             duels: HashMap::new(),
         }
+    }
+
+    /// Waits until the library has caught up with what was committed.
+    pub(super) fn wait_for_backlog(&self) -> Result<(), fjall::Error> {
+        while self.rows.sealed_memtable_count() > UNWRITTEN_MAX
+            || self.rows.l0_table_count() > UNMERGED_MAX
+        {
+            // Fails once the library has given up.
+            self.database.persist(PersistMode::Buffer)?;
+            std::thread::park_timeout(BACKLOG_PAUSE);
+        }
+        Ok(())
     }
 
     /// Has the disk have everything that was committed.

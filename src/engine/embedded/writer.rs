@@ -49,8 +49,8 @@ const MEASURE_PAUSE: Duration = Duration::from_secs(5);
 pub(super) trait Order: Send {
     /// Bytes that it brings.
     fn bytes(&self) -> usize;
-    /// Whether it only takes things out, so that a full disk is no reason to refuse it.
-    fn frees(&self) -> bool;
+    /// Whether it is small, and somebody's way in or out: it may use the last room on the disk.
+    fn is_essential(&self) -> bool;
     /// Does it. An error undoes the whole group.
     fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault>;
     /// Answers: what came of it, told to so many connections, or why nothing did.
@@ -60,7 +60,7 @@ pub(super) trait Order: Send {
 /// An [`Order`] by a closure.
 pub(super) struct Pending<T, E, W> {
     pub(super) bytes: usize,
-    pub(super) frees: bool,
+    pub(super) essential: bool,
     pub(super) work: Option<W>,
     pub(super) result: Option<Result<T, E>>,
     /// Puts into the result to how many connections it was handed.
@@ -78,8 +78,8 @@ where
         self.bytes
     }
 
-    fn frees(&self) -> bool {
-        self.frees
+    fn is_essential(&self) -> bool {
+        self.essential
     }
 
     fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault> {
@@ -237,12 +237,13 @@ impl Writer {
         let mut notices = Vec::with_capacity(group.len());
         for order in group {
             order.run(&mut draft).map_err(|fault| {
-                error!(%fault, "a group of pushes could not be prepared");
+                error!(%fault, "a group of calls could not be prepared");
                 Failure::Refused(EngineError::Unavailable { may_have_taken_effect: false })
             })?;
             notices.push(draft.notices.len());
         }
         let committed = if draft.is_changed() {
+            store.wait_for_backlog().map_err(|error| Failure::Broken(error.to_string()))?;
             self.meta.commit += 1;
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
             let committed = draft.commit(&self.meta);
@@ -279,14 +280,15 @@ impl Writer {
     }
 
     /// Refuses what there is no room for: whoever is left. A store that runs out of room for its tables cannot go on from
-    /// there, so it stops taking anything before; pruning, which makes room, goes on for longer.
+    /// there, so it stops taking pushes before; pruning, which makes room, and tickets, by which players come back, go
+    /// on for longer.
     fn refuse_without_room(&self, group: Vec<Box<dyn Order>>) -> Vec<Box<dyn Order>> {
         let free = statvfs(&self.config.data_dir).map_or(u64::MAX, |fs| fs.f_bavail * fs.f_frsize);
         let full = free < limits::DISK_ROOM_MIN;
         if self.shared.full.swap(full, Ordering::Relaxed) != full {
             match full {
                 true => {
-                    warn!(free, min = limits::DISK_ROOM_MIN, "the disk is full: nothing is stored")
+                    warn!(free, min = limits::DISK_ROOM_MIN, "the disk is full: no push is stored")
                 }
                 false => info!(free, "there is room on the disk again"),
             }
@@ -294,9 +296,9 @@ impl Writer {
         if !full {
             return group;
         }
-        let prunes = free >= limits::DISK_ROOM_MIN / 4;
+        let some = free >= limits::DISK_ROOM_MIN / 4;
         let (kept, refused): (Vec<_>, Vec<_>) =
-            group.into_iter().partition(|order| prunes && order.frees());
+            group.into_iter().partition(|order| some && order.is_essential());
         let full = EngineError::Full { limit: "the minimum of free disk space in DATA_DIR" };
         refused.into_iter().for_each(|order| order.settle(Err(full)));
         kept
@@ -312,7 +314,7 @@ impl Writer {
         }
         self.reopened_at = Some(Instant::now());
         forget_pages(&self.config.data_dir);
-        match open::open(&self.shared.config, &self.config, self.acknowledged.clone()) {
+        match open::reopen(&self.shared.config, &self.config, self.acknowledged.clone()) {
             Ok(Opened { store, meta, counts, acknowledged }) => {
                 info!("the store is open again");
                 let store = Arc::new(store);

@@ -1,0 +1,72 @@
+//! What the tests share: the real binary as a child process, the backend and the player of `tests/it`, and a deadline.
+//! Nothing here sleeps to let something happen; everything waits for it.
+
+mod away;
+#[expect(dead_code, reason = "tests/it uses the rest")]
+#[path = "../it/kit/backend.rs"]
+mod backend;
+mod facts;
+mod faults;
+#[expect(dead_code, reason = "tests/it uses the rest")]
+#[path = "../it/kit/http.rs"]
+mod http;
+mod hub;
+mod noise;
+#[expect(dead_code, reason = "tests/it uses the rest")]
+#[path = "../it/kit/player.rs"]
+mod player;
+mod site;
+
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+pub(crate) use self::away::Away;
+pub(crate) use self::backend::{Backend, error_info, push};
+pub(crate) use self::facts::Facts;
+pub(crate) use self::faults::{Disk, Fault};
+pub(crate) use self::http::get;
+pub(crate) use self::hub::{Exit, HowToEnd, Hub};
+pub(crate) use self::noise::noise;
+pub(crate) use self::player::{Join, Player};
+pub(crate) use self::site::Site;
+/// The name under which the files of `tests/it` know what they speak to.
+use Hub as TestServer;
+
+/// How long anything may take that works. Generous: a busy machine is no failure.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits for `future`, and fails the test by name if it does not come.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what}: not in time"))
+}
+
+/// Asks until the answer is yes.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+    soon(what, async {
+        while !ask().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// A number that the environment may set, so that a long run is the same test.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
+    let set = std::env::var(name).ok();
+    set.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: not a number")))
+}
+
+/// Dice that fall again as they did, given the seed that is printed: `DUELHUB_SEED=<seed>`.
+pub(crate) fn dice(test: &str) -> StdRng {
+    let seed = number("DUELHUB_SEED", u64::from(rand::random::<u32>()));
+    say(&format!("{test}: DUELHUB_SEED={seed}"));
+    StdRng::seed_from_u64(seed)
+}
+
+/// Says something that is read also when the test passes: `cargo test` keeps what is printed to itself.
+pub(crate) fn say(text: &str) {
+    use std::io::Write as _;
+    let _said = writeln!(std::io::stderr(), "{text}");
+}

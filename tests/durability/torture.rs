@@ -1,0 +1,253 @@
+//! Backends push at full rate, players follow, and the process is killed again and again at random moments.
+//!
+//! What was acknowledged must be there for everybody, once, in order, at its position. What was shown to anybody must be
+//! as durable as what was acknowledged: after each kill a producer first pushes something new and only then repeats
+//! what was not answered, so that a position shown too early is given to another event, and the player who saw it finds
+//! out, by the event that comes next or by not being `recovered`.
+
+mod player;
+mod producer;
+mod warden;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
+
+use duelhub::pb::control_service_client::ControlServiceClient;
+
+use self::player::{Followed, Follower};
+use self::producer::{Log, Producer};
+use self::warden::Warden;
+use crate::kit::{Disk, Fault, HowToEnd, Hub, Site, dice, get, number, say, soon, until};
+
+/// Duels at a time, each with a producer and two players.
+const DUELS: u64 = 3;
+
+/// Harms until the duels are checked and new ones begun, so that a long run does not need more and more memory.
+const HARMS_PER_ROUND: u64 = 6;
+
+/// What the tasks of a run share.
+#[derive(Debug)]
+struct Field {
+    client: ControlServiceClient<Channel>,
+    edge: std::net::SocketAddr,
+    /// No further events, but everything begun is brought to its end.
+    finish: AtomicBool,
+    /// Tickets that opened a connection, and so must never open another.
+    used: parking_lot::Mutex<Vec<String>>,
+    reconnects: AtomicU64,
+}
+
+/// A duel of a round.
+#[derive(Debug)]
+struct Arena {
+    duel: u64,
+    epoch: String,
+    /// How far each player is, so that the producer does not leave them behind without bound.
+    served: [AtomicU64; 2],
+    /// The last position there will be, once it is known.
+    last: watch::Sender<Option<u64>>,
+}
+
+/// What happens to the hub while it works.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    /// SIGKILL, and now and then all that was not synced is gone as well.
+    Killed,
+    /// The disk fails for a while.
+    DiskFails,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_again_and_again() {
+    run("killed_again_and_again", Harm::Killed, number("DUELHUB_KILLS", 12)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_disk_that_fails_again_and_again() {
+    run("on_a_disk_that_fails", Harm::DiskFails, number("DUELHUB_KILLS", 12)).await;
+}
+
+async fn run(test: &str, harm: Harm, times: u64) {
+    let mut dice = dice(test);
+    let mut site = site();
+    let disk = Disk::under(&mut site);
+    let mut hub = site.start().await;
+    let client = ControlServiceClient::new(endpoint(&hub).connect_lazy());
+    let field = Arc::new(Field {
+        client,
+        edge: hub.addresses.edge,
+        finish: AtomicBool::new(false),
+        used: parking_lot::Mutex::default(),
+        reconnects: AtomicU64::new(0),
+    });
+    let warden = tokio::spawn(Warden::new(StdRng::from_rng(&mut dice)).run(Arc::clone(&field)));
+    let mut game = Match { site, disk, harm, dice, field: Arc::clone(&field) };
+    let (mut left, mut round, mut events) = (times, 0, 0);
+    loop {
+        let now = left.min(HARMS_PER_ROUND);
+        let outcome;
+        (hub, outcome) = game.play(hub, round, now).await;
+        events += outcome;
+        left -= now;
+        round += 1;
+        say(&format!("{test}: {} times, {events} events", times - left));
+        if left == 0 {
+            break;
+        }
+    }
+    field.finish.store(true, Ordering::Relaxed);
+    let warden = soon("the warden ends", warden).await.unwrap();
+    if times > 0 {
+        // Everything once more, of a process that has not seen any of it.
+        hub.end(HowToEnd::Kill).await;
+        hub = game.site.start().await;
+    }
+    let used = field.used.lock().clone();
+    warden.check(&field, &hub).await;
+    player::refuse_all(&hub, &used).await;
+    say(&format!(
+        "{test}: {times} times, {events} events, {} connections, {} tickets used, {}",
+        field.reconnects.load(Ordering::Relaxed),
+        used.len(),
+        warden.summary()
+    ));
+    hub.end(HowToEnd::Term).await;
+}
+
+fn site() -> Site {
+    Site::new()
+        .on_ports_of_its_own()
+        .with("LOG_LEVEL", "info")
+        // Nothing falls off the log, and nothing expires, while the test looks.
+        .with("ENGINE_MAX_LOG_EVENTS", "1000000")
+        .with("ENGINE_MAX_LOG_BYTES", "1073741824")
+        .with("WEBSOCKET_TICKET_TTL_SECONDS", "7200")
+        .with("WEBSOCKET_RESUME_TTL_SECONDS", "7200")
+        .with("ENGINE_CLOSED_RETENTION_SECONDS", "7200")
+}
+
+/// A client that finds the hub again by itself, and gives no attempt long.
+fn endpoint(hub: &Hub) -> Endpoint {
+    let endpoint = Endpoint::from_shared(format!("http://{}", hub.addresses.control)).unwrap();
+    endpoint.connect_timeout(Duration::from_secs(5))
+}
+
+/// A hub and those who use it, and what is done to it.
+struct Match {
+    site: Site,
+    disk: Disk,
+    harm: Harm,
+    dice: StdRng,
+    field: Arc<Field>,
+}
+
+impl Match {
+    /// One round: new duels, harm so many times, and everything checked. The hub that is there then, and how many
+    /// events there were.
+    async fn play(&mut self, mut hub: Hub, round: u64, times: u64) -> (Hub, u64) {
+        let field = Arc::clone(&self.field);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut producers, mut players) = (JoinSet::new(), JoinSet::new());
+        let dice = &mut self.dice;
+        for nth in 0..DUELS {
+            let arena = Arc::new(Arena::open(&field, 1000 + round * DUELS + nth).await);
+            let producer =
+                Producer::new(Arc::clone(&arena), StdRng::from_rng(dice), Arc::clone(&stop));
+            producers.spawn(producer.run(Arc::clone(&field)));
+            for index in 0..2 {
+                let follower = Follower::new(Arc::clone(&arena), index, StdRng::from_rng(dice));
+                players.spawn(follower.run(Arc::clone(&field)));
+            }
+        }
+        for _ in 0..times {
+            let pause = Duration::from_millis(self.dice.random_range(50..1000));
+            tokio::time::sleep(pause).await;
+            hub = match self.harm {
+                Harm::Killed => self.kill(hub).await,
+                Harm::DiskFails => self.fail(hub).await,
+            };
+            let used: Vec<_> = field.used.lock().sample(&mut self.dice, 3).cloned().collect();
+            player::refuse_all(&hub, &used).await;
+        }
+        // Also without any harm there is something to check.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stop.store(true, Ordering::Relaxed);
+        let logs: Vec<Log> = soon("every push is answered", producers.join_all()).await;
+        for log in &logs {
+            log.arena.last.send_replace(Some(log.last()));
+        }
+        let followed: Vec<Followed> = soon("every player has everything", players.join_all()).await;
+        for seen in &followed {
+            let log = logs.iter().find(|log| log.arena.duel == seen.duel).unwrap();
+            log.compare("a player", &seen.ids);
+        }
+        for log in &logs {
+            let late = player::read_from_the_start(&field, &hub, &log.arena).await;
+            log.compare("who was never there", &late);
+            log.check_head(&field).await;
+        }
+        (hub, logs.iter().map(Log::last).sum())
+    }
+
+    /// Kills the hub and starts it again, in spite of further kills before it serves.
+    async fn kill(&mut self, hub: Hub) -> Hub {
+        hub.end(HowToEnd::Kill).await;
+        self.maybe_lose_power();
+        while self.dice.random_bool(0.25) {
+            let starting = self.site.begin_start();
+            let pause = Duration::from_millis(self.dice.random_range(0..60));
+            tokio::time::sleep(pause).await;
+            starting.send(HowToEnd::Kill);
+            let exit = starting.ended().await;
+            assert!(exit.code.is_none() && !exit.panicked(), "it did not end by itself: {exit}");
+            self.maybe_lose_power();
+        }
+        self.site.start().await
+    }
+
+    fn maybe_lose_power(&mut self) {
+        if self.dice.random_bool(0.5) {
+            self.disk.lose_power(&mut self.dice);
+        }
+    }
+
+    /// Has the disk fail for a while; the hub must live through it, and be well again afterwards. Unless the power goes,
+    /// before or after that.
+    async fn fail(&mut self, mut hub: Hub) -> Hub {
+        let faults = [Fault::Full, Fault::HalfWritten, Fault::Sync, Fault::Read];
+        self.disk.set(*faults.choose(&mut self.dice).unwrap());
+        let pause = Duration::from_millis(self.dice.random_range(1..1500));
+        tokio::time::sleep(pause).await;
+        assert!(hub.lives(), "{}", hub.output());
+        let dies = self.dice.random_bool(0.4);
+        if dies && self.dice.random_bool(0.5) {
+            return self.bury(hub).await;
+        }
+        self.disk.set(Fault::None);
+        if dies {
+            let pause = Duration::from_millis(self.dice.random_range(1..1500));
+            tokio::time::sleep(pause).await;
+            return self.bury(hub).await;
+        }
+        let admin = hub.addresses.admin;
+        until("it is ready again", || async { get(admin, "/readyz", &[]).await.status == 200 })
+            .await;
+        hub
+    }
+
+    /// The power goes, and comes back with a disk that works.
+    async fn bury(&mut self, hub: Hub) -> Hub {
+        hub.end(HowToEnd::Kill).await;
+        self.disk.set(Fault::None);
+        self.disk.lose_power(&mut self.dice);
+        self.site.start().await
+    }
+}
