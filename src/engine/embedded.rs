@@ -16,6 +16,7 @@ mod open;
 mod rows;
 mod spent;
 mod store;
+mod torn;
 mod writer;
 
 use std::fmt;

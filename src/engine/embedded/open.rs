@@ -14,6 +14,7 @@ use super::Fault;
 use super::lineage::{self, Acknowledged, Unavailable};
 use super::rows::{self, DuelRow, EventRow, FORMAT, Kind, MetaRow, RevokedUserRow, TicketRow};
 use super::store::{Held, KnownDuels, Store};
+use super::torn;
 use crate::clock::{self, UnixMs};
 use crate::config::{Durability, EngineConfig, StoreConfig};
 use crate::engine::EngineCounts;
@@ -279,12 +280,25 @@ pub(super) fn open_unchecked(config: &StoreConfig) -> Result<Store, StoreError> 
         FilesProblem::Wrong(what) => damaged(directory, &what),
         FilesProblem::Io(error) => StoreError::Directory { directory: directory.clone(), error },
     })?;
-    // The library may trip over a damaged file.
-    let open = || Store::open(&directory.join(STORE), config.durability);
-    let opened = catch_unwind(AssertUnwindSafe(open));
+    let opened = open_once(config);
+    let torn = matches!(opened, Ok(Err(fjall::Error::JournalRecovery(_))));
+    let failed = |error| StoreError::Directory { directory: directory.clone(), error };
+    let opened =
+        if torn && torn::cut_last_batch(directory, &directory.join(STORE)).map_err(failed)? {
+            warn!("the journal ended in a batch that had not reached the disk as a whole");
+            open_once(config)
+        } else {
+            opened
+        };
     opened
         .map_err(|_| damaged(directory, "it cannot be read"))?
         .map_err(|error| refusal(directory, &error))
+}
+
+/// The library may trip over a damaged file.
+fn open_once(config: &StoreConfig) -> std::thread::Result<Result<Store, fjall::Error>> {
+    let open = || Store::open(&config.data_dir.join(STORE), config.durability);
+    catch_unwind(AssertUnwindSafe(open))
 }
 
 /// What is wrong with the files of a store.
@@ -521,6 +535,60 @@ mod tests {
         drop(opened);
         let refused = open_again(&engine, &store).err().unwrap();
         assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    }
+
+    /// Commits some rows of sevens, and zeroes a part of them on the disk, so many bytes before their end.
+    fn tear(
+        (engine, store): (&EngineConfig, &StoreConfig),
+        (rows, size): (u64, usize),
+        hole: std::ops::Range<usize>,
+        acknowledged: bool,
+    ) {
+        let mut opened = open_again(engine, store).unwrap();
+        let known = KnownDuels::default();
+        let mut draft = opened.store.draft(engine, &known, Held::default(), clock::now());
+        for seq in 0..rows {
+            draft.put_bytes(Kind::KeyOrder.key(&[1, seq]), vec![7; size]);
+        }
+        opened.meta.commit += 1;
+        drop(draft.commit(&opened.meta).unwrap());
+        if acknowledged {
+            opened.acknowledged.write(opened.meta.commit).unwrap();
+        }
+        drop(opened);
+        let journal = store.data_dir.join(STORE).join("0.jnl");
+        let mut bytes = std::fs::read(&journal).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte == 7).unwrap();
+        bytes[end - hole.end..end - hole.start].fill(0);
+        std::fs::write(&journal, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_batch_torn_in_its_middle_is_cut_off_unless_it_was_acknowledged() {
+        // A hole over many rows, which the library cuts off, and one inside a row, which it does not.
+        let tears = [((100, 200), 4900..9000), ((1, 4000), 1000..3000)];
+        for ((rows, hole), acknowledged) in
+            tears.iter().flat_map(|tear| [(tear, false), (tear, true)])
+        {
+            let directory = tempfile::tempdir().unwrap();
+            let (engine, store) = config(&directory);
+            let before = open_again(&engine, &store).unwrap();
+            let (lineage, commit) = (before.store.lineage, before.meta.commit);
+            drop(before);
+            tear((&engine, &store), *rows, hole.clone(), acknowledged);
+            match open_again(&engine, &store) {
+                Ok(after) => {
+                    assert!(!acknowledged);
+                    assert_eq!((after.store.lineage, after.meta.commit), (lineage, commit));
+                }
+                Err(refused) => {
+                    assert!(acknowledged, "{refused}");
+                    assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+                }
+            }
+            let kept = directory.path().join("store.torn").exists();
+            assert_eq!(kept, rows.0 == 1, "only what the library leaves is cut off here");
+        }
     }
 
     #[test]
