@@ -8,8 +8,10 @@
  *                 s  the disk is failing: syncs fail with EIO
  *                 r  the disk is failing: reads fail with EIO
  * FAULTS_TRACE  if set, the file that is told what was written and what was synced, a line each, so that the test can
- *               take away what a loss of power would have: "W inode offset length", "T inode length", "B thread inode"
- *               before a sync and "S thread inode" after it.
+ *               take away what a loss of power would have: "W inode offset length before" (in hexadecimal, what a
+ *               short write has replaced), "T inode length", "B thread inode" before a sync and "S thread inode" after.
+ * FAULTS_STEADY if set, files that were put back look as if nobody had touched them: their ctime is their mtime, and all
+ *               have one inode. A test that damages a store again and again is not somebody who restores a copy.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,7 +27,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int control = -1, trace = -1;
+static int control = -1, trace = -1, steady;
 static char directory[PATH_MAX];
 static size_t directory_length;
 
@@ -37,6 +39,7 @@ static size_t directory_length;
 __attribute__((constructor)) static void begin(void) {
     const char *file = getenv("FAULTS_FILE"), *told = getenv("FAULTS_TRACE"), *dir = getenv("FAULTS_DIR");
     if (!dir) return;
+    steady = getenv("FAULTS_STEADY") != NULL;
     directory_length = strlen(dir);
     if (directory_length >= sizeof directory) abort();
     memcpy(directory, dir, directory_length + 1);
@@ -44,12 +47,15 @@ __attribute__((constructor)) static void begin(void) {
     if (told && (trace = open(told, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600)) < 0) abort();
 }
 
+static int is_below(const char *path, ssize_t length) {
+    return length > (ssize_t)directory_length && path[directory_length] == '/'
+        && memcmp(path, directory, directory_length) == 0;
+}
+
 static int concerns(int fd) {
     char link[64], path[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path);
-    return length > (ssize_t)directory_length && path[directory_length] == '/'
-        && memcmp(path, directory, directory_length) == 0;
+    return is_below(path, readlink(link, path, sizeof path));
 }
 
 /* Whether fault FAULT is on, and FD concerned. */
@@ -73,70 +79,104 @@ static ssize_t room(int fd, size_t count) {
     return (ssize_t)count;
 }
 
-static void tell(int fd, char what, long long first, long long second) {
+/* Tells what happens to FD but for writes. */
+static void tell(int fd, char what, long long number) {
     struct stat file;
     char line[96];
     if (trace < 0) return;
     int saved = errno;
     if (concerns(fd) && fstat(fd, &file) == 0) {
-        int thread = (int)syscall(SYS_gettid), length;
-        if (what == 'W')
-            length = snprintf(line, sizeof line, "W %llu %lld %lld\n", (unsigned long long)file.st_ino, first, second);
-        else if (what == 'T')
-            length = snprintf(line, sizeof line, "T %llu %lld\n", (unsigned long long)file.st_ino, first);
-        else
-            length = snprintf(line, sizeof line, "%c %d %llu\n", what, thread, (unsigned long long)file.st_ino);
+        unsigned long long inode = file.st_ino;
+        int thread = (int)syscall(SYS_gettid);
+        int length = what == 'T' ? snprintf(line, sizeof line, "T %llu %lld\n", inode, number)
+                                 : snprintf(line, sizeof line, "%c %d %llu\n", what, thread, inode);
         if (syscall(SYS_write, trace, line, (size_t)length) != length) abort();
     }
     errno = saved;
 }
 
-/* After a write that has moved the file's own position. */
-static ssize_t wrote(int fd, ssize_t count) {
-    if (trace >= 0 && count > 0) tell(fd, 'W', lseek(fd, 0, SEEK_CUR) - count, count);
-    return count;
+/* A write about to happen. */
+struct before {
+    off64_t offset;
+    ssize_t length;
+    unsigned char bytes[64];
+};
+
+static off64_t position(int fd) {
+    if (trace < 0) return 0;
+    int append = fcntl(fd, F_GETFL) & O_APPEND;
+    return lseek64(fd, 0, append ? SEEK_END : SEEK_CUR);
 }
 
-static ssize_t wrote_at(int fd, ssize_t count, off_t offset) {
-    if (count > 0) tell(fd, 'W', offset, count);
+/* What a short write is going to replace; longer ones are appended, as far as is known of the library. */
+static struct before look(int fd, off64_t offset, size_t count) {
+    struct before before = {offset, 0, {0}};
+    if (trace >= 0 && count <= sizeof before.bytes && concerns(fd)) {
+        int saved = errno;
+        before.length = syscall(SYS_pread64, fd, before.bytes, count, offset);
+        errno = saved;
+    }
+    return before;
+}
+
+static ssize_t wrote(int fd, ssize_t count, struct before before) {
+    struct stat file;
+    char line[96 + 2 * sizeof before.bytes];
+    int saved = errno;
+    if (trace >= 0 && count > 0 && concerns(fd) && fstat(fd, &file) == 0) {
+        int length = snprintf(line, 96, "W %llu %lld %lld ", (unsigned long long)file.st_ino,
+                              (long long)before.offset, (long long)count);
+        for (ssize_t n = 0; n < before.length; n++) length += sprintf(line + length, "%02x", before.bytes[n]);
+        line[length++] = '\n';
+        if (syscall(SYS_write, trace, line, (size_t)length) != length) abort();
+    }
+    errno = saved;
     return count;
 }
 
 ssize_t write(int fd, const void *bytes, size_t count) {
     REAL(write);
     ssize_t fits = room(fd, count);
-    return fits < 0 ? -1 : wrote(fd, real(fd, bytes, (size_t)fits));
+    if (fits < 0) return -1;
+    struct before before = look(fd, position(fd), (size_t)fits);
+    return wrote(fd, real(fd, bytes, (size_t)fits), before);
 }
 
-ssize_t pwrite(int fd, const void *bytes, size_t count, off_t offset) {
-    REAL(pwrite);
-    ssize_t fits = room(fd, count);
-    return fits < 0 ? -1 : wrote_at(fd, real(fd, bytes, (size_t)fits, offset), offset);
-}
+#define WRITE_AT(name, type) \
+    ssize_t name(int fd, const void *bytes, size_t count, type offset) { \
+        REAL(name); \
+        ssize_t fits = room(fd, count); \
+        if (fits < 0) return -1; \
+        struct before before = look(fd, offset, (size_t)fits); \
+        return wrote(fd, real(fd, bytes, (size_t)fits, offset), before); \
+    }
 
-ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t offset) {
-    REAL(pwrite64);
-    ssize_t fits = room(fd, count);
-    return fits < 0 ? -1 : wrote_at(fd, real(fd, bytes, (size_t)fits, offset), offset);
+WRITE_AT(pwrite, off_t)
+WRITE_AT(pwrite64, off64_t)
+
+static size_t length_of(const struct iovec *parts, int count) {
+    size_t length = 0;
+    for (int n = 0; n < count; n++) length += parts[n].iov_len;
+    return length;
 }
 
 ssize_t writev(int fd, const struct iovec *parts, int count) {
     REAL(writev);
     if (is_on('w', fd) || is_on('h', fd)) return fail(ENOSPC);
-    return wrote(fd, real(fd, parts, count));
+    struct before before = look(fd, position(fd), length_of(parts, count));
+    return wrote(fd, real(fd, parts, count), before);
 }
 
-ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset) {
-    REAL(pwritev);
-    if (is_on('w', fd) || is_on('h', fd)) return fail(ENOSPC);
-    return wrote_at(fd, real(fd, parts, count, offset), offset);
-}
+#define WRITEV_AT(name, type) \
+    ssize_t name(int fd, const struct iovec *parts, int count, type offset) { \
+        REAL(name); \
+        if (is_on('w', fd) || is_on('h', fd)) return fail(ENOSPC); \
+        struct before before = look(fd, offset, length_of(parts, count)); \
+        return wrote(fd, real(fd, parts, count, offset), before); \
+    }
 
-ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t offset) {
-    REAL(pwritev64);
-    if (is_on('w', fd) || is_on('h', fd)) return fail(ENOSPC);
-    return wrote_at(fd, real(fd, parts, count, offset), offset);
-}
+WRITEV_AT(pwritev, off_t)
+WRITEV_AT(pwritev64, off64_t)
 
 ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t count, unsigned int flags) {
     REAL(copy_file_range);
@@ -153,7 +193,7 @@ int ftruncate(int fd, off_t length) {
     REAL(ftruncate);
     if (!has_room(fd)) return (int)fail(ENOSPC);
     int done = real(fd, length);
-    if (done == 0) tell(fd, 'T', length, 0);
+    if (done == 0) tell(fd, 'T', length);
     return done;
 }
 
@@ -161,7 +201,7 @@ int ftruncate64(int fd, off64_t length) {
     REAL(ftruncate64);
     if (!has_room(fd)) return (int)fail(ENOSPC);
     int done = real(fd, length);
-    if (done == 0) tell(fd, 'T', length, 0);
+    if (done == 0) tell(fd, 'T', length);
     return done;
 }
 
@@ -189,9 +229,9 @@ int posix_fallocate64(int fd, off64_t offset, off64_t length) {
     int name(int fd) { \
         REAL(name); \
         if (is_on('s', fd)) return (int)fail(EIO); \
-        tell(fd, 'B', 0, 0); \
+        tell(fd, 'B', 0); \
         int done = real(fd); \
-        if (done == 0) tell(fd, 'S', 0, 0); \
+        if (done == 0) tell(fd, 'S', 0); \
         return done; \
     }
 
@@ -216,4 +256,17 @@ ssize_t pread(int fd, void *bytes, size_t count, off_t offset) {
 ssize_t pread64(int fd, void *bytes, size_t count, off64_t offset) {
     REAL(pread64);
     return is_on('r', fd) ? fail(EIO) : real(fd, bytes, count, offset);
+}
+
+int statx(int at, const char *restrict path, int flags, unsigned int mask, struct statx *restrict file) {
+    REAL(statx);
+    int done = real(at, path, flags, mask, file);
+    if (done != 0 || !steady || !S_ISREG(file->stx_mode)) return done;
+    int saved = errno;
+    if (is_below(path, (ssize_t)strlen(path)) || (path[0] == '\0' && concerns(at))) {
+        file->stx_ctime = file->stx_mtime;
+        file->stx_ino = 1;
+    }
+    errno = saved;
+    return done;
 }

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use duelhub::pb;
@@ -15,8 +15,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::kit::{
-    Backend, Disk, Facts, Fault, HowToEnd, Hub, Join, Player, Site, error_info, get, push, say,
-    soon, until,
+    Backend, Disk, Facts, Fault, HowToEnd, Hub, Join, Loop, Player, Site, error_info, get, push,
+    run, say, soon, until,
 };
 
 const DUEL: u64 = 77;
@@ -322,36 +322,6 @@ async fn a_disk_that_does_not_read_for_a_while() {
     hub.end(HowToEnd::Term).await;
 }
 
-/// A small file system of its own, for as long as the test needs it.
-struct Loop(PathBuf);
-
-impl Loop {
-    /// `Err`: why there is none.
-    fn mount(directory: &Path) -> Result<Self, String> {
-        let (image, point) = (directory.join("image"), directory.join("mount"));
-        std::fs::create_dir(&point).unwrap();
-        let file = std::fs::File::create(&image).unwrap();
-        file.set_len(400 << 20).unwrap();
-        run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image))?;
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&point))?;
-        Ok(Self(point))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        if let Err(why) = run(Command::new("umount").arg(&self.0)) {
-            say(&format!("{} stays mounted: {why}", self.0.display()));
-        }
-    }
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {said}")) }
-}
-
 /// Fills the file system but for `left` bytes, or to the last.
 fn fill(point: &Path, left: u64) {
     let path = point.join("filler");
@@ -366,8 +336,8 @@ fn fill(point: &Path, left: u64) {
 #[tokio::test]
 async fn a_small_file_system_that_is_full_for_a_while() {
     let mut site = Site::new();
-    let mounted = match Loop::mount(site.path()) {
-        Ok(mounted) => mounted,
+    let disk = match Loop::mount(site.path()) {
+        Ok(disk) => disk,
         Err(why) => {
             return say(&format!(
                 "NOT TESTED on a real full file system, which needs root and a loop device: {why}
@@ -375,17 +345,17 @@ async fn a_small_file_system_that_is_full_for_a_while() {
             ));
         }
     };
-    site.set("DATA_DIR", mounted.0.join("data").to_str().unwrap());
+    site.set("DATA_DIR", disk.point().join("data").to_str().unwrap());
     let mut scene = Scene::begin(&site).await;
     for left in [100 << 20, 64 << 10, 0] {
-        fill(&mounted.0, left);
+        fill(&disk.point(), left);
         let vain = scene.push_in_vain(5).await;
         scene.ready(false).await;
         scene.players_stay(&vain).await;
-        std::fs::remove_file(mounted.0.join("filler")).unwrap();
+        std::fs::remove_file(disk.point().join("filler")).unwrap();
         scene.catch_up(vain).await;
         scene.ready(true).await;
     }
     scene.end(&site).await;
-    drop(mounted);
+    drop(disk);
 }

@@ -11,6 +11,7 @@ mod faults;
 #[path = "../it/kit/http.rs"]
 mod http;
 mod hub;
+mod loop_device;
 mod noise;
 #[expect(dead_code, reason = "tests/it uses the rest")]
 #[path = "../it/kit/player.rs"]
@@ -28,6 +29,7 @@ pub(crate) use self::facts::Facts;
 pub(crate) use self::faults::{Disk, Fault};
 pub(crate) use self::http::get;
 pub(crate) use self::hub::{Exit, HowToEnd, Hub};
+pub(crate) use self::loop_device::{Loop, run};
 pub(crate) use self::noise::noise;
 pub(crate) use self::player::{Join, Player};
 pub(crate) use self::site::Site;

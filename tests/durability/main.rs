@@ -10,6 +10,7 @@ mod kit;
 mod birth;
 mod damage;
 mod full_disk;
+mod power;
 mod restart;
 mod restored;
 mod second_process;

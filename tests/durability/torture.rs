@@ -33,6 +33,9 @@ const DUELS: u64 = 3;
 /// Harms until the duels are checked and new ones begun, so that a long run does not need more and more memory.
 const HARMS_PER_ROUND: u64 = 6;
 
+/// Harms until a store is checked as a whole and another begun: at each start all of it is read.
+const HARMS_PER_STORE: u64 = 24;
+
 /// What the tasks of a run share.
 #[derive(Debug)]
 struct Field {
@@ -42,7 +45,6 @@ struct Field {
     finish: AtomicBool,
     /// Tickets that opened a connection, and so must never open another.
     used: parking_lot::Mutex<Vec<String>>,
-    reconnects: AtomicU64,
 }
 
 /// A duel of a round.
@@ -77,6 +79,20 @@ async fn on_a_disk_that_fails_again_and_again() {
 
 async fn run(test: &str, harm: Harm, times: u64) {
     let mut dice = dice(test);
+    let mut left = times;
+    loop {
+        let now = left.min(HARMS_PER_STORE);
+        life(test, harm, now, &mut dice).await;
+        left -= now;
+        if left == 0 {
+            break;
+        }
+        say(&format!("{test}: {} of {times}", times - left));
+    }
+}
+
+/// The life of one store.
+async fn life(test: &str, harm: Harm, times: u64, dice: &mut StdRng) {
     let mut site = site();
     let disk = Disk::under(&mut site);
     let mut hub = site.start().await;
@@ -86,19 +102,16 @@ async fn run(test: &str, harm: Harm, times: u64) {
         edge: hub.addresses.edge,
         finish: AtomicBool::new(false),
         used: parking_lot::Mutex::default(),
-        reconnects: AtomicU64::new(0),
     });
-    let warden = tokio::spawn(Warden::new(StdRng::from_rng(&mut dice)).run(Arc::clone(&field)));
+    let warden = tokio::spawn(Warden::new(StdRng::from_rng(dice)).run(Arc::clone(&field)));
     let mut game = Match { site, disk, harm, dice, field: Arc::clone(&field) };
-    let (mut left, mut round, mut events) = (times, 0, 0);
-    loop {
+    let (mut left, mut events) = (times, 0);
+    for round in 0.. {
         let now = left.min(HARMS_PER_ROUND);
-        let outcome;
-        (hub, outcome) = game.play(hub, round, now).await;
-        events += outcome;
+        let pushed;
+        (hub, pushed) = game.play(hub, round, now).await;
+        events += pushed;
         left -= now;
-        round += 1;
-        say(&format!("{test}: {} times, {events} events", times - left));
         if left == 0 {
             break;
         }
@@ -113,12 +126,8 @@ async fn run(test: &str, harm: Harm, times: u64) {
     let used = field.used.lock().clone();
     warden.check(&field, &hub).await;
     player::refuse_all(&hub, &used).await;
-    say(&format!(
-        "{test}: {times} times, {events} events, {} connections, {} tickets used, {}",
-        field.reconnects.load(Ordering::Relaxed),
-        used.len(),
-        warden.summary()
-    ));
+    let (tickets, told) = (used.len(), warden.summary());
+    say(&format!("{test}: {times} times, {events} events, {tickets} tickets used, {told}"));
     hub.end(HowToEnd::Term).await;
 }
 
@@ -141,22 +150,22 @@ fn endpoint(hub: &Hub) -> Endpoint {
 }
 
 /// A hub and those who use it, and what is done to it.
-struct Match {
+struct Match<'a> {
     site: Site,
     disk: Disk,
     harm: Harm,
-    dice: StdRng,
+    dice: &'a mut StdRng,
     field: Arc<Field>,
 }
 
-impl Match {
+impl Match<'_> {
     /// One round: new duels, harm so many times, and everything checked. The hub that is there then, and how many
     /// events there were.
     async fn play(&mut self, mut hub: Hub, round: u64, times: u64) -> (Hub, u64) {
         let field = Arc::clone(&self.field);
         let stop = Arc::new(AtomicBool::new(false));
         let (mut producers, mut players) = (JoinSet::new(), JoinSet::new());
-        let dice = &mut self.dice;
+        let dice = &mut *self.dice;
         for nth in 0..DUELS {
             let arena = Arc::new(Arena::open(&field, 1000 + round * DUELS + nth).await);
             let producer =
@@ -215,7 +224,7 @@ impl Match {
 
     fn maybe_lose_power(&mut self) {
         if self.dice.random_bool(0.5) {
-            self.disk.lose_power(&mut self.dice);
+            self.disk.lose_power(self.dice);
         }
     }
 
@@ -223,7 +232,7 @@ impl Match {
     /// before or after that.
     async fn fail(&mut self, mut hub: Hub) -> Hub {
         let faults = [Fault::Full, Fault::HalfWritten, Fault::Sync, Fault::Read];
-        self.disk.set(*faults.choose(&mut self.dice).unwrap());
+        self.disk.set(*faults.choose(self.dice).unwrap());
         let pause = Duration::from_millis(self.dice.random_range(1..1500));
         tokio::time::sleep(pause).await;
         assert!(hub.lives(), "{}", hub.output());
@@ -247,7 +256,7 @@ impl Match {
     async fn bury(&mut self, hub: Hub) -> Hub {
         hub.end(HowToEnd::Kill).await;
         self.disk.set(Fault::None);
-        self.disk.lose_power(&mut self.dice);
+        self.disk.lose_power(self.dice);
         self.site.start().await
     }
 }

@@ -27,9 +27,10 @@ const STORE: &str = "store";
 const UNFINISHED: &str = "store.unfinished";
 
 /// The system's errors that are about what stands in a file. The others are about the machine, and pass.
-const DAMAGE: [io::ErrorKind; 4] = [
+const DAMAGE: [io::ErrorKind; 5] = [
     io::ErrorKind::AlreadyExists,
     io::ErrorKind::InvalidData,
+    io::ErrorKind::InvalidInput,
     io::ErrorKind::NotFound,
     io::ErrorKind::UnexpectedEof,
 ];

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, fadvise, statvfs};
@@ -137,7 +137,7 @@ impl Writer {
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
         let mut stop = None;
         while stop.is_none() {
-            let Ok(first) = messages.recv() else { break };
+            let Some(first) = self.next(messages) else { break };
             let mut group = Vec::new();
             let mut bytes = 0;
             let more = std::iter::from_fn(|| messages.try_recv().ok());
@@ -169,6 +169,18 @@ impl Writer {
         if let Some(told) = stop {
             let _unheard = told.send(());
         }
+    }
+
+    /// Waits for something to do; a store that has failed is opened again in the meantime.
+    fn next(&mut self, messages: &Receiver<Message>) -> Option<Message> {
+        while self.store().is_none() {
+            match messages.recv_timeout(REOPEN_PAUSE) {
+                Ok(message) => return Some(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        messages.recv().ok()
     }
 
     fn serve(&mut self, group: Vec<Box<dyn Order>>) {

@@ -70,17 +70,34 @@ impl Facts {
         &self.duels[&duel].epoch
     }
 
-    /// Whether the hub has all of it.
+    /// Whether the hub has all of it, and goes on where it was.
     pub(crate) async fn hold(&self, hub: &Hub) -> Result<(), String> {
         let backend = Backend::connect(hub).await;
         for (duel, log) in &self.duels {
-            log.holds(hub, &backend, *duel).await?;
+            log.holds(hub, &backend, *duel, &log.epoch).await?;
         }
+        self.hold_besides(hub, &backend).await
+    }
+
+    /// Whether the hub has all of it in a history of its own, and says so.
+    pub(crate) async fn hold_anew(&self, hub: &Hub) -> Result<(), String> {
+        let backend = Backend::connect(hub).await;
+        for (duel, log) in &self.duels {
+            let epoch = backend.duel(*duel).await.position.unwrap().epoch;
+            if epoch == log.epoch {
+                return Err(format!("duel {duel} goes on in its old epoch"));
+            }
+            log.holds(hub, &backend, *duel, &epoch).await?;
+        }
+        self.hold_besides(hub, &backend).await
+    }
+
+    async fn hold_besides(&self, hub: &Hub, backend: &Backend) -> Result<(), String> {
         for ticket in &self.used_tickets {
             let mut player = Player::knock(hub, Join::ticket(ticket)).await;
-            while player.next().await {}
+            player.next().await;
             if player.error["message"] != "ticket_already_used" {
-                return Err(format!("a ticket used before: {:?}", player.error));
+                return Err(format!("a ticket used before: {}", player.connected));
             }
         }
         for duel in &self.closed {
@@ -95,10 +112,16 @@ impl Facts {
 }
 
 impl Log {
-    async fn holds(&self, hub: &Hub, backend: &Backend, duel: u64) -> Result<(), String> {
+    async fn holds(
+        &self,
+        hub: &Hub,
+        backend: &Backend,
+        duel: u64,
+        epoch: &str,
+    ) -> Result<(), String> {
         let last = self.payloads.keys().last().copied().unwrap_or(0);
         let join = Join::ticket(backend.ticket(duel, READER).await);
-        let mut player = Player::knock(hub, join.resume(format!("{}:0", self.epoch))).await;
+        let mut player = Player::knock(hub, join.resume(format!("{epoch}:0"))).await;
         let newest = |player: &Player| player.events.last().and_then(|event| event["seq"].as_u64());
         while newest(&player).unwrap_or(0) < last {
             if !player.next().await {
@@ -109,8 +132,8 @@ impl Log {
                     player.closed
                 ));
             }
-            if player.connected["recovered"] != true || player.connected["epoch"] != *self.epoch {
-                return Err(format!("duel {duel}, not {}:0: {}", self.epoch, player.connected));
+            if player.connected["recovered"] != true || player.connected["epoch"] != *epoch {
+                return Err(format!("duel {duel}, not {epoch}:0: {}", player.connected));
             }
         }
         for (index, event) in player.events.iter().enumerate() {

@@ -75,6 +75,13 @@ impl Disk {
         Self { control, trace, data_dir: site.data_dir() }
     }
 
+    /// Has the hub see files that were put back, with their time of modification, as files that nobody has touched.
+    pub(crate) fn steady(site: &mut Site) {
+        site.set("LD_PRELOAD", library().to_str().unwrap());
+        site.set("FAULTS_DIR", site.data_dir().to_str().unwrap());
+        site.set("FAULTS_STEADY", "1");
+    }
+
     /// From now on.
     pub(crate) fn set(&self, fault: Fault) {
         let byte = match fault {
@@ -92,48 +99,50 @@ impl Disk {
     pub(crate) fn lose_power(&self, dice: &mut StdRng) {
         let unsynced = self.unsynced();
         let mut files = Vec::new();
-        walk(&self.data_dir, &mut files);
+        if self.data_dir.exists() {
+            walk(&self.data_dir, &mut files);
+        }
         for path in files {
             let file = OpenOptions::new().write(true).open(&path).unwrap();
-            let metadata = file.metadata().unwrap();
-            let Some(ranges) = unsynced.get(&metadata.ino()) else { continue };
+            let Some(writes) = unsynced.get(&file.metadata().unwrap().ino()) else { continue };
             // All of it, some of it, nothing of it.
             let survives = [0.0, 0.5, 1.0][dice.random_range(0..3)];
-            for (start, end) in ranges {
-                take_away(&file, (*start, (*end).min(metadata.len())), survives, dice);
+            // The last first, so that what the first has replaced is there in the end.
+            for write in writes.iter().rev() {
+                write.take_away(&file, survives, dice);
             }
         }
         // What is there now is on the disk.
         File::create(&self.trace).unwrap();
     }
 
-    /// What was written and not synced since, by inode. A loss of power in the middle of a sync may lose what it was to save.
-    fn unsynced(&self) -> HashMap<u64, Vec<(u64, u64)>> {
-        let mut unsynced: HashMap<u64, Vec<(u64, u64)>> = HashMap::new();
+    /// What was written and not synced since, by inode, in order. A loss of power in the middle of a sync may lose what
+    /// it was to save.
+    fn unsynced(&self) -> HashMap<u64, Vec<Write>> {
+        let mut unsynced: HashMap<u64, Vec<Write>> = HashMap::new();
         // How much of a file's writes a sync under way covers, by thread.
         let mut covers: BTreeMap<u64, usize> = BTreeMap::new();
         let trace = fs::read_to_string(&self.trace).unwrap_or_default();
         for line in trace.lines() {
-            let (what, numbers) = line.split_at(1);
-            let numbers: Vec<u64> =
-                numbers.split_whitespace().map(|n| n.parse().unwrap()).collect();
-            match (what, numbers.as_slice()) {
-                ("W", [inode, offset, length]) => {
-                    unsynced.entry(*inode).or_default().push((*offset, offset + length));
+            let words: Vec<_> = line.split(' ').collect();
+            let number = |index: usize| words[index].parse::<u64>().unwrap();
+            match words[0] {
+                "W" => {
+                    let (start, replaced) = (number(2), bytes(words[4]));
+                    let write = Write { start, end: start + number(3), replaced };
+                    unsynced.entry(number(1)).or_default().push(write);
                 }
-                ("T", [inode, length]) => {
-                    for range in unsynced.entry(*inode).or_default() {
-                        range.1 = range.1.min(*length);
+                "T" => {
+                    for write in unsynced.entry(number(1)).or_default() {
+                        write.end = write.end.min(number(2));
                     }
                 }
-                ("B", [thread, inode]) => {
-                    covers.insert(*thread, unsynced.get(inode).map_or(0, Vec::len));
-                }
-                ("S", [thread, inode]) => {
-                    let covered = covers.remove(thread).unwrap_or(0);
-                    let ranges = unsynced.entry(*inode).or_default();
+                "B" => _ = covers.insert(number(1), unsynced.get(&number(2)).map_or(0, Vec::len)),
+                "S" => {
+                    let covered = covers.remove(&number(1)).unwrap_or(0);
+                    let writes = unsynced.entry(number(2)).or_default();
                     // Another thread's sync may have been done in between.
-                    ranges.drain(..covered.min(ranges.len()));
+                    writes.drain(..covered.min(writes.len()));
                 }
                 _ => panic!("faults.c does not write {line:?}"),
             }
@@ -142,17 +151,36 @@ impl Disk {
     }
 }
 
-/// Zeroes those sectors of the range that do not survive: a part of a file that was never written reads so.
-fn take_away(file: &File, (start, end): (u64, u64), survives: f64, dice: &mut StdRng) {
-    let mut at = start;
-    while at < end {
-        let next = ((at / SECTOR + 1) * SECTOR).min(end);
-        if !dice.random_bool(survives) {
-            let zeros = vec![0; usize::try_from(next - at).unwrap()];
-            file.write_all_at(&zeros, at).unwrap();
+/// A write that was not synced.
+#[derive(Debug)]
+struct Write {
+    start: u64,
+    end: u64,
+    /// What stood there, as far as it is known; the rest had never been written.
+    replaced: Vec<u8>,
+}
+
+impl Write {
+    /// Takes those sectors away that do not survive.
+    fn take_away(&self, file: &File, survives: f64, dice: &mut StdRng) {
+        let end = self.end.min(file.metadata().unwrap().len());
+        let mut at = self.start;
+        while at < end {
+            let next = ((at / SECTOR + 1) * SECTOR).min(end);
+            if !dice.random_bool(survives) {
+                let index = |at: u64| usize::try_from(at - self.start).unwrap();
+                let mut before = self.replaced.clone();
+                before.resize(before.len().max(index(next)), 0);
+                file.write_all_at(&before[index(at)..index(next)], at).unwrap();
+            }
+            at = next;
         }
-        at = next;
     }
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = hex.as_bytes().chunks_exact(2);
+    digits.map(|two| u8::from_str_radix(str::from_utf8(two).unwrap(), 16).unwrap()).collect()
 }
 
 fn walk(directory: &Path, found: &mut Vec<PathBuf>) {

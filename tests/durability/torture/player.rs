@@ -142,7 +142,6 @@ impl Follower {
         match frame.r#type {
             "connected" => {
                 field.used.lock().push(ticket.to_owned());
-                field.reconnects.fetch_add(1, Ordering::Relaxed);
                 let continued = (frame.recovered, frame.epoch, frame.seq);
                 let expected = (Some(true), Some(self.arena.epoch.as_str()), Some(seen));
                 assert_eq!(continued, expected, "duel {duel}: what was seen is not there any more");
