@@ -44,8 +44,9 @@ pub type Sink = Box<dyn Fn(Notice) -> usize + Send + Sync>;
 
 /// Stores and orders events. The contract is the module's.
 ///
-/// A call takes its place in the order of its duel when it is made, not when its answer is awaited; an answer that is
-/// dropped does not undo the call.
+/// What changes a duel or a ticket takes its place in the order of its duel when it is called, not when its answer is
+/// awaited; an answer that is dropped does not undo the call. [`Engine::enter`] and [`Engine::prune`] act while they are
+/// awaited.
 pub trait Engine: Debug + Send + Sync {
     /// As it stands in the configuration.
     fn name(&self) -> &'static str;
@@ -144,7 +145,7 @@ pub enum EngineError {
     },
 }
 
-/// Why a declaration was refused; nothing has taken effect.
+/// Why a declaration was refused; nothing has taken effect, unless the engine says that it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The duel is closed.

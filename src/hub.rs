@@ -150,7 +150,7 @@ impl Hub {
     /// Declares a duel.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing has taken effect.
+    /// [`OpenError`]; nothing has taken effect, unless the engine says that it may have.
     pub async fn open(&self, duel: DuelId, declaration: Declaration) -> Result<Opened, OpenError> {
         let settings = declaration.settings;
         let opened = self.engine.open(duel, declaration).await?;
@@ -164,7 +164,7 @@ impl Hub {
     /// awaited first; a dropped answer does not undo the push.
     ///
     /// # Errors
-    /// [`AppendError`]; nothing has taken effect.
+    /// [`AppendError`]; nothing has taken effect, unless the engine says that it may have.
     pub fn push(
         &self,
         duel: DuelId,
@@ -178,7 +178,7 @@ impl Hub {
     /// Stores the last event, if any, and the end of the duel. Not cancel safe: dropped, it may have been stored.
     ///
     /// # Errors
-    /// [`AppendError`]; nothing has taken effect.
+    /// [`AppendError`]; nothing has taken effect, unless the engine says that it may have.
     pub async fn close(
         &self,
         duel: DuelId,
@@ -220,7 +220,7 @@ impl Hub {
     /// Makes tickets worthless. When it returns, no such ticket opens a connection, and one issued later does.
     ///
     /// # Errors
-    /// The engine's own; nothing has taken effect.
+    /// The engine's own; nothing has taken effect, unless it says that it may have.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), EngineError> {
         let user = match &revocation {
             Revocation::Ticket(_) => None,
@@ -243,7 +243,7 @@ impl Hub {
     /// Closes connections of a duel, or of one user in it: how many there are on this node.
     ///
     /// # Errors
-    /// The engine's own; nothing has taken effect.
+    /// The engine's own; nothing has taken effect, unless it says that it may have.
     pub async fn disconnect(
         &self,
         duel: DuelId,
