@@ -99,6 +99,8 @@ impl Control {
         let stop = self.stop.clone();
         let mut server = Server::builder()
             .max_concurrent_streams(limits::GRPC_STREAMS_MAX)
+            .initial_stream_window_size(limits::GRPC_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(limits::GRPC_CONNECTION_WINDOW_BYTES)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)));
         if let Some(tls) = &self.config.tls {

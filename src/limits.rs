@@ -77,6 +77,15 @@ pub const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// another journal, so that it never stops halfway.
 pub const DISK_ROOM_MIN: u64 = 128 * 1024 * 1024;
 
+/// Bytes that a backend may send on one stream before the hub has read them (RFC 9113, section 5.2).
+pub const GRPC_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// The same on one connection.
+///
+/// The HTTP/2 library ends a connection whose small unread frames weigh more than half of it, a frame under 256 bytes
+/// weighing what it lacks: so it is large enough for several streams of the smallest pushes that wait for the engine.
+pub const GRPC_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
 /// How long one frame may take to fit into the socket's buffer before the client counts as too slow.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
