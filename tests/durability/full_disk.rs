@@ -203,8 +203,9 @@ async fn through(fault: Fault) {
         vain.extend(scene.push_in_vain(5).await);
         scene.players_stay(&vain).await;
         disk.set(Fault::None);
-        scene.catch_up(vain).await;
+        // By itself: a backend that asks for readiness first must not wait for what waits for the backend.
         scene.ready(true).await;
+        scene.catch_up(vain).await;
     }
     scene.end(&site).await;
 }
@@ -234,7 +235,7 @@ async fn what_was_never_synced_is_never_shown() {
     disk.set(Fault::Sync);
     let vain = scene.push_in_vain(3).await;
     until("it has tried to open the store again", || async {
-        scene.hub.output().matches("again").count() >= 4
+        scene.hub.output().matches("opened again").count() >= 3
     })
     .await;
     scene.players_stay(&[]).await;
@@ -353,8 +354,8 @@ async fn a_small_file_system_that_is_full_for_a_while() {
         scene.ready(false).await;
         scene.players_stay(&vain).await;
         std::fs::remove_file(disk.point().join("filler")).unwrap();
-        scene.catch_up(vain).await;
         scene.ready(true).await;
+        scene.catch_up(vain).await;
     }
     scene.end(&site).await;
     drop(disk);

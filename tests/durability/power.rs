@@ -1,10 +1,12 @@
 //! A loss of power, on a file system of its own: what was on its device at that instant is all there is afterwards.
 
-use crate::kit::{Backend, Facts, HowToEnd, Loop, Site, say};
+use crate::kit::{Backend, Facts, HowToEnd, Loop, Site, number, say};
 
 #[tokio::test]
 async fn what_was_acknowledged_before_a_loss_of_power_goes_on_after_it() {
-    let mut site = Site::new();
+    let mut site = Site::new()
+        .with("ENGINE_MAX_LOG_EVENTS", "1000000")
+        .with("ENGINE_MAX_LOG_BYTES", "1073741824");
     let mut disk = match Loop::mount(site.path()) {
         Ok(disk) => disk,
         Err(why) => {
@@ -16,7 +18,7 @@ async fn what_was_acknowledged_before_a_loss_of_power_goes_on_after_it() {
     };
     site.set("DATA_DIR", disk.point().join("data").to_str().unwrap());
     let mut facts = Facts::default();
-    for life in 0..3 {
+    for life in 0..number("DUELHUB_LOSSES", 2) {
         let hub = site.start().await;
         let backend = Backend::connect(&hub).await;
         facts
@@ -24,7 +26,7 @@ async fn what_was_acknowledged_before_a_loss_of_power_goes_on_after_it() {
             .await
             .unwrap_or_else(|missing| panic!("life {life}: {missing}: {}", hub.output()));
         // Long enough for the file system to have written some of what nobody asked it to sync.
-        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(7);
+        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
         let mut nth = 0;
         while tokio::time::Instant::now() < until {
             facts.push(&backend, 1 + nth % 3, 1, 300).await;
