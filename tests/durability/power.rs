@@ -1,7 +1,59 @@
-//! A loss of power, on a file system of its own: what was on its device at that instant is all there is afterwards.
+//! A loss of power: what was on the disk at that instant is all there is afterwards, whole or not.
 
-use crate::kit::{Backend, Facts, HowToEnd, Loop, Site, number, say};
+use rand::RngExt as _;
+use rand::rngs::StdRng;
 
+use crate::kit::{
+    Backend, Disk, Facts, Fault, HowToEnd, Loop, Site, dice, noise, number, push, say,
+};
+
+/// Losses until another store is begun, which is smaller.
+const LOSSES_PER_STORE: u64 = 50;
+
+/// The last batch of a journal reaches the disk in pieces, in any order. Nobody was told of it, so nobody may be kept from
+/// starting by it.
+#[tokio::test]
+async fn a_batch_of_which_a_part_was_lost_is_no_obstacle() {
+    let mut dice = dice("torn batches");
+    let losses = number("DUELHUB_TORN", 20);
+    for _ in 0..losses.div_ceil(LOSSES_PER_STORE) {
+        tear_batches(&mut dice, losses.min(LOSSES_PER_STORE)).await;
+    }
+    say(&format!("torn batches: {losses}"));
+}
+
+async fn tear_batches(dice: &mut StdRng, losses: u64) {
+    let mut site = Site::new();
+    let disk = Disk::under(&mut site);
+    let mut facts = Facts::default();
+    for loss in 0..losses {
+        let hub = site.start().await;
+        let backend = Backend::connect(&hub).await;
+        facts.push(&backend, 1, 3, 300).await;
+        disk.set(Fault::Sync);
+        let pushes = (0..dice.random_range(1..8)).map(|nth| {
+            let length = dice.random_range(10..6000);
+            // Of noise, and of what the library makes smaller, which it stores in another way.
+            let fill =
+                if nth % 2 == 0 { noise(nth, length).to_owned() } else { "x".repeat(length) };
+            let payload = format!(r#"{{"fill":"{fill}"}}"#);
+            let client = backend.client.clone();
+            async move { { client }.push_event(push(2, &payload)).await }
+        });
+        for refused in futures_util::future::join_all(pushes).await {
+            assert!(refused.is_err(), "no sync has succeeded");
+        }
+        hub.kill().await;
+        disk.lose_power(dice);
+        disk.set(Fault::None);
+        let hub = site.try_start().await;
+        let hub = hub.unwrap_or_else(|exit| panic!("loss {loss}: {exit}"));
+        facts.hold(&hub).await.unwrap_or_else(|missing| panic!("loss {loss}: {missing}"));
+        hub.end(HowToEnd::Kill).await;
+    }
+}
+
+/// On a file system of its own.
 #[tokio::test]
 async fn what_was_acknowledged_before_a_loss_of_power_goes_on_after_it() {
     let mut site = Site::new()
