@@ -130,7 +130,7 @@ fn set_connections(appended: &mut Appended, connections: usize) {
 }
 
 impl EmbeddedEngine {
-    /// Opens the store and reads all of it, which blocks: about a second for a gigabyte.
+    /// Opens the store and reads all of it, which blocks: 1 to 2 s for 100 MB.
     ///
     /// # Errors
     /// [`StoreError`]; a store that is damaged is refused.
