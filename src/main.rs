@@ -1,7 +1,8 @@
 //! The command line of duelhub.
 //!
 //! Exit status: 0 stopped in good order, or everything asked for went well; 1 something failed; 64 the configuration or
-//! the command line is wrong (`EX_USAGE` of sysexits.h), which no restart will mend.
+//! the command line is wrong (`EX_USAGE` of sysexits.h), 65 the store is damaged or of another format (`EX_DATAERR`), which
+//! no restart will mend.
 
 mod command;
 
