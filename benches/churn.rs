@@ -8,6 +8,9 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
+#[path = "kit/push.rs"]
+mod push;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,10 +20,12 @@ use std::time::{Duration, Instant};
 use duelhub::clock;
 use duelhub::config::{Config, Durability, EngineConfig, StoreConfig};
 use duelhub::engine::{Declaration, EmbeddedEngine, Engine, Participant};
-use duelhub::event::{Audience, Ending, EventType, Payload, Push, Role, Viewer};
+use duelhub::event::{Ending, Role, Viewer};
 use duelhub::id::{DuelId, Jti, TelegramId, UserId};
 use duelhub::ticket::Ticket;
 use parking_lot::Mutex;
+
+use crate::push::push;
 
 const PUSHES: u64 = 20;
 const RETENTION: Duration = Duration::from_secs(20);
@@ -162,18 +167,6 @@ fn ticket(duel: DuelId, user: UserId) -> Ticket {
     let viewer = Viewer { user, role: Role::Player };
     let (issued_at, expires_at) = (clock::now(), clock::now().plus(RETENTION));
     Ticket { jti: Jti::random(), duel, viewer, issued_at, expires_at }
-}
-
-/// 256 bytes of payload.
-fn push(duel: u64) -> Push {
-    let json = format!(r#"{{"question":"{}"}}"#, "x".repeat(225));
-    Push {
-        event_type: EventType::duel_update(),
-        payload: Payload::parse(DuelId::try_from(duel).unwrap(), &json, 1000).unwrap(),
-        audience: Audience::All,
-        views: Box::default(),
-        coalesce_key: None,
-    }
 }
 
 fn megabytes(bytes: u64) -> f64 {

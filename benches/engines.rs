@@ -6,6 +6,9 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
+#[path = "kit/push.rs"]
+mod push;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
@@ -14,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use duelhub::config::{Config, Durability, EngineConfig, StoreConfig};
 use duelhub::engine::{EmbeddedEngine, Engine, MemoryEngine};
-use duelhub::event::{Audience, EventType, Payload, Push};
 use duelhub::id::DuelId;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+
+use crate::push::push;
 
 /// How long each figure is measured, and how often; the median of the repetitions is shown.
 const MEASURED: Duration = Duration::from_millis(1500);
@@ -133,18 +137,6 @@ async fn pushes(engine: &Arc<dyn Engine>, in_flight: usize) -> Figure {
         took.push(one);
     }
     figure(began.elapsed(), took, cpu_time() - cpu)
-}
-
-/// 256 bytes of payload.
-fn push(duel: u64) -> Push {
-    let json = format!(r#"{{"question":"{}"}}"#, "x".repeat(225));
-    Push {
-        event_type: EventType::duel_update(),
-        payload: Payload::parse(DuelId::try_from(duel).unwrap(), &json, 1000).unwrap(),
-        audience: Audience::All,
-        views: Box::default(),
-        coalesce_key: None,
-    }
 }
 
 fn figure(elapsed: Duration, mut took: Vec<Duration>, cpu: Duration) -> Figure {
