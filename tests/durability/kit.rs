@@ -17,8 +17,8 @@ mod noise;
 #[path = "../it/kit/player.rs"]
 mod player;
 mod site;
-
-use std::time::Duration;
+#[path = "../it/kit/wait.rs"]
+mod wait;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -33,26 +33,9 @@ pub(crate) use self::loop_device::{Loop, run};
 pub(crate) use self::noise::noise;
 pub(crate) use self::player::{Join, Player};
 pub(crate) use self::site::Site;
+pub(crate) use self::wait::{soon, until};
 /// The name under which the files of `tests/it` know what they speak to.
 use Hub as TestServer;
-
-/// How long anything may take that works. Generous: a busy machine is no failure.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Waits for `future`, and fails the test by name if it does not come.
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what}: not in time"))
-}
-
-/// Asks until the answer is yes.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
-    soon(what, async {
-        while !ask().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-}
 
 /// A number that the environment may set, so that a long run is the same test.
 pub(crate) fn number(name: &str, default: u64) -> u64 {
