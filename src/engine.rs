@@ -134,7 +134,7 @@ pub enum EngineError {
     /// It holds as much as it may; nothing has taken effect.
     #[error("{limit} is reached")]
     Full {
-        /// The variable that bounds it.
+        /// The variable that bounds it, or the disk.
         limit: &'static str,
     },
     /// It is away, or cannot store.

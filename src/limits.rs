@@ -70,6 +70,10 @@ pub const GRPC_STREAMS_MAX: u32 = 1024;
 /// handshakes.
 pub const ENGINE_QUEUE_MAX: usize = 16 * 1024;
 
+/// Rows of a store that one step of pruning looks at or takes out, so that no push waits long for it. The last duel of a
+/// step may go beyond it.
+pub const PRUNE_ROWS_MAX: usize = 128;
+
 /// How long the engine may take at shutdown to do what is queued.
 pub const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -163,10 +163,10 @@ impl Duel {
     }
 
     fn keep_fallen(&mut self, event: &Arc<Event>, bytes_max: usize) {
-        if event.push().is_none() {
-            return;
-        }
-        self.fallen.retain(|other| !rules::same_kind(other, event));
+        let Some(new) = event.push() else { return };
+        let same_kind =
+            |old: &Push| old.event_type == new.event_type && old.audience == new.audience;
+        self.fallen.retain(|old| !old.push().is_some_and(same_kind));
         self.fallen.push(Arc::clone(event));
         let mut bytes: usize = self.fallen.iter().map(|event| event.size()).sum();
         while self.fallen.len() > limits::LATEST_TYPES_MAX || bytes > bytes_max {

@@ -9,10 +9,12 @@
 //! after a restart under the same epoch; they get another one when the files are not those that the last process left
 //! ([`lineage`]). Bounds: [`limits::ENGINE_QUEUE_MAX`] orders wait; [`READERS_MAX`] reads run at a time.
 
+mod check;
 pub mod inspect;
 mod lineage;
 mod log;
 mod open;
+mod refusal;
 mod rows;
 mod spent;
 mod store;
@@ -34,10 +36,10 @@ use tokio::sync::{Semaphore, oneshot};
 use tracing::error;
 
 use self::open::Opened;
-pub use self::open::StoreError;
+pub use self::refusal::StoreError;
 use self::store::Fault;
 use self::store::{Draft, Held, KnownDuels, Store, View};
-use self::writer::{Message, Pending, Writer};
+use self::writer::{Message, Pending, Room, Writer};
 use super::{
     AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
     EngineError, Head, Latest, Notice, OpenError, Page, Revocation, Signal, Sink, StatusFilter,
@@ -162,9 +164,8 @@ impl EmbeddedEngine {
             measured_at: None,
         };
         let thread = std::thread::Builder::new().name("duelhub-store".to_owned());
-        let writer = thread.spawn(move || writer.run(&messages)).map_err(|error| {
-            StoreError::Directory { directory: store_config.data_dir.clone(), error }
-        })?;
+        let failed = StoreError::directory(&store_config.data_dir);
+        let writer = thread.spawn(move || writer.run(&messages)).map_err(failed)?;
         Ok(Self {
             shared,
             orders: Mutex::new(Some(orders)),
@@ -176,33 +177,22 @@ impl EmbeddedEngine {
     /// Puts work that tells no connection in its place; see [`Self::order_heard`].
     fn order<T, E>(
         &self,
+        room: Room,
         work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
     ) -> Answer<'static, T, E>
     where
         T: Send + 'static,
         E: From<EngineError> + Send + 'static,
     {
-        self.order_heard(0, false, work, |_, _| ())
-    }
-
-    /// The same, for what may use the last room on the disk.
-    fn essential<T, E>(
-        &self,
-        work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
-    ) -> Answer<'static, T, E>
-    where
-        T: Send + 'static,
-        E: From<EngineError> + Send + 'static,
-    {
-        self.order_heard(0, true, work, |_, _| ())
+        self.order_heard(room, 0, work, |_, _| ())
     }
 
     /// Puts work that brings so many bytes in its place; the answer comes after the commit, when `handed` has put into it
     /// how many connections were told.
     fn order_heard<T, E>(
         &self,
+        room: Room,
         bytes: usize,
-        essential: bool,
         work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
         handed: fn(&mut T, usize),
     ) -> Answer<'static, T, E>
@@ -212,7 +202,7 @@ impl EmbeddedEngine {
     {
         let (reply, answer) = oneshot::channel();
         let order =
-            Box::new(Pending { bytes, essential, work: Some(work), result: None, handed, reply });
+            Box::new(Pending { bytes, room, work: Some(work), result: None, handed, reply });
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = match &*self.orders.lock() {
             Some(orders) => orders.try_send(Message::Order(order)).is_ok(),
@@ -260,7 +250,7 @@ impl EmbeddedEngine {
 
     fn touch(&self, duels: Vec<DuelId>) {
         // Nobody waits for it: the next sweep asks again.
-        drop(self.order::<(), EngineError>(move |draft| {
+        drop(self.order::<(), EngineError>(Room::Usual, move |draft| {
             duels.iter().try_for_each(|duel| draft.touch(*duel))?;
             Ok(Ok(()))
         }));
@@ -292,7 +282,7 @@ impl Engine for EmbeddedEngine {
     }
 
     fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, super::Opened, OpenError> {
-        self.order(move |draft| draft.open(duel, declaration))
+        self.order(Room::Usual, move |draft| draft.open(duel, declaration))
     }
 
     fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
@@ -307,7 +297,7 @@ impl Engine for EmbeddedEngine {
                 }
                 return Ok(record);
             }
-            let entered = self.order(move |draft| match draft.enter(duel)? {
+            let entered = self.order(Room::Usual, move |draft| match draft.enter(duel)? {
                 Ok(row) => Ok(Ok(row.record(draft.lineage)?)),
                 Err(full) => Ok(Err(full)),
             });
@@ -323,7 +313,7 @@ impl Engine for EmbeddedEngine {
     ) -> Answer<'static, Appended, AppendError> {
         let (bytes, key) = (push.size(), idempotency_key);
         let work = move |draft: &mut Draft<'_>| draft.append(duel, push, key.as_deref());
-        self.order_heard(bytes, false, work, set_connections)
+        self.order_heard(Room::Usual, bytes, work, set_connections)
     }
 
     fn close(
@@ -334,7 +324,7 @@ impl Engine for EmbeddedEngine {
     ) -> Answer<'_, Appended, AppendError> {
         let bytes = last.as_ref().map_or(0, Push::size);
         let work = move |draft: &mut Draft<'_>| draft.close(duel, ending, last);
-        self.order_heard(bytes, false, work, set_connections)
+        self.order_heard(Room::Usual, bytes, work, set_connections)
     }
 
     fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page> {
@@ -387,11 +377,11 @@ impl Engine for EmbeddedEngine {
 
     fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
         let ticket = ticket.clone();
-        self.essential(move |draft| draft.admit(&ticket))
+        self.order(Room::Last, move |draft| draft.admit(&ticket))
     }
 
     fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
-        self.essential(move |draft| draft.revoke(&revocation))
+        self.order(Room::Last, move |draft| draft.revoke(&revocation))
     }
 
     fn signal(&self, signal: Signal) -> Answer<'_, ()> {
@@ -402,7 +392,7 @@ impl Engine for EmbeddedEngine {
     fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
         Box::pin(async move {
             for _ in 0..PRUNE_STEPS {
-                let step = self.essential::<_, EngineError>(move |draft| {
+                let step = self.order::<_, EngineError>(Room::Last, move |draft| {
                     let more_duels = draft.prune_duels(now)?;
                     Ok(Ok(draft.prune_tickets(now)? || more_duels))
                 });

@@ -56,14 +56,6 @@ pub(super) fn latest<E>(
     Ok(found)
 }
 
-/// Whether a viewer who starts from the state needs only the later of the two.
-pub(super) fn same_kind(one: &Event, other: &Event) -> bool {
-    let same = |(one, other): (&Push, &Push)| {
-        one.event_type == other.event_type && one.audience == other.audience
-    };
-    one.push().zip(other.push()).is_some_and(same)
-}
-
 /// When a duel is to be forgotten that was used last at `used_at`, and changed last at `changed_at`.
 pub(super) fn expires_at(
     status: DuelStatus,

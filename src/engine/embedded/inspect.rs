@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::Fault;
 use super::lineage::Acknowledged;
-use super::open::{self, StoreError};
+use super::open;
+use super::refusal::StoreError;
 use super::rows::{self, DuelRow, Kind};
 use super::store::{View, event};
 use crate::config::StoreConfig;

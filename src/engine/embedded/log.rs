@@ -18,10 +18,6 @@ use crate::event::{Content, DuelStatus, Ending, Event, Fingerprint, Position, Pu
 use crate::id::DuelId;
 use crate::limits;
 
-/// Rows that one step of pruning looks at or takes out, so that no push waits long for it. The last duel of a step may
-/// go beyond it.
-const PRUNE_ROWS: usize = 128;
-
 /// What a call comes to: its own errors, unless the store fails.
 type Outcome<T, E> = Result<Result<T, E>, Fault>;
 
@@ -343,11 +339,11 @@ impl Draft<'_> {
 
     /// Forgets duels that are due by `now`: whether there may be more.
     pub(super) fn prune_duels(&mut self, now: UnixMs) -> Result<bool, Fault> {
-        let due = self.due(Kind::DuelDue, self.held.duels_due, now, PRUNE_ROWS)?;
-        let all = due.len() < PRUNE_ROWS;
+        let due = self.due(Kind::DuelDue, self.held.duels_due, now, limits::PRUNE_ROWS_MAX)?;
+        let all = due.len() < limits::PRUNE_ROWS_MAX;
         let mut rows = 0;
         for (key, _) in due {
-            if rows >= PRUNE_ROWS {
+            if rows >= limits::PRUNE_ROWS_MAX {
                 return Ok(true);
             }
             let (at, duel) = (rows::number(&key, 0)?, rows::duel_id(rows::number(&key, 1)?)?);

@@ -1,78 +1,31 @@
-//! Opening the store: everything in it is read once and checked, so that a damaged one is refused and not found out by a
-//! player. Reading it all takes 1 to 2 s for 100 MB.
+//! Opening the store: how its files go on from those that the last process left, and under which lineage.
+//!
+//! Everything in it is read once and checked, so that a damaged one is refused and not found out by a player. That takes 1
+//! to 2 s for 100 MB.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::Path;
 
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::Fault;
+use super::check::{check_files, check_rows};
 use super::lineage::{self, Acknowledged, Unavailable};
-use super::rows::{self, DuelRow, EventRow, FORMAT, Kind, MetaRow, RevokedUserRow, TicketRow};
+use super::refusal::StoreError;
+use super::rows::{FORMAT, MetaRow};
 use super::store::{Held, KnownDuels, Store};
 use super::torn;
 use crate::clock::{self, UnixMs};
 use crate::config::{Durability, EngineConfig, StoreConfig};
 use crate::engine::EngineCounts;
-use crate::id::DuelId;
 
 /// The directory of the store, inside `DATA_DIR`.
 const STORE: &str = "store";
 
 /// A store that is being made.
 const UNFINISHED: &str = "store.unfinished";
-
-/// The system's errors that are about what stands in a file. The others are about the machine, and pass.
-const DAMAGE: [io::ErrorKind; 5] = [
-    io::ErrorKind::AlreadyExists,
-    io::ErrorKind::InvalidData,
-    io::ErrorKind::InvalidInput,
-    io::ErrorKind::NotFound,
-    io::ErrorKind::UnexpectedEof,
-];
-
-/// Why the store cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process has it open.
-    #[error("DATA_DIR: {0} is in use by another duelhub")]
-    InUse(PathBuf),
-    /// The directory cannot be made or read.
-    #[error("DATA_DIR: {directory}: {error}")]
-    Directory {
-        /// Which.
-        directory: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// It was written by another version.
-    #[error(
-        "DATA_DIR: the store in {directory} has format {found}, and this version reads {FORMAT}: \
-         use the version that wrote it"
-    )]
-    Format {
-        /// Which.
-        directory: PathBuf,
-        /// What it says of itself.
-        found: String,
-    },
-    /// It does not hold what it must.
-    #[error(
-        "DATA_DIR: the store in {directory} is damaged: {what}. duelhub store export saves what can be \
-         read of it, duelhub store check tells whether it is whole; restore a copy, or move the \
-         directory away to start empty"
-    )]
-    Damaged {
-        /// Which.
-        directory: PathBuf,
-        /// What is wrong.
-        what: String,
-    },
-}
 
 /// A store that was checked.
 pub(super) struct Opened {
@@ -99,10 +52,15 @@ enum Continuity {
     },
 }
 
+fn cut(directory: &Path, ends: u64, acknowledged: u64) -> StoreError {
+    let what = format!("it ends with commit {ends}, and commit {acknowledged} was acknowledged");
+    StoreError::damaged(directory, what)
+}
+
 /// Has `config.data_dir` for this process alone. It is made if it is not there.
 pub(super) fn acquire(config: &StoreConfig) -> Result<Acknowledged, StoreError> {
     let directory = &config.data_dir;
-    let failed = |error| StoreError::Directory { directory: directory.clone(), error };
+    let failed = StoreError::directory(directory);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     Acknowledged::open(directory).map_err(|unavailable| match unavailable {
         Unavailable::InUse => StoreError::InUse(directory.clone()),
@@ -117,7 +75,7 @@ pub(super) fn open(
     acknowledged: Acknowledged,
 ) -> Result<Opened, StoreError> {
     let directory = &config.data_dir;
-    let failed = |error| StoreError::Directory { directory: directory.clone(), error };
+    let failed = StoreError::directory(directory);
     if !directory.join(STORE).try_exists().map_err(failed)? {
         if acknowledged.read().map_err(failed)?.is_some() {
             warn!(directory = %directory.display(), "the store is gone: starting with an empty one");
@@ -135,13 +93,13 @@ pub(super) fn reopen(
     acknowledged: Acknowledged,
 ) -> Result<Opened, StoreError> {
     let directory = &config.data_dir;
-    let failed = |error| StoreError::Directory { directory: directory.clone(), error };
+    let failed = StoreError::directory(directory);
     let store = open_unchecked(config)?;
-    let (meta, counts) = check(&store, directory)?;
+    let (meta, counts) = check_rows(directory, &store)?;
     let Some(meta) = meta else {
         let note = acknowledged.read().map_err(failed)?;
         if note.is_some() || counts != EngineCounts::default() {
-            return Err(damaged(directory, "it has no beginning"));
+            return Err(StoreError::damaged(directory, "it has no beginning"));
         }
         let meta = MetaRow { format: FORMAT, ..MetaRow::default() };
         return begin(engine, config, Opened { store, meta, counts, acknowledged });
@@ -195,10 +153,10 @@ pub(super) fn open_existing(
     acknowledged: &Acknowledged,
 ) -> Result<(Store, EngineCounts), StoreError> {
     let directory = &config.data_dir;
-    let failed = |error| StoreError::Directory { directory: directory.clone(), error };
+    let failed = StoreError::directory(directory);
     let store = open_unchecked(config)?;
-    let (meta, counts) = check(&store, directory)?;
-    let meta = meta.ok_or_else(|| damaged(directory, "it has no beginning"))?;
+    let (meta, counts) = check_rows(directory, &store)?;
+    let meta = meta.ok_or_else(|| StoreError::damaged(directory, "it has no beginning"))?;
     match compare(directory, &meta, acknowledged).map_err(failed)? {
         Continuity::Cut { ends, acknowledged } => Err(cut(directory, ends, acknowledged)),
         Continuity::Same | Continuity::Copy | Continuity::Unsynced => Ok((store, counts)),
@@ -207,16 +165,13 @@ pub(super) fn open_existing(
 
 /// That there is a store.
 pub(super) fn exists(config: &StoreConfig) -> Result<(), StoreError> {
-    let directory = config.data_dir.clone();
-    match directory.join(STORE).metadata() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(StoreError::Directory { directory, error }),
-    }
+    let directory = &config.data_dir;
+    directory.join(STORE).metadata().map(drop).map_err(StoreError::directory(directory))
 }
 
 /// Makes an empty store beside where it belongs, and puts it there when it is whole: who is interrupted leaves none.
 fn make(directory: &Path) -> Result<(), StoreError> {
-    let failed = |error| StoreError::Directory { directory: directory.to_owned(), error };
+    let failed = StoreError::directory(directory);
     let path = directory.join(UNFINISHED);
     match fs::remove_dir_all(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -224,7 +179,7 @@ fn make(directory: &Path) -> Result<(), StoreError> {
     }
     let store = Store::open(&path, Durability::Fsync);
     let made = store.and_then(|store| store.sync());
-    made.map_err(|error| refusal(directory, &error))?;
+    made.map_err(|error| StoreError::of(directory, &error))?;
     fs::rename(&path, directory.join(STORE)).map_err(failed)?;
     fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
@@ -239,7 +194,7 @@ fn go_on(
     if opened.meta.unsynced != unsynced {
         opened.meta.unsynced = unsynced;
         opened.meta.commit += 1;
-        commit_meta(engine, &opened).map_err(|error| refusal(&config.data_dir, &error))?;
+        commit_meta(engine, &opened).map_err(|error| StoreError::of(&config.data_dir, &error))?;
     }
     Ok(opened)
 }
@@ -251,16 +206,16 @@ fn begin(
     mut opened: Opened,
 ) -> Result<Opened, StoreError> {
     let directory = &config.data_dir;
-    let failed = |error| StoreError::Directory { directory: directory.clone(), error };
+    let failed = StoreError::directory(directory);
     lineage::renew(directory).map_err(failed)?;
     let marks = lineage::marks(directory).map_err(failed)?;
-    let marks = marks.ok_or_else(|| damaged(directory, "it has no marker"))?;
+    let marks = marks.ok_or_else(|| StoreError::damaged(directory, "it has no marker"))?;
     opened.meta.marks = marks.to_vec();
     opened.meta.lineage = rand::random();
     opened.meta.commit += 1;
     opened.meta.unsynced = config.durability == Durability::Os;
     opened.store.lineage = opened.meta.lineage;
-    commit_meta(engine, &opened).map_err(|error| refusal(directory, &error))?;
+    commit_meta(engine, &opened).map_err(|error| StoreError::of(directory, &error))?;
     // Last: until it is there, the next start takes everything for a copy and begins anew.
     opened.acknowledged.begin(opened.meta.commit, &marks).map_err(failed)?;
     Ok(opened)
@@ -277,13 +232,10 @@ fn commit_meta(engine: &EngineConfig, opened: &Opened) -> Result<(), fjall::Erro
 /// Opens the store, and checks nothing but what the library checks.
 pub(super) fn open_unchecked(config: &StoreConfig) -> Result<Store, StoreError> {
     let directory = &config.data_dir;
-    check_files(&directory.join(STORE)).map_err(|problem| match problem {
-        FilesProblem::Wrong(what) => damaged(directory, &what),
-        FilesProblem::Io(error) => StoreError::Directory { directory: directory.clone(), error },
-    })?;
+    check_files(directory, &directory.join(STORE))?;
     let opened = open_once(config);
     let torn = matches!(opened, Ok(Err(fjall::Error::JournalRecovery(_))));
-    let failed = |error| StoreError::Directory { directory: directory.clone(), error };
+    let failed = StoreError::directory(directory);
     let opened =
         if torn && torn::cut_last_batch(directory, &directory.join(STORE)).map_err(failed)? {
             warn!("the journal ended in a batch that had not reached the disk as a whole");
@@ -292,8 +244,8 @@ pub(super) fn open_unchecked(config: &StoreConfig) -> Result<Store, StoreError> 
             opened
         };
     opened
-        .map_err(|_| damaged(directory, "it cannot be read"))?
-        .map_err(|error| refusal(directory, &error))
+        .map_err(|_| StoreError::damaged(directory, "it cannot be read"))?
+        .map_err(|error| StoreError::of(directory, &error))
 }
 
 /// The library may trip over a damaged file.
@@ -302,143 +254,12 @@ fn open_once(config: &StoreConfig) -> std::thread::Result<Result<Store, fjall::E
     catch_unwind(AssertUnwindSafe(open))
 }
 
-/// What is wrong with the files of a store.
-enum FilesProblem {
-    /// One is not there that must be, or is there and must not.
-    Wrong(String),
-    /// Nobody can say.
-    Io(io::Error),
-}
-
-/// That the files are there without which the library would take the others for leftovers, and remove them.
-fn check_files(store: &Path) -> Result<(), FilesProblem> {
-    for name in ["version", "keyspaces/0/current", "keyspaces/1/current"] {
-        if !store.join(name).try_exists().map_err(FilesProblem::Io)? {
-            return Err(FilesProblem::Wrong(format!("{name} is missing")));
-        }
-    }
-    for entry in fs::read_dir(store.join("keyspaces")).map_err(FilesProblem::Io)? {
-        let name = entry.map_err(FilesProblem::Io)?.file_name();
-        if name != "0" && name != "1" {
-            let what = format!("keyspaces/{} is none of its own", name.display());
-            return Err(FilesProblem::Wrong(what));
-        }
-    }
-    let mut files = fs::read_dir(store).map_err(FilesProblem::Io)?;
-    let is_journal = |entry: io::Result<fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|known| known == "jnl"))
-    };
-    let has_journal = files.any(is_journal);
-    let missing = || FilesProblem::Wrong("its journal is missing".to_owned());
-    has_journal.then_some(()).ok_or_else(missing)
-}
-
-/// Reads everything in a store.
-fn check(store: &Store, directory: &Path) -> Result<(Option<MetaRow>, EngineCounts), StoreError> {
-    let meta = store.view().meta().map_err(|error| refusal(directory, &error))?;
-    if let Some(meta) = &meta
-        && meta.format != FORMAT
-    {
-        let found = meta.format.to_string();
-        return Err(StoreError::Format { directory: directory.to_owned(), found });
-    }
-    let started = Instant::now();
-    let read = catch_unwind(AssertUnwindSafe(|| read_all(store)));
-    let counts =
-        read.map_err(|_| damaged(directory, "it cannot be read"))?.map_err(
-            |fault| match fault {
-                Fault::Store(error) => refusal(directory, &error),
-                Fault::Malformed(_) => damaged(directory, &fault.to_string()),
-            },
-        )?;
-    let (duels, tickets) = (counts.duels, counts.remembered_tickets);
-    info!(duels, tickets, took = ?started.elapsed(), "every row of the store was read");
-    Ok((meta, counts))
-}
-
-/// Why the library does not open the store.
-fn refusal(directory: &Path, error: &fjall::Error) -> StoreError {
-    if matches!(error, fjall::Error::Locked) {
-        return StoreError::InUse(directory.to_owned());
-    }
-    if let fjall::Error::InvalidVersion(found) = error {
-        let found = found.map_or_else(|| "unknown".to_owned(), |found| format!("fjall {found}"));
-        return StoreError::Format { directory: directory.to_owned(), found };
-    }
-    let (fjall::Error::Io(system) | fjall::Error::Storage(fjall::LsmError::Io(system))) = error
-    else {
-        return damaged(directory, &error.to_string());
-    };
-    if DAMAGE.contains(&system.kind()) {
-        return damaged(directory, &error.to_string());
-    }
-    let error = system.raw_os_error().map_or(system.kind().into(), io::Error::from_raw_os_error);
-    StoreError::Directory { directory: directory.to_owned(), error }
-}
-
-fn damaged(directory: &Path, what: &str) -> StoreError {
-    StoreError::Damaged { directory: directory.to_owned(), what: what.to_owned() }
-}
-
-fn cut(directory: &Path, ends: u64, acknowledged: u64) -> StoreError {
-    let what = format!("it ends with commit {ends}, and commit {acknowledged} was acknowledged");
-    damaged(directory, &what)
-}
-
-/// Reads every row, and counts: an error if one is malformed, or a log has a gap.
-fn read_all(store: &Store) -> Result<EngineCounts, Fault> {
-    let view = store.view();
-    let mut counts = EngineCounts::default();
-    for guard in view.everything() {
-        let (key, bytes) = guard.into_inner()?;
-        match key.first().copied() {
-            Some(b'd') => {
-                let duel = rows::duel_id(rows::number(&key, 0)?)?;
-                check_log(store, duel, &rows::decode(&bytes)?)?;
-                counts.duels += usize::from(duel != DuelId::PROBE);
-            }
-            Some(b't') => {
-                rows::decode::<TicketRow>(&bytes)?;
-                counts.remembered_tickets += 1;
-            }
-            Some(b'u') => {
-                rows::decode::<RevokedUserRow>(&bytes)?;
-                counts.remembered_tickets += 1;
-            }
-            // The logs are read with their duels; the rest has no contents that could be wrong.
-            Some(b'e' | b'k' | b'o' | b'x' | b'y' | b'm') => {}
-            _ => return Err(Fault::Malformed("a key")),
-        }
-    }
-    Ok(counts)
-}
-
-fn check_log(store: &Store, duel: DuelId, row: &DuelRow) -> Result<(), Fault> {
-    row.record(store.lineage)?;
-    let mut expected = row.oldest_seq;
-    let mut fallen: Vec<_> = row.fallen.iter().map(|fallen| fallen.seq).collect();
-    for guard in store.view().all(Kind::Event, &[duel.get()]) {
-        let (key, bytes) = guard.into_inner()?;
-        let seq = rows::number(&key, 1)?;
-        rows::decode::<EventRow>(&bytes)?.into_event(seq)?;
-        if seq < row.oldest_seq {
-            fallen.retain(|other| *other != seq);
-        } else if seq == expected {
-            expected += 1;
-        } else {
-            return Err(Fault::Malformed("a log with a gap"));
-        }
-    }
-    if !fallen.is_empty() {
-        return Err(Fault::Malformed("a log without the latest of a kind"));
-    }
-    let whole = if row.seq == 0 { row.oldest_seq == 0 } else { expected == row.seq + 1 };
-    if whole { Ok(()) } else { Err(Fault::Malformed("a log without its end")) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::engine::embedded::rows::Kind;
 
     fn config(directory: &tempfile::TempDir) -> (EngineConfig, StoreConfig) {
         let engine = crate::config::Config::read(&|_| None).unwrap().engine;
@@ -603,10 +424,14 @@ mod tests {
         assert!(note.written_at >= booted_at());
         let first = opened.store.lineage;
         drop(opened);
-        assert_eq!(
-            open_again(&engine, &os).unwrap().store.lineage,
-            first,
-            "the process alone ended"
-        );
+        let again = open_again(&engine, &os).unwrap();
+        assert_eq!(again.store.lineage, first, "the process alone ended");
+        drop(again);
+        // As if the machine had been started since: the note says when the last commit was.
+        let mut note = std::fs::OpenOptions::new();
+        let note = note.write(true).open(directory.path().join("acknowledged")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&note, &1_u64.to_be_bytes(), 8).unwrap();
+        drop(note);
+        assert_ne!(open_again(&engine, &os).unwrap().store.lineage, first);
     }
 }

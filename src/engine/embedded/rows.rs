@@ -46,6 +46,22 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 8] = [
+        Self::Duel,
+        Self::Event,
+        Self::Key,
+        Self::KeyOrder,
+        Self::DuelDue,
+        Self::Ticket,
+        Self::RevokedUser,
+        Self::TicketDue,
+    ];
+
+    /// The kind of the row at a key; `None` if it is of none, as [`META`] is.
+    pub(super) fn of(key: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| key.first() == Some(&(*kind as u8)))
+    }
+
     /// The key of a row with two numbers; or, with fewer, what the keys of such rows begin with.
     pub(super) fn key(self, numbers: &[u64]) -> Vec<u8> {
         let mut key = Vec::with_capacity(17);

@@ -8,10 +8,8 @@ use crate::clock::UnixMs;
 use crate::engine::ledger::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX};
 use crate::engine::{AdmitError, EngineError, Revocation};
 use crate::id::{DuelId, UserId};
+use crate::limits;
 use crate::ticket::Ticket;
-
-/// Rows that one step of pruning takes out.
-const PRUNE_ROWS: usize = 128;
 
 impl Draft<'_> {
     /// Spends a ticket.
@@ -88,8 +86,8 @@ impl Draft<'_> {
 
     /// Forgets tickets that have expired by `now`: whether there may be more.
     pub(super) fn prune_tickets(&mut self, now: UnixMs) -> Result<bool, Fault> {
-        let rows = self.due(Kind::TicketDue, self.held.tickets_due, now, PRUNE_ROWS)?;
-        let all = rows.len() < PRUNE_ROWS;
+        let rows = self.due(Kind::TicketDue, self.held.tickets_due, now, limits::PRUNE_ROWS_MAX)?;
+        let all = rows.len() < limits::PRUNE_ROWS_MAX;
         for (due, _) in rows {
             self.held.tickets_due = rows::number(&due, 0)?.min(self.now.0);
             self.remove(due.to_vec());

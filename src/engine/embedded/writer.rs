@@ -45,12 +45,21 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at how large the store is.
 const MEASURE_PAUSE: Duration = Duration::from_secs(5);
 
+/// What of the disk an order may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// All but [`limits::DISK_ROOM_MIN`].
+    Usual,
+    /// Most of that as well: it is small, and makes room, or lets a player come back.
+    Last,
+}
+
 /// Something to be done in a draft, and somebody who waits for it.
 pub(super) trait Order: Send {
     /// Bytes that it brings.
     fn bytes(&self) -> usize;
-    /// Whether it is small, and somebody's way in or out: it may use the last room on the disk.
-    fn is_essential(&self) -> bool;
+    /// What of the disk it may use.
+    fn room(&self) -> Room;
     /// Does it. An error undoes the whole group.
     fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault>;
     /// Answers: what came of it, told to so many connections, or why nothing did.
@@ -60,7 +69,7 @@ pub(super) trait Order: Send {
 /// An [`Order`] by a closure.
 pub(super) struct Pending<T, E, W> {
     pub(super) bytes: usize,
-    pub(super) essential: bool,
+    pub(super) room: Room,
     pub(super) work: Option<W>,
     pub(super) result: Option<Result<T, E>>,
     /// Puts into the result to how many connections it was handed.
@@ -78,8 +87,8 @@ where
         self.bytes
     }
 
-    fn is_essential(&self) -> bool {
-        self.essential
+    fn room(&self) -> Room {
+        self.room
     }
 
     fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault> {
@@ -310,7 +319,7 @@ impl Writer {
         }
         let some = free >= limits::DISK_ROOM_MIN / 4;
         let (kept, refused): (Vec<_>, Vec<_>) =
-            group.into_iter().partition(|order| some && order.is_essential());
+            group.into_iter().partition(|order| some && order.room() == Room::Last);
         let full = EngineError::Full { limit: "the minimum of free disk space in DATA_DIR" };
         refused.into_iter().for_each(|order| order.settle(Err(full)));
         kept

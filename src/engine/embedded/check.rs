@@ -1,0 +1,118 @@
+//! Whether a store is whole: its files before the library sees them, then every row, and every log without a gap.
+
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Instant;
+
+use tracing::info;
+
+use super::Fault;
+use super::refusal::StoreError;
+use super::rows::{
+    self, DuelRow, EventRow, FORMAT, Kind, META, MetaRow, RevokedUserRow, TicketRow,
+};
+use super::store::Store;
+use crate::engine::EngineCounts;
+use crate::id::DuelId;
+
+/// That the files are there without which the library would take the others for leftovers, and remove them.
+pub(super) fn check_files(directory: &Path, store: &Path) -> Result<(), StoreError> {
+    let failed = StoreError::directory(directory);
+    for name in ["version", "keyspaces/0/current", "keyspaces/1/current"] {
+        if !store.join(name).try_exists().map_err(failed)? {
+            return Err(StoreError::damaged(directory, format!("{name} is missing")));
+        }
+    }
+    for entry in fs::read_dir(store.join("keyspaces")).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if name != "0" && name != "1" {
+            let what = format!("keyspaces/{} is none of its own", name.display());
+            return Err(StoreError::damaged(directory, what));
+        }
+    }
+    let is_journal = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|known| known == "jnl"))
+    };
+    if fs::read_dir(store).map_err(failed)?.any(is_journal) {
+        return Ok(());
+    }
+    Err(StoreError::damaged(directory, "its journal is missing"))
+}
+
+/// Reads everything in a store: what it says of itself, and how much it holds.
+pub(super) fn check_rows(
+    directory: &Path,
+    store: &Store,
+) -> Result<(Option<MetaRow>, EngineCounts), StoreError> {
+    let meta = store.view().meta().map_err(|error| StoreError::of(directory, &error))?;
+    if let Some(meta) = &meta
+        && meta.format != FORMAT
+    {
+        let found = meta.format.to_string();
+        return Err(StoreError::Format { directory: directory.to_owned(), found });
+    }
+    let started = Instant::now();
+    let read = catch_unwind(AssertUnwindSafe(|| read_all(store)));
+    let read = read.map_err(|_| StoreError::damaged(directory, "it cannot be read"))?;
+    let counts = read.map_err(|fault| match fault {
+        Fault::Store(error) => StoreError::of(directory, &error),
+        Fault::Malformed(_) => StoreError::damaged(directory, fault.to_string()),
+    })?;
+    let (duels, tickets) = (counts.duels, counts.remembered_tickets);
+    info!(duels, tickets, took = ?started.elapsed(), "every row of the store was read");
+    Ok((meta, counts))
+}
+
+/// Reads every row, and counts: an error if one is malformed, or a log has a gap.
+fn read_all(store: &Store) -> Result<EngineCounts, Fault> {
+    let view = store.view();
+    let mut counts = EngineCounts::default();
+    for guard in view.everything() {
+        let (key, bytes) = guard.into_inner()?;
+        match Kind::of(&key) {
+            Some(Kind::Duel) => {
+                let duel = rows::duel_id(rows::number(&key, 0)?)?;
+                check_log(store, duel, &rows::decode(&bytes)?)?;
+                counts.duels += usize::from(duel != DuelId::PROBE);
+            }
+            Some(Kind::Ticket) => {
+                rows::decode::<TicketRow>(&bytes)?;
+                counts.remembered_tickets += 1;
+            }
+            Some(Kind::RevokedUser) => {
+                rows::decode::<RevokedUserRow>(&bytes)?;
+                counts.remembered_tickets += 1;
+            }
+            // The logs are read with their duels; the rest has no contents that could be wrong.
+            Some(Kind::Event | Kind::Key | Kind::KeyOrder | Kind::DuelDue | Kind::TicketDue) => {}
+            None if *key == *META => {}
+            None => return Err(Fault::Malformed("a key")),
+        }
+    }
+    Ok(counts)
+}
+
+fn check_log(store: &Store, duel: DuelId, row: &DuelRow) -> Result<(), Fault> {
+    row.record(store.lineage)?;
+    let mut expected = row.oldest_seq;
+    let mut fallen: Vec<_> = row.fallen.iter().map(|fallen| fallen.seq).collect();
+    for guard in store.view().all(Kind::Event, &[duel.get()]) {
+        let (key, bytes) = guard.into_inner()?;
+        let seq = rows::number(&key, 1)?;
+        rows::decode::<EventRow>(&bytes)?.into_event(seq)?;
+        if seq < row.oldest_seq {
+            fallen.retain(|other| *other != seq);
+        } else if seq == expected {
+            expected += 1;
+        } else {
+            return Err(Fault::Malformed("a log with a gap"));
+        }
+    }
+    if !fallen.is_empty() {
+        return Err(Fault::Malformed("a log without the latest of a kind"));
+    }
+    let whole = if row.seq == 0 { row.oldest_seq == 0 } else { expected == row.seq + 1 };
+    if whole { Ok(()) } else { Err(Fault::Malformed("a log without its end")) }
+}
