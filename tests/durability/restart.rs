@@ -4,7 +4,7 @@ use duelhub::pb;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::kit::{Away, Backend, HowToEnd, Hub, Join, Player, Site, error_info, push};
+use crate::kit::{Away, Backend, Facts, HowToEnd, Hub, Join, Player, Site, error_info, push};
 
 const HOWS: [HowToEnd; 2] = [HowToEnd::Term, HowToEnd::Kill];
 
@@ -249,4 +249,21 @@ async fn what_was_declared_before_the_restart_holds_after_it() {
         assert_eq!(ids, [77, 78]);
         hub.end(HowToEnd::Term).await;
     }
+}
+
+/// What is not promised with it, a power loss, is shown in `src/engine/embedded/open.rs`.
+#[tokio::test]
+async fn with_durability_os_a_kill_loses_nothing() {
+    let site = Site::new().with("DURABILITY", "os");
+    let mut facts = Facts::default();
+    for life in 0..3 {
+        let hub = site.start().await;
+        let backend = Backend::connect(&hub).await;
+        facts.hold(&hub).await.unwrap_or_else(|missing| panic!("life {life}: {missing}"));
+        facts.push(&backend, 1, 50, 300).await;
+        facts.use_ticket(&hub, &backend, 1).await;
+        facts.close(&backend, 10 + life).await;
+        hub.end(HowToEnd::Kill).await;
+    }
+    facts.hold(&site.start().await).await.unwrap();
 }

@@ -127,7 +127,7 @@ impl Store {
         }
     }
 
-    /// Waits until the library has caught up with what was committed.
+    /// Waits until the library has caught up with what was committed. It gives no signal when it has, so it is looked at.
     pub(super) fn wait_for_backlog(&self) -> Result<(), fjall::Error> {
         while self.rows.sealed_memtable_count() > UNWRITTEN_MAX
             || self.rows.l0_table_count() > UNMERGED_MAX
