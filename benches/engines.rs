@@ -25,7 +25,7 @@ use crate::push::push;
 
 /// How long each figure is measured, and how often; the median of the repetitions is shown.
 const MEASURED: Duration = Duration::from_millis(1500);
-const REPETITIONS: usize = 5;
+const REPETITIONS: usize = 7;
 
 /// Duels that are pushed to, in turn.
 const DUELS: u64 = 2500;
@@ -40,6 +40,14 @@ struct Figure {
     cpu: Duration,
 }
 
+/// An engine under a number of pushes, and what its repetitions found; each with what the disk did just before, where that
+/// is to be compared.
+struct Case {
+    name: &'static str,
+    in_flight: usize,
+    figures: Vec<(Figure, Option<Figure>)>,
+}
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let parent = std::env::var_os("DATA_DIR").map_or_else(std::env::temp_dir, Into::into);
@@ -48,36 +56,53 @@ fn main() {
         "{:<22}{:>9}{:>12}{:>10}{:>10}{:>10}{:>9}",
         "", "in flight", "per second", "p50 µs", "p99 µs", "max µs", "CPU µs"
     );
-    let sync = show("write + fdatasync", 1, || plain_syncs(directory.path()));
-    for (name, durability) in
-        [("embedded, fsync", Durability::Fsync), ("embedded, os", Durability::Os)]
-    {
-        let data_dir = directory.path().join(name);
-        let store = StoreConfig { data_dir, durability };
-        let engine: Arc<dyn Engine> =
-            Arc::new(EmbeddedEngine::open(engine_config(), &store).unwrap());
-        for in_flight in [1, 16, 256] {
-            let figure = show(name, in_flight, || runtime.block_on(pushes(&engine, in_flight)));
-            if durability == Durability::Fsync {
-                compare(in_flight, figure, sync);
-            }
-        }
-        runtime.block_on(engine.stop()).unwrap();
-    }
-    let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new(engine_config()));
-    for in_flight in [1, 16, 256] {
-        show("memory", in_flight, || runtime.block_on(pushes(&engine, in_flight)));
-    }
+    let embedded = |name, durability| -> Arc<dyn Engine> {
+        let store = StoreConfig { data_dir: directory.path().join(name), durability };
+        Arc::new(EmbeddedEngine::open(engine_config(), &store).unwrap())
+    };
+    measure(&runtime, "embedded, fsync", &embedded("fsync", Durability::Fsync), || {
+        Some(plain_syncs(directory.path()))
+    });
+    measure(&runtime, "embedded, os", &embedded("os", Durability::Os), || None);
+    let memory: Arc<dyn Engine> = Arc::new(MemoryEngine::new(engine_config()));
+    measure(&runtime, "memory", &memory, || None);
 }
 
 fn engine_config() -> EngineConfig {
     Config::read(&|_| None).unwrap().engine
 }
 
-fn show(name: &str, in_flight: usize, mut measure: impl FnMut() -> Figure) -> Figure {
-    let mut figures: Vec<_> = (0..REPETITIONS).map(|_| measure()).collect();
+/// All cases of an engine, in turn, so that the machine's moods meet all of them; before each one what it is compared with.
+fn measure(
+    runtime: &tokio::runtime::Runtime,
+    name: &'static str,
+    engine: &Arc<dyn Engine>,
+    before: impl Fn() -> Option<Figure>,
+) {
+    let mut cases = [1, 16, 256].map(|in_flight| Case { name, in_flight, figures: Vec::new() });
+    for _ in 0..REPETITIONS {
+        for case in &mut cases {
+            let before = before();
+            case.figures.push((runtime.block_on(pushes(engine, case.in_flight)), before));
+        }
+    }
+    runtime.block_on(engine.stop()).unwrap();
+    let syncs = cases.iter().flat_map(|case| &case.figures).filter_map(|(_, before)| *before);
+    let syncs: Vec<_> = syncs.collect();
+    if !syncs.is_empty() {
+        show("write + fdatasync", 1, &syncs);
+    }
+    for case in cases {
+        let figures: Vec<_> = case.figures.iter().map(|(figure, _)| *figure).collect();
+        show(case.name, case.in_flight, &figures);
+        compare(&case);
+    }
+}
+
+fn show(name: &str, in_flight: usize, figures: &[Figure]) {
+    let mut figures = figures.to_vec();
     figures.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
-    let figure = figures[REPETITIONS / 2];
+    let figure = figures[figures.len() / 2];
     let micros = |duration: Duration| duration.as_secs_f64() * 1e6;
     println!(
         "{name:<22}{in_flight:>9}{:>12.0}{:>10.0}{:>10.0}{:>10.0}{:>9.1}   ({:.0} to {:.0} per second)",
@@ -87,18 +112,29 @@ fn show(name: &str, in_flight: usize, mut measure: impl FnMut() -> Figure) -> Fi
         micros(figures.iter().map(|figure| figure.max).max().unwrap()),
         micros(figure.cpu),
         figures[0].per_second,
-        figures[REPETITIONS - 1].per_second,
+        figures[figures.len() - 1].per_second,
     );
-    figure
 }
 
-fn compare(in_flight: usize, pushes: Figure, sync: Figure) {
-    let times = pushes.per_second / sync.per_second;
-    let syncs = pushes.p50.as_secs_f64() / sync.p50.as_secs_f64();
-    match in_flight {
-        1 => println!("{:<22}a push takes {syncs:.2} syncs (goal: at most 1.3)", ""),
-        256 => println!("{:<22}{times:.1} times the syncs per second (goal: at least 20)", ""),
-        _ => println!("{:<22}{times:.1} times the syncs per second", ""),
+fn compare(case: &Case) {
+    let ratio = |(pushes, sync): &(Figure, Option<Figure>)| {
+        let sync = (*sync)?;
+        Some(match case.in_flight {
+            1 => pushes.p50.as_secs_f64() / sync.p50.as_secs_f64(),
+            _ => pushes.per_second / sync.per_second,
+        })
+    };
+    let mut ratios: Vec<_> = case.figures.iter().filter_map(ratio).collect();
+    if ratios.is_empty() {
+        return;
+    }
+    ratios.sort_by(f64::total_cmp);
+    let (median, least, most) = (ratios[ratios.len() / 2], ratios[0], ratios[ratios.len() - 1]);
+    let spread = format!("{least:.2} to {most:.2}");
+    match case.in_flight {
+        1 => println!("{:<22}a push takes {median:.2} syncs ({spread}; goal: at most 1.3)", ""),
+        256 => println!("{:<22}{median:.1} times the syncs ({spread}; goal: at least 20)", ""),
+        _ => println!("{:<22}{median:.1} times the syncs ({spread})", ""),
     }
 }
 

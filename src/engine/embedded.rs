@@ -10,6 +10,7 @@
 //! ([`lineage`]). Bounds: [`limits::ENGINE_QUEUE_MAX`] orders wait; [`READERS_MAX`] reads run at a time.
 
 mod check;
+mod duels;
 pub mod inspect;
 mod lineage;
 mod log;
@@ -23,6 +24,7 @@ mod writer;
 
 use std::fmt;
 use std::fs;
+use std::future::ready;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -35,10 +37,12 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::error;
 
+use self::log::Key;
 use self::open::Opened;
 pub use self::refusal::StoreError;
+use self::rows::{DuelRow, Unnumbered};
 use self::store::Fault;
-use self::store::{Draft, Held, KnownDuels, Store, View};
+use self::store::{Draft, Held, Store, View};
 use self::writer::{Message, Pending, Room, Writer};
 use super::{
     AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
@@ -47,7 +51,7 @@ use super::{
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, StoreConfig};
-use crate::event::{Ending, Event, Position, Push, Viewer};
+use crate::event::{Content, Ending, Event, Position, Push, Viewer};
 use crate::id::DuelId;
 use crate::limits;
 use crate::ticket::Ticket;
@@ -127,6 +131,13 @@ fn touch_interval(config: &EngineConfig) -> Duration {
     config.idle_retention / 8
 }
 
+fn record(lineage: u64, row: &DuelRow) -> Result<DuelRecord, EngineError> {
+    row.record(lineage).map_err(|fault| {
+        error!(%fault, "a duel could not be read");
+        UNAVAILABLE
+    })
+}
+
 fn set_connections(appended: &mut Appended, connections: usize) {
     appended.connections = connections;
 }
@@ -158,7 +169,6 @@ impl EmbeddedEngine {
             config: store_config.clone(),
             meta,
             held: Held { counts, ..Held::default() },
-            known: KnownDuels::default(),
             acknowledged,
             reopened_at: None,
             measured_at: None,
@@ -221,6 +231,14 @@ impl EmbeddedEngine {
         })
     }
 
+    /// Looks at what of the committed is in memory.
+    fn glance<T>(
+        &self,
+        look: impl FnOnce(&Store) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        look(&*self.shared.store.read().clone().ok_or(UNAVAILABLE)?)
+    }
+
     /// Looks at what was committed, off the runtime's threads.
     fn look<T: Send + 'static>(
         &self,
@@ -251,7 +269,7 @@ impl EmbeddedEngine {
     fn touch(&self, duels: Vec<DuelId>) {
         // Nobody waits for it: the next sweep asks again.
         drop(self.order::<(), EngineError>(Room::Usual, move |draft| {
-            duels.iter().try_for_each(|duel| draft.touch(*duel))?;
+            duels.iter().for_each(|duel| draft.touch(*duel));
             Ok(Ok(()))
         }));
     }
@@ -286,16 +304,13 @@ impl Engine for EmbeddedEngine {
     }
 
     fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
-        let known = self.look(move |view| {
-            let row = view.duel(duel)?;
-            row.map(|row| Ok((row.record(view.lineage)?, row.used_at))).transpose()
-        });
+        let known = self.glance(|store| Ok(store.duels.get(duel).map(|row| (store.lineage, row))));
         Box::pin(async move {
-            if let Some((record, used_at)) = known.await? {
-                if self.is_stale(used_at) {
+            if let Some((lineage, row)) = known? {
+                if self.is_stale(row.used_at) {
                     self.touch(vec![duel]);
                 }
-                return Ok(record);
+                return record(lineage, &row);
             }
             let entered = self.order(Room::Usual, move |draft| match draft.enter(duel)? {
                 Ok(row) => Ok(Ok(row.record(draft.lineage)?)),
@@ -311,8 +326,10 @@ impl Engine for EmbeddedEngine {
         push: Push,
         idempotency_key: Option<Box<str>>,
     ) -> Answer<'static, Appended, AppendError> {
-        let (bytes, key) = (push.size(), idempotency_key);
-        let work = move |draft: &mut Draft<'_>| draft.append(duel, push, key.as_deref());
+        // Whatever can be done by the caller is not left to the one writer.
+        let key = idempotency_key.map(|key| Key::new(&key, &push));
+        let (bytes, event) = (push.size(), Unnumbered::of(Content::Pushed(push)));
+        let work = move |draft: &mut Draft<'_>| draft.append(duel, event, key.as_ref());
         self.order_heard(Room::Usual, bytes, work, set_connections)
     }
 
@@ -342,7 +359,10 @@ impl Engine for EmbeddedEngine {
     }
 
     fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>> {
-        self.look(move |view| view.duel(duel)?.map(|row| row.record(view.lineage)).transpose())
+        let look = |store: &Store| {
+            store.duels.get(duel).map(|row| record(store.lineage, &row)).transpose()
+        };
+        Box::pin(ready(self.glance(look)))
     }
 
     fn duels(
@@ -351,28 +371,24 @@ impl Engine for EmbeddedEngine {
         status: StatusFilter,
         count: usize,
     ) -> Answer<'_, Vec<(DuelId, Head)>> {
-        self.look(move |view| view.list(after, status, count))
+        let list = |store: &Store| Ok(store.duels.list(after, status, count, store.lineage));
+        Box::pin(ready(self.glance(list)))
     }
 
     fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>> {
-        let rows = self.look(move |view| {
-            let row =
-                |duel| Ok(view.duel(duel)?.map(|row| (duel, row.head(view.lineage), row.used_at)));
-            duels.into_iter().map(row).collect::<Result<Vec<_>, Fault>>()
-        });
-        Box::pin(async move {
-            let (mut heads, mut stale) = (Vec::new(), Vec::new());
-            for (duel, head, used_at) in rows.await?.into_iter().flatten() {
-                if self.is_stale(used_at) {
-                    stale.push(duel);
-                }
-                heads.push((duel, head));
-            }
+        let look = |store: &Store| {
+            let head = |duel, row: &DuelRow| (duel, row.head(store.lineage), row.used_at);
+            Ok(store.duels.look_at(duels, head))
+        };
+        let heads = self.glance(look).map(|heads| {
+            let stale = heads.iter().filter(|(_, _, used_at)| self.is_stale(*used_at));
+            let stale: Vec<_> = stale.map(|(duel, ..)| *duel).collect();
             if !stale.is_empty() {
                 self.touch(stale);
             }
-            Ok(heads)
-        })
+            heads.into_iter().map(|(duel, head, _)| (duel, head)).collect()
+        });
+        Box::pin(ready(heads))
     }
 
     fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
@@ -386,7 +402,7 @@ impl Engine for EmbeddedEngine {
 
     fn signal(&self, signal: Signal) -> Answer<'_, ()> {
         self.shared.notify(Notice::Signal(signal));
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(ready(Ok(())))
     }
 
     fn prune(&self, now: UnixMs) -> Answer<'_, ()> {

@@ -1,5 +1,7 @@
-//! Whether a store is whole: its files before the library sees them, then every row, and every log without a gap.
+//! Whether a store is whole: its files before the library sees them, then every row, and every log without a gap. On the
+//! way the duels are found as they stand.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +11,10 @@ use std::time::Instant;
 use tracing::info;
 
 use super::Fault;
+use super::duels::Duels;
 use super::refusal::StoreError;
 use super::rows::{
-    self, DuelRow, EventRow, FORMAT, Kind, META, MetaRow, RevokedUserRow, TicketRow,
+    self, DuelRow, EventRow, FORMAT, FORMAT_BEFORE, Kind, META, MetaRow, RevokedUserRow, TicketRow,
 };
 use super::store::Store;
 use crate::engine::EngineCounts;
@@ -41,14 +44,14 @@ pub(super) fn check_files(directory: &Path, store: &Path) -> Result<(), StoreErr
     Err(StoreError::damaged(directory, "its journal is missing"))
 }
 
-/// Reads everything in a store: what it says of itself, and how much it holds.
+/// Reads everything in a store, which knows its duels from then on: what it says of itself, and how much it holds.
 pub(super) fn check_rows(
     directory: &Path,
-    store: &Store,
+    store: &mut Store,
 ) -> Result<(Option<MetaRow>, EngineCounts), StoreError> {
     let meta = store.view().meta().map_err(|error| StoreError::of(directory, &error))?;
     if let Some(meta) = &meta
-        && meta.format != FORMAT
+        && !(FORMAT_BEFORE..=FORMAT).contains(&meta.format)
     {
         let found = meta.format.to_string();
         return Err(StoreError::Format { directory: directory.to_owned(), found });
@@ -56,26 +59,29 @@ pub(super) fn check_rows(
     let started = Instant::now();
     let read = catch_unwind(AssertUnwindSafe(|| read_all(store)));
     let read = read.map_err(|_| StoreError::damaged(directory, "it cannot be read"))?;
-    let counts = read.map_err(|fault| match fault {
+    let (counts, duels) = read.map_err(|fault| match fault {
         Fault::Store(error) => StoreError::of(directory, &error),
         Fault::Malformed(_) => StoreError::damaged(directory, fault.to_string()),
     })?;
+    store.duels = Duels::new(duels);
     let (duels, tickets) = (counts.duels, counts.remembered_tickets);
     info!(duels, tickets, took = ?started.elapsed(), "every row of the store was read");
     Ok((meta, counts))
 }
 
-/// Reads every row, and counts: an error if one is malformed, or a log has a gap.
-fn read_all(store: &Store) -> Result<EngineCounts, Fault> {
+/// Reads every row: an error if one is malformed, or a log has a gap.
+fn read_all(store: &Store) -> Result<(EngineCounts, BTreeMap<DuelId, DuelRow>), Fault> {
     let view = store.view();
-    let mut counts = EngineCounts::default();
+    let (mut counts, mut duels) = (EngineCounts::default(), BTreeMap::new());
     for guard in view.everything() {
         let (key, bytes) = guard.into_inner()?;
         match Kind::of(&key) {
             Some(Kind::Duel) => {
                 let duel = rows::duel_id(rows::number(&key, 0)?)?;
-                check_log(store, duel, &rows::decode(&bytes)?)?;
+                let mut row = rows::decode(&bytes)?;
+                follow_log(store, duel, &mut row)?;
                 counts.duels += usize::from(duel != DuelId::PROBE);
+                duels.insert(duel, row);
             }
             Some(Kind::Ticket) => {
                 rows::decode::<TicketRow>(&bytes)?;
@@ -85,27 +91,38 @@ fn read_all(store: &Store) -> Result<EngineCounts, Fault> {
                 rows::decode::<RevokedUserRow>(&bytes)?;
                 counts.remembered_tickets += 1;
             }
+            // Behind all the duels.
+            Some(Kind::KeyOrder) => {
+                if let Some(row) = duels.get_mut(&rows::duel_id(rows::number(&key, 0)?)?) {
+                    row.count_key(rows::number(&key, 1)?);
+                }
+            }
             // The logs are read with their duels; the rest has no contents that could be wrong.
-            Some(Kind::Event | Kind::Key | Kind::KeyOrder | Kind::DuelDue | Kind::TicketDue) => {}
+            Some(Kind::Event | Kind::Key | Kind::DuelDue | Kind::TicketDue) => {}
             None if *key == *META => {}
             None => return Err(Fault::Malformed("a key")),
         }
     }
-    Ok(counts)
+    Ok((counts, duels))
 }
 
-fn check_log(store: &Store, duel: DuelId, row: &DuelRow) -> Result<(), Fault> {
+/// Reads a log, and makes of the duel's row what it is after the last event.
+fn follow_log(store: &Store, duel: DuelId, row: &mut DuelRow) -> Result<(), Fault> {
     row.record(store.lineage)?;
-    let mut expected = row.oldest_seq;
+    row.forget_keys();
+    let mut expected = row.oldest_seq.max(1);
     let mut fallen: Vec<_> = row.fallen.iter().map(|fallen| fallen.seq).collect();
     for guard in store.view().all(Kind::Event, &[duel.get()]) {
         let (key, bytes) = guard.into_inner()?;
         let seq = rows::number(&key, 1)?;
-        rows::decode::<EventRow>(&bytes)?.into_event(seq)?;
+        let event = rows::decode::<EventRow>(&bytes)?.into_event(seq)?;
         if seq < row.oldest_seq {
             fallen.retain(|other| *other != seq);
         } else if seq == expected {
             expected += 1;
+            if seq > row.seq {
+                row.follow(&event);
+            }
         } else {
             return Err(Fault::Malformed("a log with a gap"));
         }
@@ -113,6 +130,5 @@ fn check_log(store: &Store, duel: DuelId, row: &DuelRow) -> Result<(), Fault> {
     if !fallen.is_empty() {
         return Err(Fault::Malformed("a log without the latest of a kind"));
     }
-    let whole = if row.seq == 0 { row.oldest_seq == 0 } else { expected == row.seq + 1 };
-    if whole { Ok(()) } else { Err(Fault::Malformed("a log without its end")) }
+    if expected == row.seq + 1 { Ok(()) } else { Err(Fault::Malformed("a log without its end")) }
 }

@@ -92,6 +92,13 @@ fn export_duel(
     out: &mut dyn Write,
     exported: &mut Exported,
 ) -> io::Result<()> {
+    let mut row = row.clone();
+    // Those that can be read: the row may be older than the last of them.
+    view.all(Kind::Event, &[number]).map_while(|guard| event(guard).ok()).for_each(|event| {
+        if event.seq > row.seq {
+            row.follow(&event);
+        }
+    });
     let participants: Vec<_> = row
         .participants
         .iter()

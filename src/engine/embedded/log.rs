@@ -7,12 +7,11 @@ use fjall::{UserKey, UserValue};
 use sha2::{Digest as _, Sha256};
 
 use super::Fault;
-use super::rows::{self, DuelRow, EventRow, FallenRow, KeyRow, Kind};
+use super::rows::{self, DuelRow, EventRow, FallenRow, KeyRow, Kind, Unnumbered};
 use super::store::{Draft, View, event};
 use crate::clock::UnixMs;
 use crate::engine::{
-    AppendError, Appended, Declaration, EngineError, Head, Latest, Notice, OpenError, Opened, Page,
-    StatusFilter, rules,
+    AppendError, Appended, Declaration, EngineError, Latest, Notice, OpenError, Opened, Page, rules,
 };
 use crate::event::{Content, DuelStatus, Ending, Event, Fingerprint, Position, Push, Viewer};
 use crate::id::DuelId;
@@ -22,13 +21,14 @@ use crate::limits;
 type Outcome<T, E> = Result<Result<T, E>, Fault>;
 
 /// An idempotency key, and the content that it is used for.
-struct Key {
+#[derive(Debug)]
+pub(super) struct Key {
     hash: [u8; 16],
     fingerprint: Fingerprint,
 }
 
 impl Key {
-    fn new(key: &str, push: &Push) -> Self {
+    pub(super) fn new(key: &str, push: &Push) -> Self {
         let digest = Sha256::digest(key.as_bytes());
         let mut hash = [0; 16];
         hash.copy_from_slice(&digest[..16]);
@@ -38,7 +38,7 @@ impl Key {
 
 impl View<'_> {
     pub(super) fn read(&self, duel: DuelId, after: Position, count: usize) -> Result<Page, Fault> {
-        let row = self.duel(duel)?;
+        let row = self.duel(duel);
         let Some(row) = row.filter(|row| row.head(self.lineage).holds_after(after)) else {
             return Ok(Page::Gone);
         };
@@ -54,7 +54,7 @@ impl View<'_> {
         up_to: Position,
         which: Latest,
     ) -> Result<Vec<Arc<Event>>, Fault> {
-        let row = self.duel(duel)?;
+        let row = self.duel(duel);
         let Some(row) = row.filter(|row| row.position(self.lineage).epoch == up_to.epoch) else {
             return Ok(Vec::new());
         };
@@ -71,27 +71,6 @@ impl View<'_> {
         let row = self.row::<EventRow>(&Kind::Event.key(&[duel.get(), seq]))?;
         row.ok_or(Fault::Malformed("a log with a gap"))?.into_event(seq)
     }
-
-    pub(super) fn list(
-        &self,
-        after: Option<DuelId>,
-        status: StatusFilter,
-        count: usize,
-    ) -> Result<Vec<(DuelId, Head)>, Fault> {
-        let from = after.map_or(0, |duel| duel.get() + 1);
-        let mut found = Vec::new();
-        for guard in self.between(Kind::Duel, &[from], &[DuelId::PROBE.get()]) {
-            if found.len() == count {
-                break;
-            }
-            let (key, bytes) = guard.into_inner()?;
-            let head = rows::decode::<DuelRow>(&bytes)?.head(self.lineage);
-            if status.admits(head.status) {
-                found.push((rows::duel_id(rows::number(&key, 0)?)?, head));
-            }
-        }
-        Ok(found)
-    }
 }
 
 impl Draft<'_> {
@@ -101,7 +80,7 @@ impl Draft<'_> {
         duel: DuelId,
         declaration: Declaration,
     ) -> Outcome<Opened, OpenError> {
-        let known = self.duel(duel)?;
+        let known = self.duel(duel);
         if known.as_ref().is_some_and(|row| row.duel_status() != DuelStatus::Open) {
             return Ok(Err(OpenError::Closed));
         }
@@ -127,7 +106,7 @@ impl Draft<'_> {
 
     /// The duel, brought into being if need be.
     pub(super) fn enter(&mut self, duel: DuelId) -> Outcome<DuelRow, EngineError> {
-        let known = self.duel(duel)?;
+        let known = self.duel(duel);
         let mut row = match self.bring_into_being(duel, known) {
             Ok(row) => row,
             Err(full) => return Ok(Err(full)),
@@ -141,13 +120,13 @@ impl Draft<'_> {
     pub(super) fn append(
         &mut self,
         duel: DuelId,
-        push: Push,
-        key: Option<&str>,
+        event: Unnumbered,
+        key: Option<&Key>,
     ) -> Outcome<Appended, AppendError> {
-        let key = key.map(|key| Key::new(key, &push));
-        let known = self.duel(duel)?;
-        if let (Some(row), Some(key)) = (&known, &key)
-            && let Some(used) = self.row::<KeyRow>(&Kind::Key.hashed(&[duel.get()], key.hash))?
+        let known = self.duel(duel);
+        if let (Some(row), Some(key)) = (&known, key)
+            && let Some(used) =
+                self.row::<KeyRow>(&Kind::Key.key_ending(&[duel.get()], &key.hash))?
         {
             if used.fingerprint != key.fingerprint.0 {
                 return Ok(Err(AppendError::KeyReused));
@@ -158,16 +137,21 @@ impl Draft<'_> {
         if known.as_ref().is_some_and(|row| row.duel_status() != DuelStatus::Open) {
             return Ok(Err(AppendError::Closed));
         }
+        let is_new = known.is_none();
         let mut row = match self.bring_into_being(duel, known) {
             Ok(row) => row,
             Err(full) => return Ok(Err(full.into())),
         };
-        let event = self.store(duel, &mut row, Content::Pushed(push))?;
+        let (event, follows) = self.store(duel, &mut row, event)?;
         if let Some(key) = key {
-            self.remember(duel, &mut row, &key)?;
+            self.remember(duel, &mut row, key)?;
         }
         let position = row.position(self.lineage);
-        self.put_duel(duel, row);
+        if follows && !is_new {
+            self.follow_duel(duel, row);
+        } else {
+            self.put_duel(duel, row);
+        }
         Ok(Ok(Appended { position, event: Some(event), connections: 0 }))
     }
 
@@ -178,7 +162,7 @@ impl Draft<'_> {
         ending: Ending,
         last: Option<Push>,
     ) -> Outcome<Appended, AppendError> {
-        let known = self.duel(duel)?;
+        let known = self.duel(duel);
         if let Some(row) = &known
             && let DuelStatus::Closed(before) = row.duel_status()
         {
@@ -191,9 +175,9 @@ impl Draft<'_> {
             Err(full) => return Ok(Err(full.into())),
         };
         if let Some(push) = last {
-            self.store(duel, &mut row, Content::Pushed(push))?;
+            self.store(duel, &mut row, Unnumbered::of(Content::Pushed(push)))?;
         }
-        let end = self.store(duel, &mut row, Content::Closed(ending))?;
+        let (end, _) = self.store(duel, &mut row, Unnumbered::of(Content::Closed(ending)))?;
         row.set_status(DuelStatus::Closed(ending).into());
         // Sooner than the look that was planned when it came into being.
         self.plan_look(duel, &row);
@@ -203,12 +187,11 @@ impl Draft<'_> {
     }
 
     /// Notes that somebody follows the duel.
-    pub(super) fn touch(&mut self, duel: DuelId) -> Result<(), Fault> {
-        if let Some(mut row) = self.duel(duel)? {
+    pub(super) fn touch(&mut self, duel: DuelId) {
+        if let Some(mut row) = self.duel(duel) {
             row.used_at = self.now.0;
             self.put_duel(duel, row);
         }
-        Ok(())
     }
 
     fn bring_into_being(
@@ -232,19 +215,17 @@ impl Draft<'_> {
         Ok(row)
     }
 
+    /// The event at the end of the log, and whether nothing fell off the log for it.
     fn store(
         &mut self,
         duel: DuelId,
         row: &mut DuelRow,
-        content: Content,
-    ) -> Result<Arc<Event>, Fault> {
-        row.seq += 1;
-        let event = Arc::new(Event { seq: row.seq, stored_at: self.now, content });
-        self.put(Kind::Event.key(&[duel.get(), row.seq]), &EventRow::of(&event));
-        row.oldest_seq = row.oldest_seq.max(1);
-        row.log_bytes += event.size() as u64;
-        row.updated_at = Some(self.now.0);
-        row.used_at = self.now.0;
+        event: Unnumbered,
+    ) -> Result<(Arc<Event>, bool), Fault> {
+        let (event, bytes) = event.store(row.seq + 1, self.now);
+        self.put_bytes(Kind::Event.key(&[duel.get(), event.seq]), bytes);
+        row.follow(&event);
+        let oldest_seq = row.oldest_seq;
         let (events_max, bytes_max) = (self.config.log_events_max, self.config.log_bytes_max);
         let too_long = |row: &DuelRow| {
             row.log_events() > events_max as u64
@@ -255,7 +236,7 @@ impl Draft<'_> {
         }
         let epoch = row.position(self.lineage).epoch;
         self.notices.push(Notice::Appended { duel, epoch, event: Arc::clone(&event) });
-        Ok(event)
+        Ok((event, row.oldest_seq == oldest_seq))
     }
 
     fn drop_oldest(&mut self, duel: DuelId, row: &mut DuelRow) -> Result<(), Fault> {
@@ -293,16 +274,15 @@ impl Draft<'_> {
 
     fn remember(&mut self, duel: DuelId, row: &mut DuelRow, key: &Key) -> Result<(), Fault> {
         let used = KeyRow { fingerprint: key.fingerprint.0.to_vec(), seq: row.seq };
-        self.put(Kind::Key.hashed(&[duel.get()], key.hash), &used);
-        self.put_bytes(Kind::KeyOrder.key(&[duel.get(), row.seq]), key.hash.to_vec());
-        row.keys += 1;
+        self.put(Kind::Key.key_ending(&[duel.get()], &key.hash), &used);
+        self.put_bytes(Kind::KeyOrder.key(&[duel.get(), row.seq]), key.hash);
+        row.count_key(row.seq);
         if row.keys > limits::IDEMPOTENCY_KEYS_MAX as u64
             && let Some((order, hash)) = self.of_duel(Kind::KeyOrder, duel, row.keys_from, 1)?.pop()
         {
-            let hash = <[u8; 16]>::try_from(&*hash).map_err(|_| Fault::Malformed("a key"))?;
             row.keys_from = rows::number(&order, 1)? + 1;
-            self.remove(order.to_vec());
-            self.remove(Kind::Key.hashed(&[duel.get()], hash));
+            self.remove(order);
+            self.remove(Kind::Key.key_ending(&[duel.get()], &hash));
             row.keys -= 1;
         }
         Ok(())
@@ -334,7 +314,7 @@ impl Draft<'_> {
     fn plan_look(&mut self, duel: DuelId, row: &DuelRow) {
         let at = self.expires_at(row);
         self.held.duels_due = self.held.duels_due.min(at.0);
-        self.put_bytes(Kind::DuelDue.key(&[at.0, duel.get()]), Vec::new());
+        self.put_bytes(Kind::DuelDue.key(&[at.0, duel.get()]), []);
     }
 
     /// Forgets duels that are due by `now`: whether there may be more.
@@ -348,9 +328,9 @@ impl Draft<'_> {
             }
             let (at, duel) = (rows::number(&key, 0)?, rows::duel_id(rows::number(&key, 1)?)?);
             self.held.duels_due = at.min(self.now.0);
-            self.remove(key.to_vec());
+            self.remove(key);
             rows += 1;
-            let Some(row) = self.duel(duel)? else { continue };
+            let Some(row) = self.duel(duel) else { continue };
             if self.expires_at(&row) <= now {
                 rows += self.forget(duel, &row)?;
             } else {
@@ -367,7 +347,7 @@ impl Draft<'_> {
         let mut keys: Vec<_> = seqs.map(|seq| Kind::Event.key(&[duel.get(), seq])).collect();
         for (kind, from) in [(Kind::Key, 0), (Kind::KeyOrder, row.keys_from)] {
             let rows = self.of_duel(kind, duel, from, usize::MAX)?;
-            keys.extend(rows.into_iter().map(|(key, _)| key.to_vec()));
+            keys.extend(rows.into_iter().map(|(key, _)| key));
         }
         let rows = keys.len();
         keys.into_iter().for_each(|key| self.remove(key));

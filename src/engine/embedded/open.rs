@@ -15,7 +15,7 @@ use super::check::{check_files, check_rows};
 use super::lineage::{self, Acknowledged, Unavailable};
 use super::refusal::StoreError;
 use super::rows::{FORMAT, MetaRow};
-use super::store::{Held, KnownDuels, Store};
+use super::store::{Held, Store};
 use super::torn;
 use crate::clock::{self, UnixMs};
 use crate::config::{Durability, EngineConfig, StoreConfig};
@@ -94,8 +94,8 @@ pub(super) fn reopen(
 ) -> Result<Opened, StoreError> {
     let directory = &config.data_dir;
     let failed = StoreError::directory(directory);
-    let store = open_unchecked(config)?;
-    let (meta, counts) = check_rows(directory, &store)?;
+    let mut store = open_unchecked(config)?;
+    let (meta, counts) = check_rows(directory, &mut store)?;
     let Some(meta) = meta else {
         let note = acknowledged.read().map_err(failed)?;
         if note.is_some() || counts != EngineCounts::default() {
@@ -154,8 +154,8 @@ pub(super) fn open_existing(
 ) -> Result<(Store, EngineCounts), StoreError> {
     let directory = &config.data_dir;
     let failed = StoreError::directory(directory);
-    let store = open_unchecked(config)?;
-    let (meta, counts) = check_rows(directory, &store)?;
+    let mut store = open_unchecked(config)?;
+    let (meta, counts) = check_rows(directory, &mut store)?;
     let meta = meta.ok_or_else(|| StoreError::damaged(directory, "it has no beginning"))?;
     match compare(directory, &meta, acknowledged).map_err(failed)? {
         Continuity::Cut { ends, acknowledged } => Err(cut(directory, ends, acknowledged)),
@@ -184,15 +184,15 @@ fn make(directory: &Path) -> Result<(), StoreError> {
     fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
-/// Goes on where the last process stopped, once the store says how it is synced from now on.
+/// Goes on where the last process stopped, once the store says of which format it is and how it is synced from now on.
 fn go_on(
     engine: &EngineConfig,
     config: &StoreConfig,
     mut opened: Opened,
 ) -> Result<Opened, StoreError> {
     let unsynced = config.durability == Durability::Os;
-    if opened.meta.unsynced != unsynced {
-        opened.meta.unsynced = unsynced;
+    if (opened.meta.unsynced, opened.meta.format) != (unsynced, FORMAT) {
+        (opened.meta.unsynced, opened.meta.format) = (unsynced, FORMAT);
         opened.meta.commit += 1;
         commit_meta(engine, &opened).map_err(|error| StoreError::of(&config.data_dir, &error))?;
     }
@@ -210,6 +210,7 @@ fn begin(
     lineage::renew(directory).map_err(failed)?;
     let marks = lineage::marks(directory).map_err(failed)?;
     let marks = marks.ok_or_else(|| StoreError::damaged(directory, "it has no marker"))?;
+    opened.meta.format = FORMAT;
     opened.meta.marks = marks.to_vec();
     opened.meta.lineage = rand::random();
     opened.meta.commit += 1;
@@ -223,9 +224,7 @@ fn begin(
 
 /// Stores what the store says of itself, and syncs it, whatever is asked of pushes.
 fn commit_meta(engine: &EngineConfig, opened: &Opened) -> Result<(), fjall::Error> {
-    let known = KnownDuels::default();
-    let draft = opened.store.draft(engine, &known, Held::default(), clock::now());
-    draft.commit(&opened.meta)?;
+    opened.store.draft(engine, Held::default(), clock::now()).commit(&opened.meta)?;
     opened.store.sync()
 }
 
@@ -259,7 +258,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::engine::embedded::rows::Kind;
+    use crate::engine::embedded::rows::{FORMAT_BEFORE, Kind};
 
     fn config(directory: &tempfile::TempDir) -> (EngineConfig, StoreConfig) {
         let engine = crate::config::Config::read(&|_| None).unwrap().engine;
@@ -318,9 +317,27 @@ mod tests {
         let (engine, store) = config(&directory);
         let mut opened = open_again(&engine, &store).unwrap();
         opened.meta.format = FORMAT + 1;
-        drop(begin(&engine, &store, opened).unwrap());
+        commit_meta(&engine, &opened).unwrap();
+        drop(opened);
         let refused = open_again(&engine, &store).err().unwrap();
         assert!(matches!(refused, StoreError::Format { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_store_of_the_format_before_is_read_and_becomes_one_of_this() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, store) = config(&directory);
+        let mut opened = open_again(&engine, &store).unwrap();
+        opened.meta.format = FORMAT_BEFORE;
+        commit_meta(&engine, &opened).unwrap();
+        let lineage = opened.store.lineage;
+        drop(opened);
+        for _ in 0..2 {
+            let opened = open_again(&engine, &store).unwrap();
+            assert_eq!((opened.store.lineage, opened.meta.format), (lineage, FORMAT));
+            let stored = opened.store.view().meta().unwrap().unwrap();
+            assert_eq!(stored.format, FORMAT);
+        }
     }
 
     #[test]
@@ -367,8 +384,7 @@ mod tests {
         acknowledged: bool,
     ) {
         let mut opened = open_again(engine, store).unwrap();
-        let known = KnownDuels::default();
-        let mut draft = opened.store.draft(engine, &known, Held::default(), clock::now());
+        let mut draft = opened.store.draft(engine, Held::default(), clock::now());
         for seq in 0..rows {
             draft.put_bytes(Kind::KeyOrder.key(&[1, seq]), vec![7; size]);
         }

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BufMut as _;
+use fjall::UserKey;
 use prost::Message;
 
 use super::Fault;
@@ -18,10 +20,17 @@ use crate::event::{
 use crate::id::{DuelId, TelegramId, UserId};
 
 /// The version of everything below.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
+
+/// The first, where the row of a duel was stored with each of its events. So it can be read as it is, and is of this version
+/// once this version has written to it.
+pub(super) const FORMAT_BEFORE: u32 = 1;
 
 /// The one row about the store itself.
 pub(super) const META: &[u8] = b"m";
+
+/// The longest key: a kind, an instant, and the key of a ticket.
+const KEY_BYTES_MAX: usize = 1 + 8 + 17;
 
 /// Kinds of rows, by the first byte of their key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,18 +72,20 @@ impl Kind {
     }
 
     /// The key of a row with two numbers; or, with fewer, what the keys of such rows begin with.
-    pub(super) fn key(self, numbers: &[u64]) -> Vec<u8> {
-        let mut key = Vec::with_capacity(17);
-        key.push(self as u8);
-        numbers.iter().for_each(|number| key.extend(number.to_be_bytes()));
-        key
+    pub(super) fn key(self, numbers: &[u64]) -> UserKey {
+        self.key_ending(numbers, &[])
     }
 
-    /// The key of a row with a number and a hash.
-    pub(super) fn hashed(self, numbers: &[u64], hash: [u8; 16]) -> Vec<u8> {
-        let mut key = self.key(numbers);
-        key.extend(hash);
-        key
+    /// The key of a row with numbers, and then a hash or another row's key.
+    pub(super) fn key_ending(self, numbers: &[u64], ending: &[u8]) -> UserKey {
+        // On the stack: the library keeps a key of up to 20 bytes without an allocation.
+        let mut key = [0; KEY_BYTES_MAX];
+        let mut rest = &mut key[..];
+        rest.put_u8(self as u8);
+        numbers.iter().for_each(|number| rest.put_u64(*number));
+        rest.put_slice(ending);
+        let left = rest.len();
+        UserKey::from(&key[..KEY_BYTES_MAX - left])
     }
 }
 
@@ -117,7 +128,8 @@ pub(super) struct MetaRow {
     pub(super) unsynced: bool,
 }
 
-/// A duel, without its events.
+/// A duel, without its events. The row on the disk may be older than the last of them: what came of those after it is
+/// what [`DuelRow::follow`] says.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct DuelRow {
     /// Together with the store's lineage, the duel's epoch.
@@ -147,7 +159,7 @@ pub(super) struct DuelRow {
     pub(super) participants: Vec<ParticipantRow>,
     #[prost(uint64, optional, tag = "11")]
     pub(super) presence_grace_ms: Option<u64>,
-    /// Idempotency keys remembered.
+    /// Idempotency keys remembered. Counted anew at start, as is the next.
     #[prost(uint64, tag = "12")]
     pub(super) keys: u64,
     /// The oldest of them is of this event or a later one.
@@ -223,6 +235,28 @@ impl DuelRow {
             oldest_seq: self.oldest_seq,
             status: self.duel_status(),
         }
+    }
+
+    /// What one more event makes of it, if nothing falls off the log.
+    pub(super) fn follow(&mut self, event: &Event) {
+        self.seq = event.seq;
+        self.oldest_seq = self.oldest_seq.max(1);
+        self.log_bytes += event.size() as u64;
+        self.updated_at = Some(event.stored_at.0);
+        self.used_at = self.used_at.max(event.stored_at.0);
+    }
+
+    /// Before the keys are counted that are there.
+    pub(super) const fn forget_keys(&mut self) {
+        (self.keys, self.keys_from) = (0, 0);
+    }
+
+    /// Counts an idempotency key, in the order of the events that they are of.
+    pub(super) const fn count_key(&mut self, seq: u64) {
+        if self.keys == 0 {
+            self.keys_from = seq;
+        }
+        self.keys += 1;
     }
 
     /// Events in the log.
@@ -305,10 +339,32 @@ enum AudienceRow {
     Except = 3,
 }
 
+/// An event that is not yet numbered, and its row, but for when it is stored.
+#[derive(Debug)]
+pub(super) struct Unnumbered {
+    content: Content,
+    row: Vec<u8>,
+}
+
+impl Unnumbered {
+    pub(super) fn of(content: Content) -> Self {
+        let row = EventRow::of(&content).encode_to_vec();
+        Self { content, row }
+    }
+
+    /// The event, and its row.
+    pub(super) fn store(self, seq: u64, stored_at: UnixMs) -> (Arc<Event>, Vec<u8>) {
+        let Self { content, mut row } = self;
+        // A message after a message is one with the fields of both.
+        row.extend(EventRow { stored_at: stored_at.0, ..EventRow::default() }.encode_to_vec());
+        (Arc::new(Event { seq, stored_at, content }), row)
+    }
+}
+
 impl EventRow {
-    pub(super) fn of(event: &Event) -> Self {
-        let mut row = Self { stored_at: event.stored_at.0, ..Self::default() };
-        let push = match &event.content {
+    fn of(content: &Content) -> Self {
+        let mut row = Self::default();
+        let push = match content {
             Content::Closed(ending) => {
                 row.set_ending(DuelStatus::Closed(*ending).into());
                 return row;
@@ -424,10 +480,10 @@ mod tests {
             Content::Closed(Ending::Cancelled),
         ];
         for content in contents {
-            let event = Event { seq: 3, stored_at: UnixMs(5), content };
-            let row = EventRow::of(&event).encode_to_vec();
+            let (event, row) = Unnumbered::of(content).store(3, UnixMs(5));
+            assert_eq!((event.seq, event.stored_at), (3, UnixMs(5)));
             let read = decode::<EventRow>(&row).and_then(|row| row.into_event(3)).unwrap();
-            assert_eq!(*read, event);
+            assert_eq!(read, event);
         }
     }
 

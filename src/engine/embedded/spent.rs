@@ -1,6 +1,8 @@
 //! Tickets that are used or revoked, row by row. The same rules as of the ledger in memory ([`crate::engine::ledger`]);
 //! one test suite holds both to them.
 
+use fjall::UserKey;
+
 use super::Fault;
 use super::rows::{self, Kind, RevokedUserRow, TicketRow};
 use super::store::Draft;
@@ -78,10 +80,8 @@ impl Draft<'_> {
     }
 
     fn plan_expiry(&mut self, at: u64, key: &[u8]) {
-        let mut due = Kind::TicketDue.key(&[at]);
-        due.extend(key);
         self.held.tickets_due = self.held.tickets_due.min(at);
-        self.put_bytes(due, Vec::new());
+        self.put_bytes(Kind::TicketDue.key_ending(&[at], key), []);
     }
 
     /// Forgets tickets that have expired by `now`: whether there may be more.
@@ -90,15 +90,15 @@ impl Draft<'_> {
         let all = rows.len() < limits::PRUNE_ROWS_MAX;
         for (due, _) in rows {
             self.held.tickets_due = rows::number(&due, 0)?.min(self.now.0);
-            self.remove(due.to_vec());
             let key = due.get(9..).ok_or(Fault::Malformed("a key"))?;
-            let Some(expires_at) = self.expires_at_of(key)? else { continue };
+            let expires_at = self.expires_at_of(key)?;
             // Otherwise it was revoked since, and another entry says when it expires now.
-            if expires_at <= now.0 {
-                self.remove(key.to_vec());
+            if expires_at.is_some_and(|at| at <= now.0) {
+                self.remove(key.into());
                 self.held.counts.remembered_tickets =
                     self.held.counts.remembered_tickets.saturating_sub(1);
             }
+            self.remove(due);
         }
         Ok(!all)
     }
@@ -111,10 +111,10 @@ impl Draft<'_> {
     }
 }
 
-fn ticket_key(jti: &JtiKey) -> Vec<u8> {
-    Kind::Ticket.hashed(&[], jti.0)
+fn ticket_key(jti: &JtiKey) -> UserKey {
+    Kind::Ticket.key_ending(&[], &jti.0)
 }
 
-fn user_key(duel: DuelId, user: UserId) -> Vec<u8> {
+fn user_key(duel: DuelId, user: UserId) -> UserKey {
     Kind::RevokedUser.key(&[duel.get(), user.get()])
 }

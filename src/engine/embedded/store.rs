@@ -1,9 +1,10 @@
 //! The store: one keyspace of rows ([`super::rows`]), read through a [`View`], changed through a [`Draft`].
 //!
-//! Bounds: 16 MiB of rows not yet in tables, 32 MiB of cache, 128 MiB of journals, 64 descriptors, 16,384 known duels. The tables hold what
+//! Bounds: 16 MiB of rows not yet in tables, 32 MiB of cache, 128 MiB of journals, 64 descriptors. The tables hold what
 //! the engine's bounds allow.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use fjall::{
 };
 use prost::Message;
 
+use super::duels::Duels;
 use super::rows::{self, DuelRow, EventRow, Kind, META, MetaRow};
 use crate::clock::UnixMs;
 use crate::config::{Durability, EngineConfig};
@@ -42,9 +44,6 @@ const CACHE_BYTES: u64 = 32 << 20;
 /// Journals of rows that are not yet in tables, in bytes.
 const JOURNAL_BYTES: u64 = 128 << 20;
 
-/// Duels whose rows are known without looking: the live ones of a busy node.
-const KNOWN_DUELS_MAX: usize = 16 * 1024;
-
 /// Descriptors of tables.
 const TABLES_OPEN_MAX: usize = 64;
 
@@ -67,6 +66,8 @@ pub(super) struct Store {
     persist: PersistMode,
     /// Makes every duel's epoch out of the row's.
     pub(super) lineage: u64,
+    /// The duels as they stand; none before all of the store was read.
+    pub(super) duels: Duels,
 }
 
 impl Store {
@@ -94,21 +95,21 @@ impl Store {
             Durability::Fsync => PersistMode::SyncData,
             Durability::Os => PersistMode::Buffer,
         };
-        let mut store = Self { rows, database, persist, lineage: 0 };
+        let mut store = Self { rows, database, persist, lineage: 0, duels: Duels::default() };
         store.lineage = store.view().meta()?.map_or(0, |meta| meta.lineage);
         Ok(store)
     }
 
     /// What was committed until now.
     pub(super) fn view(&self) -> View<'_> {
-        View { rows: &self.rows, snapshot: self.database.snapshot(), lineage: self.lineage }
+        let (snapshot, lineage) = (self.database.snapshot(), self.lineage);
+        View { rows: &self.rows, snapshot, lineage, duels: &self.duels }
     }
 
     /// Changes to come.
     pub(super) fn draft<'a>(
         &'a self,
         config: &'a EngineConfig,
-        known: &'a KnownDuels,
         held: Held,
         now: UnixMs,
     ) -> Draft<'a> {
@@ -118,7 +119,6 @@ impl Store {
             view,
             lineage,
             config,
-            known,
             now,
             held,
             notices: Vec::new(),
@@ -150,6 +150,7 @@ pub(super) struct View<'a> {
     rows: &'a Keyspace,
     snapshot: Snapshot,
     pub(super) lineage: u64,
+    duels: &'a Duels,
 }
 
 impl View<'_> {
@@ -167,8 +168,9 @@ impl View<'_> {
         self.get(key)?.map(|bytes| rows::decode(&bytes)).transpose()
     }
 
-    pub(super) fn duel(&self, duel: DuelId) -> Result<Option<DuelRow>, Fault> {
-        self.row(&Kind::Duel.key(&[duel.get()]))
+    /// The duel as it stands, which may be after an event or two that this view does not have.
+    pub(super) fn duel(&self, duel: DuelId) -> Option<DuelRow> {
+        self.duels.get(duel)
     }
 
     /// The rows of a kind whose keys begin with `numbers`, in order.
@@ -197,23 +199,12 @@ pub(super) struct Held {
     pub(super) tickets_due: u64,
 }
 
-/// The rows of the duels that changed last, as they stand in the store; so that the next push to one need not look for it.
-#[derive(Debug, Default)]
-pub(super) struct KnownDuels(HashMap<DuelId, DuelRow>);
-
-impl KnownDuels {
-    /// Takes what a draft has become. Where there is no room for it, it starts over.
-    pub(super) fn learn(&mut self, changed: HashMap<DuelId, Option<DuelRow>>) {
-        if self.0.len() + changed.len() > KNOWN_DUELS_MAX {
-            self.0.clear();
-        }
-        for (duel, row) in changed {
-            match row {
-                Some(row) => self.0.insert(duel, row),
-                None => self.0.remove(&duel),
-            };
-        }
-    }
+/// A duel as a draft leaves it.
+struct ChangedDuel {
+    /// `None`: taken out.
+    row: Option<DuelRow>,
+    /// Whether the row is to be stored; otherwise its events say what has changed.
+    stored: bool,
 }
 
 /// Changes that become true together, or not at all.
@@ -224,16 +215,15 @@ pub(super) struct Draft<'a> {
     view: View<'a>,
     pub(super) lineage: u64,
     pub(super) config: &'a EngineConfig,
-    known: &'a KnownDuels,
     pub(super) now: UnixMs,
     /// What will be known.
     pub(super) held: Held,
     /// What is to be told once it is true.
     pub(super) notices: Vec<Notice>,
     /// Rows by key; `None`: taken out.
-    changes: BTreeMap<Vec<u8>, Option<UserValue>>,
+    changes: BTreeMap<UserKey, Option<UserValue>>,
     /// Duels, which are encoded once, however often they change.
-    duels: HashMap<DuelId, Option<DuelRow>>,
+    duels: HashMap<DuelId, ChangedDuel>,
 }
 
 impl Draft<'_> {
@@ -246,12 +236,8 @@ impl Draft<'_> {
         bytes.map(|bytes| rows::decode(&bytes)).transpose()
     }
 
-    pub(super) fn duel(&self, duel: DuelId) -> Result<Option<DuelRow>, Fault> {
-        match (self.duels.get(&duel), self.known.0.get(&duel)) {
-            (Some(changed), _) => Ok(changed.clone()),
-            (None, Some(known)) => Ok(Some(known.clone())),
-            (None, None) => self.view.duel(duel),
-        }
+    pub(super) fn duel(&self, duel: DuelId) -> Option<DuelRow> {
+        self.duels.get(&duel).map_or_else(|| self.view.duel(duel), |changed| changed.row.clone())
     }
 
     /// The first `count` rows from one key on and before another, in order.
@@ -273,7 +259,7 @@ impl Draft<'_> {
             }
         }
         let changed = self.changes.range(kind.key(from)..kind.key(before));
-        let put = changed.filter_map(|(key, value)| Some((key.into(), value.clone()?)));
+        let put = changed.filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
         found.extend(put);
         found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         found.truncate(count);
@@ -292,24 +278,34 @@ impl Draft<'_> {
         self.first(kind, &[from.min(before)], &[before], count)
     }
 
-    pub(super) fn put(&mut self, key: Vec<u8>, row: &impl Message) {
+    pub(super) fn put(&mut self, key: UserKey, row: &impl Message) {
         self.put_bytes(key, row.encode_to_vec());
     }
 
-    pub(super) fn put_bytes(&mut self, key: Vec<u8>, bytes: Vec<u8>) {
+    pub(super) fn put_bytes(&mut self, key: UserKey, bytes: impl Into<UserValue>) {
         self.changes.insert(key, Some(bytes.into()));
     }
 
-    pub(super) fn remove(&mut self, key: Vec<u8>) {
+    pub(super) fn remove(&mut self, key: UserKey) {
         self.changes.insert(key, None);
     }
 
     pub(super) fn put_duel(&mut self, duel: DuelId, row: DuelRow) {
-        self.duels.insert(duel, Some(row));
+        self.duels.insert(duel, ChangedDuel { row: Some(row), stored: true });
+    }
+
+    /// A duel that has changed by nothing but what its new events say.
+    pub(super) fn follow_duel(&mut self, duel: DuelId, row: DuelRow) {
+        match self.duels.entry(duel) {
+            Entry::Occupied(mut changed) => changed.get_mut().row = Some(row),
+            Entry::Vacant(unchanged) => {
+                unchanged.insert(ChangedDuel { row: Some(row), stored: false });
+            }
+        }
     }
 
     pub(super) fn remove_duel(&mut self, duel: DuelId) {
-        self.duels.insert(duel, None);
+        self.duels.insert(duel, ChangedDuel { row: None, stored: true });
     }
 
     /// Whether there is anything to commit.
@@ -319,14 +315,19 @@ impl Draft<'_> {
 
     /// Makes it true, as durably as the store was opened. A failure leaves the store unusable, and the changes may be
     /// found in it when it is opened again.
+    ///
+    /// The store's [`Duels`] are told when it is true.
     pub(super) fn commit(mut self, meta: &MetaRow) -> Result<Committed, fjall::Error> {
-        self.put(META.to_vec(), meta);
-        for (duel, row) in &self.duels {
-            let row = row.as_ref().map(|row| row.encode_to_vec().into());
-            self.changes.insert(Kind::Duel.key(&[duel.get()]), row);
-        }
+        self.put(META.into(), meta);
         let batch = self.store.database.batch();
         let mut batch = batch.durability(Some(self.store.persist));
+        for (duel, changed) in self.duels.iter().filter(|(_, changed)| changed.stored) {
+            let key = Kind::Duel.key(&[duel.get()]);
+            match &changed.row {
+                Some(row) => batch.insert(&self.store.rows, key, row.encode_to_vec()),
+                None => batch.remove(&self.store.rows, key),
+            }
+        }
         for (key, change) in self.changes {
             match change {
                 Some(value) => batch.insert(&self.store.rows, key, value),
@@ -334,12 +335,13 @@ impl Draft<'_> {
             }
         }
         batch.commit()?;
-        Ok(Committed { held: self.held, notices: self.notices, duels: self.duels })
+        self.store.duels.learn(self.duels.into_iter().map(|(duel, changed)| (duel, changed.row)));
+        Ok(Committed { held: self.held, notices: self.notices })
     }
 
     /// Nothing has changed, so there is nothing to make true.
     pub(super) fn unchanged(self) -> Committed {
-        Committed { held: self.held, notices: self.notices, duels: self.duels }
+        Committed { held: self.held, notices: self.notices }
     }
 }
 
@@ -347,7 +349,6 @@ impl Draft<'_> {
 pub(super) struct Committed {
     pub(super) held: Held,
     pub(super) notices: Vec<Notice>,
-    pub(super) duels: HashMap<DuelId, Option<DuelRow>>,
 }
 
 /// The event in a row of a log.

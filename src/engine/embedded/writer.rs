@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 use super::lineage::Acknowledged;
 use super::open::{self, Opened};
 use super::rows::MetaRow;
-use super::store::{Draft, Held, KnownDuels, Store};
+use super::store::{Draft, Held, Store};
 use super::{Fault, Shared};
 use crate::clock;
 use crate::config::StoreConfig;
@@ -127,7 +127,6 @@ pub(super) struct Writer {
     pub(super) config: StoreConfig,
     pub(super) meta: MetaRow,
     pub(super) held: Held,
-    pub(super) known: KnownDuels,
     pub(super) acknowledged: Acknowledged,
     pub(super) reopened_at: Option<Instant>,
     pub(super) measured_at: Option<Instant>,
@@ -215,7 +214,6 @@ impl Writer {
                 self.shared.failures.fetch_add(1, Ordering::Relaxed);
                 drop(self.shared.store.write().take());
                 self.reopened_at = Some(Instant::now());
-                self.known = KnownDuels::default();
                 EngineError::Unavailable { may_have_taken_effect: true }
             }
         };
@@ -230,7 +228,7 @@ impl Writer {
         }
         self.meta.unsynced = false;
         self.meta.commit += 1;
-        let draft = store.draft(&self.shared.config, &self.known, self.held, clock::now());
+        let draft = store.draft(&self.shared.config, self.held, clock::now());
         match draft.commit(&self.meta).and_then(|_| store.sync()) {
             Ok(()) => self.acknowledge(),
             Err(error) => warn!(%error, "the store could not be synced"),
@@ -253,7 +251,7 @@ impl Writer {
         group: &mut [Box<dyn Order>],
     ) -> Result<Vec<usize>, Failure> {
         self.measure();
-        let mut draft = store.draft(&self.shared.config, &self.known, self.held, clock::now());
+        let mut draft = store.draft(&self.shared.config, self.held, clock::now());
         // Up to which notice each order goes.
         let mut notices = Vec::with_capacity(group.len());
         for order in group {
@@ -275,7 +273,6 @@ impl Writer {
             draft.unchanged()
         };
         self.held = committed.held;
-        self.known.learn(committed.duels);
         let handed = self.publish(committed.notices);
         let mut from = 0;
         let mut of_order = |to| {

@@ -1,0 +1,196 @@
+//! The duels as they stand after the last commit, in memory.
+//!
+//! A push changes its duel's row by nothing that its event does not say ([`DuelRow::follow`]), so it stores the event
+//! alone; the row is stored when more than that changes. What stands on the disk therefore lags behind, and this is where
+//! the present is: made at start, when everything is read, and taught by the writer after each commit, before anybody hears
+//! of it. Reads of a duel need no disk.
+//!
+//! Invariant: a [`Snapshot`](fjall::Snapshot) taken before a look here holds no event that the look does not know of, and
+//! may lack the newest. Bounds: as many as there are duels (`ENGINE_MAX_DUELS`), some 250 bytes each.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use parking_lot::RwLock;
+
+use super::rows::DuelRow;
+use crate::engine::{Head, StatusFilter};
+use crate::id::DuelId;
+
+/// Duels looked at before the writer may come in between.
+const LIST_STEP: usize = 4096;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Duels(RwLock<BTreeMap<DuelId, DuelRow>>);
+
+impl Duels {
+    pub(super) fn new(rows: BTreeMap<DuelId, DuelRow>) -> Self {
+        Self(RwLock::new(rows))
+    }
+
+    pub(super) fn get(&self, duel: DuelId) -> Option<DuelRow> {
+        self.0.read().get(&duel).cloned()
+    }
+
+    /// What `look` sees of those of the duels that there are.
+    pub(super) fn look_at<T>(
+        &self,
+        duels: Vec<DuelId>,
+        look: impl Fn(DuelId, &DuelRow) -> T,
+    ) -> Vec<T> {
+        let rows = self.0.read();
+        duels.into_iter().filter_map(|duel| Some(look(duel, rows.get(&duel)?))).collect()
+    }
+
+    /// At most `count` duels above `after` in the order of their ids, the node's own probe left out.
+    pub(super) fn list(
+        &self,
+        after: Option<DuelId>,
+        status: StatusFilter,
+        count: usize,
+        lineage: u64,
+    ) -> Vec<(DuelId, Head)> {
+        let mut found = Vec::new();
+        let mut from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        loop {
+            let rows = self.0.read();
+            let mut looked = 0;
+            for (duel, row) in rows.range((from, Bound::Excluded(DuelId::PROBE))).take(LIST_STEP) {
+                if found.len() == count {
+                    return found;
+                }
+                looked += 1;
+                from = Bound::Excluded(*duel);
+                let head = row.head(lineage);
+                if status.admits(head.status) {
+                    found.push((*duel, head));
+                }
+            }
+            if looked < LIST_STEP {
+                return found;
+            }
+        }
+    }
+
+    /// Takes what a draft has become; `None`: it was forgotten.
+    pub(super) fn learn(&self, changed: impl Iterator<Item = (DuelId, Option<DuelRow>)>) {
+        let mut rows = self.0.write();
+        for (duel, row) in changed {
+            match row {
+                Some(row) => rows.insert(duel, row),
+                None => rows.remove(&duel),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::{self, UnixMs};
+    use crate::config::{Config, Durability, EngineConfig, StoreConfig};
+    use crate::engine::embedded::log::Key;
+    use crate::engine::embedded::open::{self, Opened};
+    use crate::engine::embedded::rows::Unnumbered;
+    use crate::engine::embedded::store::{Draft, Held};
+    use crate::engine::{Declaration, Participant};
+    use crate::event::{Audience, Content, Ending, EventType, Payload, Push};
+    use crate::id::{TelegramId, UserId};
+
+    /// What is done to a duel.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Declare { user: u64 },
+        Push { event_type: bool, key: Option<u16>, size: usize },
+        Close,
+        Touch,
+        Forget,
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = (u64, Step)> {
+        let push = (any::<bool>(), proptest::option::of(any::<u16>()), 0..600_usize)
+            .prop_map(|(event_type, key, size)| Step::Push { event_type, key, size });
+        let step = prop_oneof![
+            1 => (1..4_u64).prop_map(|user| Step::Declare { user }),
+            20 => push,
+            1 => Just(Step::Close),
+            1 => Just(Step::Touch),
+            1 => Just(Step::Forget),
+            2 => Just(Step::Restart),
+        ];
+        (1..4_u64, step)
+    }
+
+    fn take(draft: &mut Draft<'_>, duel: DuelId, step: &Step) {
+        match *step {
+            Step::Declare { user } => {
+                let (user, telegram) = (UserId::try_from(user), TelegramId::try_from(user));
+                let participant = Participant { user: user.unwrap(), telegram: telegram.unwrap() };
+                let declaration = Declaration { participants: vec![participant], settings: None };
+                let _closed = draft.open(duel, declaration).unwrap();
+            }
+            Step::Push { event_type, key, size } => {
+                let json = format!(r#"{{"a":"{}"}}"#, "x".repeat(size));
+                let push = Push {
+                    event_type: EventType::parse(if event_type { "a" } else { "b" }).unwrap(),
+                    payload: Payload::parse(duel, &json, 1000).unwrap(),
+                    audience: Audience::All,
+                    views: Box::default(),
+                    coalesce_key: None,
+                };
+                let key = key.map(|key| Key::new(&key.to_string(), &push));
+                let event = Unnumbered::of(Content::Pushed(push));
+                let _closed = draft.append(duel, event, key.as_ref()).unwrap();
+            }
+            Step::Close => drop(draft.close(duel, Ending::Finished, None).unwrap()),
+            Step::Touch => draft.touch(duel),
+            Step::Forget => drop(draft.prune_duels(UnixMs(u64::MAX / 2)).unwrap()),
+            Step::Restart => {}
+        }
+    }
+
+    /// Restarts, and compares what was known before with what is found.
+    fn restart(engine: &EngineConfig, config: &StoreConfig, opened: Opened) -> Opened {
+        let left = opened.store.duels.0.read().clone();
+        drop(opened);
+        let opened = open::open(engine, config, open::acquire(config).unwrap()).unwrap();
+        let mut found = opened.store.duels.0.read().clone();
+        for (duel, row) in &mut found {
+            // Of the two the one found at start may be the nearer.
+            let left = left.get(duel).map_or(u64::MAX, |left| left.keys_from);
+            assert!(left <= row.keys_from);
+            row.keys_from = left;
+        }
+        assert_eq!(left, found);
+        opened
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn duels_are_found_as_they_were_left(steps in proptest::collection::vec(step(), 1..300)) {
+            let directory = tempfile::tempdir().unwrap();
+            let data_dir = directory.path().to_owned();
+            let config = StoreConfig { data_dir, durability: Durability::Os };
+            let mut engine = Config::read(&|_| None).unwrap().engine;
+            (engine.log_events_max, engine.log_bytes_max) = (20, 4000);
+            let mut opened = open::open(&engine, &config, open::acquire(&config).unwrap()).unwrap();
+            for (duel, step) in steps {
+                let mut draft = opened.store.draft(&engine, Held::default(), clock::now());
+                take(&mut draft, DuelId::try_from(duel).unwrap(), &step);
+                if draft.is_changed() {
+                    opened.meta.commit += 1;
+                    drop(draft.commit(&opened.meta).unwrap());
+                }
+                if matches!(step, Step::Restart) {
+                    opened = restart(&engine, &config, opened);
+                }
+            }
+            restart(&engine, &config, opened);
+        }
+    }
+}
