@@ -114,6 +114,12 @@ pub const INIT_DATA_BYTES_MAX: usize = 8 * 1024;
 /// Fields of initData that are looked at.
 pub const INIT_DATA_FIELDS_MAX: usize = 32;
 
+/// Connections that the kernel has made and nobody has accepted yet; lowered by it to `net.core.somaxconn` (4096).
+///
+/// What comes beyond is dropped, and tried again by its client's kernel after a second, so that everybody who comes back
+/// after a restart must fit in here for as long as one turn of the accepting task takes.
+pub const LISTEN_BACKLOG: u32 = 4096;
+
 /// Descriptors that the process keeps for everything that is not a player's socket.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -86,9 +86,9 @@ impl Server {
     pub async fn bind(mut config: Config) -> Result<Self, StartError> {
         let pending = config.edge.pending_handshakes_max;
         config.edge.connections_max = fit_descriptors(config.edge.connections_max, pending);
-        let edge = bind("WEBSOCKET_PORT", config.edge.address).await?;
-        let control = bind("CONTROL_PORT", config.control.address).await?;
-        let admin = bind("ADMIN_PORT", config.admin.address).await?;
+        let edge = bind("WEBSOCKET_PORT", config.edge.address)?;
+        let control = bind("CONTROL_PORT", config.control.address)?;
+        let admin = bind("ADMIN_PORT", config.admin.address)?;
         let addresses = Addresses { edge: edge.1, control: control.1, admin: admin.1 };
         let engine = open_engine(config.engine.clone(), config.engine_kind.clone()).await?;
         Ok(Self { config, engine, edge: edge.0, control: control.0, admin: admin.0, addresses })
@@ -202,14 +202,20 @@ async fn drain(hub: &Hub, sockets: &TaskTracker, spread: Duration) {
     info!(clients, "clients sent away");
 }
 
-async fn bind(
+/// As `TcpListener::bind` does, but for how many may wait to be accepted.
+fn bind(
     variable: &'static str,
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |error| StartError::Bind { variable, address, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(limits::LISTEN_BACKLOG)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    listen().map_err(|error| StartError::Bind { variable, address, error })
 }
 
 /// Raises the descriptor limit as far as it goes, and returns how many connections fit under it beside those that are

@@ -49,6 +49,18 @@ async fn metrics_count_what_happened_with_units_in_their_names() {
 }
 
 #[tokio::test]
+async fn a_thousand_who_come_at_once_wait_for_a_busy_hub_and_are_not_dropped() {
+    // Bound and not running: nobody accepts, so whoever is connected is so by the kernel's queue.
+    let (server, _data) = TestServer::bound(&[]).await;
+    let address = server.addresses().edge;
+    let wait = Duration::from_millis(900);
+    let connected = (0..1000).map(|_| std::net::TcpStream::connect_timeout(&address, wait));
+    let connected: Result<Vec<_>, _> = connected.collect();
+    // A dropped one is tried again by the kernel after a second.
+    assert_eq!(connected.unwrap().len(), 1000);
+}
+
+#[tokio::test]
 async fn a_shutdown_sends_everybody_away_in_good_order() {
     let mut server = TestServer::with(&[("WEBSOCKET_DRAIN_SECONDS", "1")]).await;
     let admin = server.addresses.admin;

@@ -31,6 +31,20 @@ impl TestServer {
 
     /// With `variables` besides, or instead.
     pub(crate) async fn with(variables: &[(&str, &str)]) -> Self {
+        let (server, data) = Self::bound(variables).await;
+        let addresses = server.addresses();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(async move {
+            let stopped = async {
+                let _stopped = stopped.await;
+            };
+            server.run(stopped).await.unwrap();
+        });
+        Self { addresses, stop: Some(stop), running, _data: data }
+    }
+
+    /// One that listens, and does not serve.
+    pub(crate) async fn bound(variables: &[(&str, &str)]) -> (Server, TempDir) {
         let defaults = [
             ("WEBSOCKET_PORT", "0"),
             ("CONTROL_PORT", "0"),
@@ -45,16 +59,7 @@ impl TestServer {
         let set: HashMap<_, _> =
             defaults.iter().chain(&data_dir).chain(variables).copied().collect();
         let config = Config::read(&|name| set.get(name).map(|text| (*text).to_owned())).unwrap();
-        let server = Server::bind(config).await.unwrap();
-        let addresses = server.addresses();
-        let (stop, stopped) = oneshot::channel();
-        let running = tokio::spawn(async move {
-            let stopped = async {
-                let _stopped = stopped.await;
-            };
-            server.run(stopped).await.unwrap();
-        });
-        Self { addresses, stop: Some(stop), running, _data: data }
+        (Server::bind(config).await.unwrap(), data)
     }
 
     /// Asks it to stop; what it does on the way can be watched.
