@@ -1,6 +1,7 @@
 //! The commands and their flags. Standard output is for results, standard error for what went wrong.
 #![expect(clippy::print_stderr, reason = "a command line prints")]
 
+mod bench;
 mod check;
 mod serve;
 mod store;
@@ -45,6 +46,7 @@ pub(crate) fn tree() -> Command {
         .args(variables)
         .subcommand(Command::new("serve").about("Serve until SIGTERM or SIGINT (the default)"))
         .subcommand(check::command())
+        .subcommand(bench::command())
         .subcommand(ticket::command())
         .subcommand(store::command())
 }
@@ -61,6 +63,7 @@ pub(crate) async fn run(matches: &ArgMatches) -> ExitCode {
     };
     match matches.subcommand() {
         Some(("check", matches)) => check::run(matches, config).await,
+        Some(("bench", matches)) => bench::run(matches, config).await,
         Some(("ticket", matches)) => ticket::run(matches, &config),
         Some(("store", matches)) => store::run(matches, config),
         _ => serve::run(config).await,

@@ -38,6 +38,7 @@ pub mod control;
 pub mod pb;
 
 pub mod admin;
+pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod server;

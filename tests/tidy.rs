@@ -37,6 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("admin", &["hub", "metrics"]),
     ("demo", &["config", "edge", "id", "pb"]),
+    ("bench", &["config", "demo", "pb"]),
     ("check", &["clock", "config", "demo", "id", "pb", "telegram"]),
     (
         "server",

@@ -1,0 +1,167 @@
+//! `duelhub bench`: load for a hub.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use duelhub::bench::{self, Options, PAYLOAD_BYTES_MIN, PushBy, Scenario, Target};
+use duelhub::config::{Config, EngineKind};
+use duelhub::limits;
+
+const USAGE: &str = "\
+Without --url it starts a hub of its own (ENGINE says which; embedded gets a directory of its own) and loads that. With \
+--url, CONTROL_HOST, CONTROL_PORT and CONTROL_TOKEN say where the hub is controlled, and --pid which process of this \
+machine it is. Fails if an event was lost, doubled or out of order. More connections than this process has descriptors \
+need several processes, each with duels of its own hub.";
+
+pub(super) fn command() -> Command {
+    Command::new("bench")
+        .about("Load a hub, and measure what it costs: CPU, latency, memory; checks every delivery")
+        .after_help(USAGE)
+        .subcommand_required(true)
+        .subcommand(
+            scenario("duels", "Duels of two players, pushes to all of them").args([
+                number("duels", "5000", "Duels"),
+                number("rate", "2000", "Pushes a second"),
+            ]),
+        )
+        .subcommand(scenario("broadcast", "One duel with many spectators").args([
+            number("spectators", "5000", "Spectators"),
+            number("rate", "20", "Pushes a second"),
+        ]))
+        .subcommand(scenario("idle", "Connections that only send their pings").arg(number(
+            "connections",
+            "10000",
+            "Connections, two in a duel",
+        )))
+        .subcommand(
+            scenario(
+                "storm",
+                "All connect at once; a hub of its own is then killed, and all come back",
+            )
+            .arg(number("connections", "10000", "Connections, two in a duel")),
+        )
+        .subcommand(
+            scenario("ceiling", "The highest rate of pushes with p99 under 10 ms")
+                .arg(number("duels", "5000", "Duels")),
+        )
+}
+
+fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    let parser = value_parser!(u32).range(1..=10_000_000);
+    Arg::new(name).long(name).value_name("N").value_parser(parser).default_value(default).help(help)
+}
+
+fn scenario(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).about(about).args([
+        Arg::new("url").long("url").value_name("URL").help("Load this hub: ws://host:port/path"),
+        Arg::new("pid")
+            .long("pid")
+            .requires("url")
+            .value_parser(value_parser!(u32))
+            .help("Its process on this machine, for CPU and memory"),
+        Arg::new("push")
+            .long("push")
+            .value_parser(["unary", "stream", "http"])
+            .default_value("unary")
+            .help("How pushes are made; http is for the yardstick in benches/"),
+        number("payload-bytes", "256", "Bytes of a push's payload"),
+        number("seconds", "10", "Seconds that a run takes"),
+        number("runs", "5", "How often it is repeated"),
+        Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON"),
+    ])
+}
+
+pub(super) async fn run(matches: &ArgMatches, config: Config) -> ExitCode {
+    let Some((name, matches)) = matches.subcommand() else { return super::USAGE.into() };
+    let options = match options(name, matches, config) {
+        Ok(options) => options,
+        Err(problem) => {
+            eprintln!("duelhub: {problem}");
+            return super::USAGE.into();
+        }
+    };
+    raise_descriptor_limit();
+    // On one thread of its own: the load leaves the machine's other cores to the hub.
+    let measured = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok::<_, std::io::Error>(
+            runtime.block_on(bench::run(&options, &mut |line| eprintln!("{line}"))),
+        )
+    });
+    let report = match measured.await {
+        Ok(Ok(Ok(report))) => report,
+        Ok(Ok(Err(error))) => return super::fail(&error.to_string()),
+        Ok(Err(error)) => return super::fail(&format!("the runtime does not start: {error}")),
+        Err(error) => return super::fail(&format!("the bench ended: {error}")),
+    };
+    match matches.get_flag("json") {
+        true => println!("{:#}", report.to_json()),
+        false => println!("\n{report}"),
+    }
+    if report.is_exact() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn options(name: &str, matches: &ArgMatches, config: Config) -> Result<Options, String> {
+    let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or_default();
+    let many = |name: &str| u64::from(number(name));
+    let scenario = match name {
+        "duels" => Scenario::Duels { duels: many("duels"), rate: number("rate") },
+        "broadcast" => Scenario::Broadcast { spectators: many("spectators"), rate: number("rate") },
+        "idle" => Scenario::Idle { connections: many("connections") },
+        "storm" => Scenario::Storm { connections: many("connections") },
+        _ => Scenario::Ceiling { duels: many("duels") },
+    };
+    let payload_bytes = usize::try_from(number("payload-bytes")).unwrap_or(usize::MAX);
+    if !(PAYLOAD_BYTES_MIN..=limits::PUSH_BYTES_MAX).contains(&payload_bytes) {
+        let most = limits::PUSH_BYTES_MAX;
+        return Err(format!("--payload-bytes must be from {PAYLOAD_BYTES_MIN} to {most}"));
+    }
+    let push_by = match matches.get_one::<String>("push").map(String::as_str) {
+        Some("stream") => PushBy::Stream,
+        Some("http") => PushBy::Http,
+        _ => PushBy::Unary,
+    };
+    let target = target(matches, config)?;
+    if push_by == PushBy::Http && matches!(target, Target::Own { .. }) {
+        return Err("--push http needs --url: a hub takes no pushes over HTTP".to_owned());
+    }
+    Ok(Options {
+        scenario,
+        target,
+        push_by,
+        payload_bytes,
+        duration: Duration::from_secs(many("seconds")),
+        runs: usize::try_from(number("runs")).unwrap_or(1),
+    })
+}
+
+fn target(matches: &ArgMatches, config: Config) -> Result<Target, String> {
+    let Some(url) = matches.get_one::<String>("url") else {
+        let engine = match config.engine_kind {
+            EngineKind::Memory => "memory",
+            EngineKind::Embedded(_) => "embedded",
+        };
+        return Ok(Target::Own { engine });
+    };
+    if config.control.tls.is_some() {
+        return Err("the control plane uses TLS, which a load does not speak".to_owned());
+    }
+    let rest = url.strip_prefix("ws://").ok_or("--url must begin with ws://")?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let data: Option<SocketAddr> = host.to_socket_addrs().ok().and_then(|mut all| all.next());
+    let data = data.ok_or_else(|| format!("--url: {host} is no address with a port"))?;
+    let pid = matches.get_one::<u32>("pid").copied();
+    let (control, token) = (config.control.address, config.control.token);
+    Ok(Target::Running { data, path: format!("/{path}"), control, token, pid })
+}
+
+/// A connection is a descriptor.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _raised = setrlimit(Resource::Nofile, limit);
+}
