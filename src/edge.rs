@@ -9,6 +9,7 @@
 mod admission;
 mod close;
 mod handshake;
+mod line;
 mod origin;
 mod protocol;
 mod request;
@@ -139,8 +140,7 @@ impl Edge {
             () = stop.cancelled() => return,
         };
         if let Some((stream, unread, opening)) = opened {
-            let ws = websocket(stream, unread, self.config.message_bytes_max).await;
-            socket::run(&self, ws, opening, pending).await;
+            socket::run(&self, (stream, unread), opening, pending).await;
         }
     }
 

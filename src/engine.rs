@@ -420,6 +420,8 @@ pub enum Notice {
         epoch: Epoch,
         /// The event.
         event: Arc<Event>,
+        /// So many are told at once that who is told should not spend time on each.
+        crowded: bool,
     },
     /// A node has said something.
     Signal(Signal),

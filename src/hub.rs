@@ -32,7 +32,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 pub use self::attach::{AttachError, Attachment, Recovery, Welcome};
-pub use self::connection::{Connection, Dismissal};
+pub use self::connection::{Connection, Dismissal, Handed, Outlet};
 use self::departures::Departures;
 use self::duel::LiveDuel;
 pub use self::follow::{Batch, Lost};
@@ -317,9 +317,9 @@ impl Hub {
         let mut connections = 0;
         match notice {
             Notice::Opened { duel, position } => self.watchers.opened(duel, position),
-            Notice::Appended { duel, epoch, event } => {
+            Notice::Appended { duel, epoch, event, crowded } => {
                 if let Some(live) = self.live(duel) {
-                    connections = live.append(epoch, &event);
+                    connections = live.append(epoch, &event, crowded);
                 }
                 if let Content::Closed(ending) = event.content {
                     self.watchers.closed(duel, ending, epoch, event.seq);

@@ -114,6 +114,13 @@ pub const INIT_DATA_BYTES_MAX: usize = 8 * 1024;
 /// Fields of initData that are looked at.
 pub const INIT_DATA_FIELDS_MAX: usize = 32;
 
+/// Connections of a duel to which an event is handed by whoever stores it; with more of them, each one's task is woken. Two
+/// players and who looks on; writing to them takes some 10 µs each.
+pub const HANDED_AT_ONCE_MAX: usize = 16;
+
+/// Notices of one commit above which they are crowded: whoever is told does no more than wake others.
+pub const UNCROWDED_MAX: usize = 16;
+
 /// Connections that the kernel has made and nobody has accepted yet; lowered by it to `net.core.somaxconn` (4096).
 ///
 /// What comes beyond is dropped, and tried again by its client's kernel after a second, so that everybody who comes back

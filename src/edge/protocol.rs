@@ -1,13 +1,19 @@
-//! The frames: JSON texts, one object each.
+//! The frames: JSON texts, one object each. Those of events are encoded with their header (RFC 6455, section 5.2), once for
+//! everybody who receives the same body.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::clock::{self, UnixMs};
 use crate::event::{Content, Ending, Event, Viewer};
 use crate::hub::{PresenceChange, Recovery, Welcome};
 use crate::id::{DuelId, RequestId, UserId};
+
+/// The header of an unmasked frame, at most (RFC 6455, section 5.2).
+const HEADER_BYTES_MAX: usize = 10;
 
 /// What a client may send. Everything else is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -111,8 +117,9 @@ pub(super) fn error(word: &str, request_id: &RequestId, retry: bool) -> Utf8Byte
     ServerFrame::Error { message: word, request_id: request_id.as_str(), retry }.encode()
 }
 
-/// The frame of an event as `viewer` sees it; encoded once per distinct body. `None`: it is not addressed to them.
-pub(super) fn event(duel: DuelId, event: &Event, viewer: Viewer) -> Option<Utf8Bytes> {
+/// The frame of an event as `viewer` sees it, header included; encoded once per distinct body. `None`: it is not addressed to
+/// them.
+pub(super) fn event(duel: DuelId, event: &Event, viewer: Viewer) -> Option<Bytes> {
     let push = match &event.content {
         Content::Pushed(push) => push,
         Content::Closed(ending) => {
@@ -121,15 +128,22 @@ pub(super) fn event(duel: DuelId, event: &Event, viewer: Viewer) -> Option<Utf8B
                 Ending::Cancelled => "cancelled",
             };
             let closed = ServerFrame::DuelClosed { duel_id: duel.get(), seq: event.seq, status };
-            return Some(closed.encode());
+            return Some(whole(closed.encode()));
         }
     };
-    let encoded = push.payload_for(viewer)?.encoded(|payload| {
+    Some(push.payload_for(viewer)?.encoded(|payload| {
         // The type has no character that JSON escapes, and the payload is an object already.
         let (event_type, seq) = (push.event_type.as_str(), event.seq);
-        Bytes::from(format!(r#"{{"type":"{event_type}","seq":{seq},"payload":{payload}}}"#))
-    });
-    Utf8Bytes::try_from(encoded).ok()
+        whole(format!(r#"{{"type":"{event_type}","seq":{seq},"payload":{payload}}}"#).into())
+    }))
+}
+
+/// A text as a whole frame.
+fn whole(text: Utf8Bytes) -> Bytes {
+    let mut frame = Vec::with_capacity(HEADER_BYTES_MAX + text.len());
+    let text = Frame::message(text, OpCode::Data(Data::Text), true);
+    text.format(&mut frame).expect("a vector takes every frame");
+    frame.into()
 }
 
 #[cfg(test)]

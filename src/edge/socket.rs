@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures_util::{SinkExt as _, StreamExt as _, TryFutureExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -21,6 +21,7 @@ use super::Edge;
 use super::admission::Pending;
 use super::close::Ending;
 use super::handshake::Opening;
+use super::line::Line;
 use super::protocol::{self, ClientFrame};
 use crate::config::Secret;
 use crate::event::{Content, Event};
@@ -30,21 +31,27 @@ use crate::limits;
 use crate::metrics::{Kind, Metrics, Reason};
 use crate::ticket::{Ticket, TicketError};
 
-/// Frames wait in the socket's buffer until a batch is complete or this many bytes are there.
-const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// Frames of the hub's own are written at once: nothing waits in the library's buffer for others to come.
+const WRITE_BUFFER_BYTES: usize = 0;
+
+/// Beside a frame, the answers to a client's control frames may wait (RFC 6455, section 5.5).
+const ANSWERS_BYTES: usize = 1024;
+
+/// Events that follow one another are sent in pieces of so many bytes, or of one event.
+const PIECE_BYTES_MAX: usize = 16 * 1024;
 
 /// A WebSocket on a socket whose handshake is done. `unread`: what has been read from it since.
-pub async fn websocket(
-    stream: TcpStream,
+pub async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     unread: Vec<u8>,
     message_bytes_max: usize,
-) -> WebSocketStream<TcpStream> {
+) -> WebSocketStream<S> {
     // Room for the largest frame that either side sends, and for what waits before it.
     let frame_bytes_max = message_bytes_max.max(2 * limits::PUSH_BYTES_MAX);
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_write_buffer_size(frame_bytes_max + 2 * WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(frame_bytes_max + ANSWERS_BYTES)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max));
     WebSocketStream::from_partially_read(stream, unread, Role::Server, Some(config)).await
@@ -53,10 +60,12 @@ pub async fn websocket(
 /// Checks the ticket, follows the duel until something ends it, and says good-bye.
 pub(super) async fn run(
     edge: &Edge,
-    mut ws: WebSocketStream<TcpStream>,
+    (stream, unread): (TcpStream, Vec<u8>),
     opening: Opening,
     pending: Pending,
 ) {
+    let line = Line::new(stream, Arc::clone(&edge.metrics));
+    let mut ws = websocket(line.clone(), unread, edge.config.message_bytes_max).await;
     let Opening { info, ticket, resume, place: _place } = opening;
     let deadline = edge.config.handshake_timeout;
     let attached = match edge.verify(ticket.as_ref()) {
@@ -78,7 +87,8 @@ pub(super) async fn run(
         }
     };
     drop(pending);
-    let mut socket = Socket::new(edge, ws, attachment, info.id, &ticket);
+    attachment.set_outlet(Arc::new(line.clone()));
+    let mut socket = Socket::new(edge, (ws, line), attachment, info.id, &ticket);
     let ending = socket.live(welcome).await;
     socket.end(&ending).await;
 }
@@ -108,7 +118,8 @@ impl Drop for Counted {
 /// A connection that was let in.
 struct Socket<'a> {
     edge: &'a Edge,
-    ws: WebSocketStream<TcpStream>,
+    ws: WebSocketStream<Line>,
+    line: Line,
     attachment: Attachment,
     counted: Counted,
     request_id: RequestId,
@@ -122,7 +133,7 @@ struct Socket<'a> {
 impl<'a> Socket<'a> {
     fn new(
         edge: &'a Edge,
-        ws: WebSocketStream<TcpStream>,
+        (ws, line): (WebSocketStream<Line>, Line),
         attachment: Attachment,
         request_id: RequestId,
         ticket: &Ticket,
@@ -137,6 +148,7 @@ impl<'a> Socket<'a> {
             counted,
             edge,
             ws,
+            line,
             attachment,
             request_id,
             opened_at: now,
@@ -187,23 +199,16 @@ impl<'a> Socket<'a> {
             let resume = resume.as_ref().map(|issued| issued.text.as_str());
             protocol::connected(duel, user, &welcome, resume)
         };
-        let state = welcome.state.iter().filter_map(|event| self.frame(event));
-        let frames: Vec<_> = std::iter::once(first).chain(state).collect();
-        self.send(frames).await?;
-        self.edge.metrics.deliveries.inc_by(welcome.state.len() as u64);
-        Ok(())
-    }
-
-    fn frame(&self, event: &Event) -> Option<Utf8Bytes> {
-        let connection = self.attachment.connection();
-        protocol::event(connection.duel, event, connection.viewer)
+        self.send(first).await?;
+        self.send_events(&welcome.state).await
     }
 
     fn duel(&self) -> DuelId {
         self.attachment.connection().duel
     }
 
-    /// Sends everything that lies after the cursor.
+    /// Sends everything that lies after the cursor. Until there is something again, events are handed over through the
+    /// line.
     async fn catch_up(&mut self) -> Result<(), Ending> {
         loop {
             if let Some(dismissal) = self.attachment.dismissal() {
@@ -213,27 +218,46 @@ impl<'a> Socket<'a> {
             if batch.is_empty() {
                 return Ok(());
             }
-            let duel = self.duel();
-            let mut frames: Vec<_> =
-                batch.events.iter().filter_map(|event| self.frame(event)).collect();
-            let events = frames.len() as u64;
-            frames.extend(batch.presence.iter().map(|change| protocol::presence(duel, *change)));
-            self.send(frames).await?;
-            self.edge.metrics.deliveries.inc_by(events);
+            self.send_events(&batch.events).await?;
+            for change in &batch.presence {
+                self.send(protocol::presence(self.duel(), *change)).await?;
+            }
             if batch.events.last().is_some_and(|last| matches!(last.content, Content::Closed(_))) {
                 return Err(Ending::DuelEnded);
             }
         }
     }
 
-    /// Sends the frames. A client that does not take one of them in time ends the connection.
-    async fn send(&mut self, frames: Vec<Utf8Bytes>) -> Result<(), Ending> {
-        let bytes: usize = frames.iter().map(|frame| frame.len()).sum();
-        for frame in frames {
-            in_time(self.ws.feed(Message::Text(frame))).await?;
+    /// Sends a frame of the hub's own. A client that does not take it in time ends the connection.
+    async fn send(&mut self, frame: Utf8Bytes) -> Result<(), Ending> {
+        let bytes = frame.len() as u64;
+        in_time(self.ws.send(Message::Text(frame))).await?;
+        self.edge.metrics.sent_bytes.inc_by(bytes);
+        Ok(())
+    }
+
+    /// Sends events, many small ones in one piece. A client that does not take one piece in time ends the connection.
+    async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), Ending> {
+        if events.is_empty() {
+            return in_time(self.line.send_rest().map_err(Error::Io)).await;
         }
         in_time(self.ws.flush()).await?;
-        self.edge.metrics.sent_bytes.inc_by(bytes as u64);
+        let connection = self.attachment.connection();
+        let frame = |event: &Arc<Event>| protocol::event(connection.duel, event, connection.viewer);
+        let mut frames = events.iter().filter_map(frame).peekable();
+        while let Some(first) = frames.next() {
+            let (mut bytes, mut piece) = (first.len(), vec![first]);
+            while let Some(next) = frames.next_if(|next| bytes + next.len() <= PIECE_BYTES_MAX) {
+                bytes += next.len();
+                piece.push(next);
+            }
+            let count = piece.len() as u64;
+            let alone = if count == 1 { piece.pop() } else { None };
+            let piece = alone.unwrap_or_else(|| piece.concat().into());
+            in_time(self.line.send(piece).map_err(Error::Io)).await?;
+            self.edge.metrics.deliveries.inc_by(count);
+            self.edge.metrics.sent_bytes.inc_by(bytes as u64);
+        }
         Ok(())
     }
 
@@ -279,7 +303,7 @@ impl<'a> Socket<'a> {
         });
         let resume = resume.as_ref().map(|issued| issued.text.as_str());
         let frame = protocol::pong(self.attachment.served_seq(), resume);
-        self.send(vec![frame]).await
+        self.send(frame).await
     }
 
     /// Takes the connection out of the duel, then tells the client.
@@ -303,7 +327,7 @@ async fn in_time(sending: impl Future<Output = Result<(), Error>>) -> Result<(),
 }
 
 /// Says why, closes, and waits for the client to have heard it. Bounded by [`limits::CLOSE_TIMEOUT`].
-async fn part(ws: &mut WebSocketStream<TcpStream>, ending: &Ending, request_id: &RequestId) {
+async fn part(ws: &mut WebSocketStream<Line>, ending: &Ending, request_id: &RequestId) {
     let Some(farewell) = ending.farewell() else { return };
     let closing = async {
         if let Some(word) = farewell.word {

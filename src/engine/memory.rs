@@ -132,7 +132,8 @@ impl MemoryEngine {
             let mut appended = state.append(push, key, now, &self.config)?;
             if let Some(event) = &appended.event {
                 let (epoch, event) = (appended.position.epoch, Arc::clone(event));
-                appended.connections = self.notify(Notice::Appended { duel, epoch, event });
+                appended.connections =
+                    self.notify(Notice::Appended { duel, epoch, event, crowded: false });
             }
             Ok(appended)
         })?
@@ -152,7 +153,7 @@ impl MemoryEngine {
             let mut connections = 0;
             for event in &events {
                 let (epoch, event) = (position.epoch, Arc::clone(event));
-                connections = self.notify(Notice::Appended { duel, epoch, event });
+                connections = self.notify(Notice::Appended { duel, epoch, event, crowded: false });
             }
             Ok(Appended { position, event: events.last().cloned(), connections })
         })?

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::Hub;
-use super::connection::{Connection, Dismissal};
+use super::connection::{Connection, Dismissal, Outlet};
 use super::duel::{Joined, LiveDuel};
 use super::follow::{Batch, Cursor, Lost};
 use crate::clock;
@@ -223,10 +223,10 @@ impl Attachment {
         self.connection.is_revoked()
     }
 
-    /// The seq up to which [`Attachment::next`] has answered.
+    /// The seq up to which [`Attachment::next`] has answered, or events were handed over.
     #[must_use]
     pub fn served_seq(&self) -> u64 {
-        self.cursor.position.map_or(0, |position| position.seq)
+        self.connection.lent_cursor().or(self.cursor.position).map_or(0, |position| position.seq)
     }
 
     /// What lies after the cursor, which moves past it; an empty batch means that nothing does. Not cancel safe: dropped
@@ -235,7 +235,23 @@ impl Attachment {
     /// # Errors
     /// [`Lost`]: the connection cannot be served without a gap, and has to come back.
     pub async fn next(&mut self) -> Result<Batch, Lost> {
-        self.cursor.next(&*self.hub.engine, &self.live, self.connection.viewer).await
+        if let Some(cursor) = self.connection.take_cursor() {
+            self.cursor.position = Some(cursor);
+        }
+        let viewer = self.connection.viewer;
+        let batch = self.cursor.next(&*self.hub.engine, &self.live, viewer).await?;
+        if let Some(cursor) = self.cursor.position
+            && batch.is_empty()
+        {
+            self.connection.lend_cursor(cursor);
+        }
+        Ok(batch)
+    }
+
+    /// Through which events reach the client at once, whenever [`Attachment::next`] was last empty. Without one the task is
+    /// woken for each.
+    pub fn set_outlet(&self, outlet: Arc<dyn Outlet>) {
+        self.connection.set_outlet(outlet);
     }
 
     /// The client says that it has everything up to `seq`. What it was not served, and what it said before, is ignored.

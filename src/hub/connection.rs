@@ -1,12 +1,14 @@
-//! One connection, as the hub knows it: who it is, how to wake it, and whether it has to go.
+//! One connection, as the hub knows it: who it is, how to hand it an event or wake it, and whether it has to go.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::event::Viewer;
+use crate::event::{Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId};
 
 /// Why the hub wants a connection to close.
@@ -25,6 +27,33 @@ pub enum Dismissal {
     Restart,
 }
 
+/// Where an event can be handed over without waiting: the socket, as far as the hub knows it.
+///
+/// Whoever stores an event calls it under the duel's lock, so it must not block, and must not call the hub back.
+pub trait Outlet: std::fmt::Debug + Send + Sync {
+    /// Hands the event over, if that needs no waiting.
+    fn hand(&self, connection: &Connection, event: &Event) -> Handed;
+}
+
+/// What became of an event that was offered to an [`Outlet`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handed {
+    /// The client has it, or will.
+    Whole,
+    /// So it has, once the connection's task has done the rest.
+    Partly,
+    /// Nothing of it: it is the task's.
+    Not,
+}
+
+/// A connection's cursor while the task has nothing to send: then whoever stores the next event moves it.
+#[derive(Debug, Default)]
+struct Lent {
+    outlet: Option<Arc<dyn Outlet>>,
+    /// `None`: the task has it.
+    cursor: Option<Position>,
+}
+
 /// One connection. The task that owns the socket waits on it; everybody else wakes it.
 #[derive(Debug)]
 pub struct Connection {
@@ -39,6 +68,7 @@ pub struct Connection {
     dismissal: OnceLock<Dismissal>,
     let_in: AtomicBool,
     revoked: AtomicBool,
+    lent: Mutex<Lent>,
 }
 
 impl Connection {
@@ -51,7 +81,50 @@ impl Connection {
             dismissal: OnceLock::new(),
             let_in: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
+            lent: Mutex::default(),
         }
+    }
+
+    /// Through which events are handed over from now on, whenever the cursor is lent.
+    pub(super) fn set_outlet(&self, outlet: Arc<dyn Outlet>) {
+        self.lent.lock().outlet = Some(outlet);
+    }
+
+    /// The task has nothing to send: the next event may be handed over by whoever stores it.
+    pub(super) fn lend_cursor(&self, cursor: Position) {
+        let mut lent = self.lent.lock();
+        if lent.outlet.is_some() {
+            lent.cursor = Some(cursor);
+        }
+    }
+
+    /// Takes the cursor back, if it was lent: no event is handed over from now on.
+    pub(super) fn take_cursor(&self) -> Option<Position> {
+        self.lent.lock().cursor.take()
+    }
+
+    /// Where the cursor is, if it is lent.
+    pub(super) fn lent_cursor(&self) -> Option<Position> {
+        self.lent.lock().cursor
+    }
+
+    /// Hands an event over at once if it is the next after the cursor; otherwise, and for the rest of it, wakes the task.
+    pub(super) fn offer(&self, epoch: Epoch, event: &Event) {
+        let mut lent = self.lent.lock();
+        if let Lent { outlet: Some(outlet), cursor: Some(cursor) } = &mut *lent
+            && cursor.epoch == epoch
+            && cursor.seq + 1 == event.seq
+        {
+            let handed = outlet.hand(self, event);
+            if handed != Handed::Not {
+                cursor.seq = event.seq;
+            }
+            if handed == Handed::Whole {
+                return;
+            }
+        }
+        drop(lent);
+        self.wake();
     }
 
     pub(super) fn wake(&self) {

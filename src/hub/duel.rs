@@ -12,6 +12,7 @@ use super::tail::Tail;
 use crate::engine::{OfflineReason, SignalKind};
 use crate::event::{Audience, Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
+use crate::limits;
 
 /// One duel that somebody follows on this node.
 #[derive(Debug)]
@@ -134,10 +135,17 @@ impl LiveDuel {
         }
     }
 
-    pub(super) fn append(&self, epoch: Epoch, event: &Arc<Event>) -> usize {
+    /// Takes an event that was stored, and has every connection receive it: at once, where that is possible and not
+    /// `crowded`. To how many it is addressed.
+    pub(super) fn append(&self, epoch: Epoch, event: &Arc<Event>, crowded: bool) -> usize {
         let mut state = self.state.lock();
         state.tail.push(epoch, event);
-        state.wake_all();
+        // To many, one after the other would keep the last one, and the caller, waiting.
+        if state.connections.len() <= limits::HANDED_AT_ONCE_MAX && !crowded {
+            state.connections.iter().for_each(|connection| connection.offer(epoch, event));
+        } else {
+            state.wake_all();
+        }
         match event.push() {
             Some(push) if push.audience != Audience::All => {
                 let included = |c: &&Arc<Connection>| push.audience.includes(c.viewer);

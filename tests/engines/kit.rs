@@ -92,7 +92,7 @@ impl Subject {
     /// The events of `duel` told so far.
     pub(crate) fn told_events(&self, duel: u64) -> Vec<(Epoch, Arc<Event>)> {
         let of_duel = |notice| match notice {
-            Notice::Appended { duel: id, epoch, event } if id == id_of(duel) => {
+            Notice::Appended { duel: id, epoch, event, .. } if id == id_of(duel) => {
                 Some((epoch, event))
             }
             Notice::Appended { .. } | Notice::Opened { .. } | Notice::Signal(_) => None,

@@ -235,7 +235,8 @@ impl Draft<'_> {
             self.drop_oldest(duel, row)?;
         }
         let epoch = row.position(self.lineage).epoch;
-        self.notices.push(Notice::Appended { duel, epoch, event: Arc::clone(&event) });
+        let told = Arc::clone(&event);
+        self.notices.push(Notice::Appended { duel, epoch, event: told, crowded: false });
         Ok((event, row.oldest_seq == oldest_seq))
     }
 

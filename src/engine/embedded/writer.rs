@@ -294,7 +294,14 @@ impl Writer {
     /// Tells the sink: to how many connections each notice was handed.
     fn publish(&self, notices: Vec<Notice>) -> Vec<usize> {
         self.shared.set_counts(self.held.counts);
-        notices.into_iter().map(|notice| self.shared.notify(notice)).collect()
+        let many = notices.len() > limits::UNCROWDED_MAX;
+        let tell = |mut notice| {
+            if let Notice::Appended { crowded, .. } = &mut notice {
+                *crowded = many;
+            }
+            self.shared.notify(notice)
+        };
+        notices.into_iter().map(tell).collect()
     }
 
     /// Refuses what there is no room for: whoever is left. A store that runs out of room for its tables cannot go on from
