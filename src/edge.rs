@@ -40,6 +40,7 @@ use self::admission::Admission;
 use self::handshake::Opening;
 use self::request::RequestInfo;
 pub use self::request::{CLIENT_ERROR, failure, success};
+use self::socket::Socket;
 pub use self::socket::websocket;
 use crate::config::{EdgeConfig, TelegramConfig};
 use crate::hub::Hub;
@@ -119,29 +120,44 @@ impl Edge {
             .with_state(Arc::clone(self))
     }
 
-    async fn handle(
+    fn handle(
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
         router: Router,
         stop: CancellationToken,
-    ) {
+    ) -> impl Future<Output = ()> + Send {
+        // On the heap, and gone when the connection is in: it does not carry through its life what opening it took.
+        let opening = Box::pin(self.open(stream, peer, router, stop));
+        async move {
+            let socket = opening.await;
+            if let Some(socket) = socket {
+                socket.run().await;
+            }
+        }
+    }
+
+    /// From the socket's first byte until the connection is let in.
+    async fn open(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        router: Router,
+        stop: CancellationToken,
+    ) -> Option<Box<Socket>> {
         let Some(pending) = self.admission.begin() else {
             refuse_unread(&stream);
-            return;
+            return None;
         };
         // Frames are small and written whole; waiting to fill a packet would only delay them.
         let _nodelay = stream.set_nodelay(true);
-        // On the heap, so that a connection does not carry the room for HTTP through its life.
-        let http = Box::pin(self.speak_http(stream, peer, router));
-        let opened = tokio::select! {
+        let http = self.speak_http(stream, peer, router);
+        let (stream, unread, opening) = tokio::select! {
             // In all, and not for each request: asking again and again is no way to stay without showing a ticket.
-            opened = timeout(self.config.handshake_timeout, http) => opened.ok().flatten(),
-            () = stop.cancelled() => return,
+            opened = timeout(self.config.handshake_timeout, http) => opened.ok().flatten()?,
+            () = stop.cancelled() => return None,
         };
-        if let Some((stream, unread, opening)) = opened {
-            socket::run(&self, (stream, unread), opening, pending).await;
-        }
+        socket::enter(self, (stream, unread), opening, pending).await
     }
 
     /// Answers requests until the socket closes, or a handshake has succeeded.

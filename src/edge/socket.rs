@@ -18,14 +18,14 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use tracing::{debug, info};
 
 use super::Edge;
-use super::admission::Pending;
+use super::admission::{Pending, Place};
 use super::close::Ending;
 use super::handshake::Opening;
 use super::line::Line;
 use super::protocol::{self, ClientFrame};
 use crate::config::Secret;
 use crate::event::{Content, Event};
-use crate::hub::{Attachment, Welcome};
+use crate::hub::{Attachment, Batch, Welcome};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
 use crate::metrics::{Kind, Metrics, Reason};
@@ -57,16 +57,16 @@ pub async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(
     WebSocketStream::from_partially_read(stream, unread, Role::Server, Some(config)).await
 }
 
-/// Checks the ticket, follows the duel until something ends it, and says good-bye.
-pub(super) async fn run(
-    edge: &Edge,
+/// Checks the ticket, and lets the connection in, or says why not.
+pub(super) async fn enter(
+    edge: Arc<Edge>,
     (stream, unread): (TcpStream, Vec<u8>),
     opening: Opening,
     pending: Pending,
-) {
+) -> Option<Box<Socket>> {
     let line = Line::new(stream, Arc::clone(&edge.metrics));
     let mut ws = websocket(line.clone(), unread, edge.config.message_bytes_max).await;
-    let Opening { info, ticket, resume, place: _place } = opening;
+    let Opening { info, ticket, resume, place } = opening;
     let deadline = edge.config.handshake_timeout;
     let attached = match edge.verify(ticket.as_ref()) {
         Ok(ticket) => match timeout(deadline, edge.hub.attach(&ticket, resume)).await {
@@ -83,14 +83,21 @@ pub(super) async fn run(
             edge.metrics.handshakes_refused.get_or_create(&reason).inc();
             info!(request_id = %info.id, reason = ending.label(), client = %info.client, "refused");
             part(&mut ws, &ending, &info.id).await;
-            return;
+            return None;
         }
     };
     drop(pending);
-    attachment.set_outlet(Arc::new(line.clone()));
-    let mut socket = Socket::new(edge, (ws, line), attachment, info.id, &ticket);
-    let ending = socket.live(welcome).await;
-    socket.end(&ending).await;
+    attachment.set_outlet(Arc::new(line));
+    let socket = Socket::new(edge, ws, attachment, (info.id, place), &ticket);
+    // So that the futures that it passes through hold one word of it.
+    let mut socket = Box::new(socket);
+    match socket.welcome(welcome).await {
+        Ok(()) => Some(socket),
+        Err(ending) => {
+            socket.end(&ending).await;
+            None
+        }
+    }
 }
 
 impl Edge {
@@ -115,13 +122,15 @@ impl Drop for Counted {
     }
 }
 
-/// A connection that was let in.
-struct Socket<'a> {
-    edge: &'a Edge,
+/// A connection that was let in. There are many of them, mostly with nothing to do: what is rarely needed is not in here, nor
+/// in the futures that it waits in.
+pub(super) struct Socket {
+    edge: Arc<Edge>,
     ws: WebSocketStream<Line>,
-    line: Line,
     attachment: Attachment,
     counted: Counted,
+    /// Until it is closed for good.
+    _place: Place,
     request_id: RequestId,
     opened_at: Instant,
     /// When the client last gave a sign of life.
@@ -130,12 +139,12 @@ struct Socket<'a> {
     resume_ticket_at: Instant,
 }
 
-impl<'a> Socket<'a> {
+impl Socket {
     fn new(
-        edge: &'a Edge,
-        (ws, line): (WebSocketStream<Line>, Line),
+        edge: Arc<Edge>,
+        ws: WebSocketStream<Line>,
         attachment: Attachment,
-        request_id: RequestId,
+        (request_id, place): (RequestId, Place),
         ticket: &Ticket,
     ) -> Self {
         edge.metrics.connections_opened.inc();
@@ -148,8 +157,8 @@ impl<'a> Socket<'a> {
             counted,
             edge,
             ws,
-            line,
             attachment,
+            _place: place,
             request_id,
             opened_at: now,
             seen_at: now,
@@ -157,11 +166,13 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// Follows the duel until something ends it.
-    async fn live(&mut self, welcome: Welcome) -> Ending {
-        if let Err(ending) = self.welcome(welcome).await {
-            return ending;
-        }
+    /// Follows the duel until something ends it, and says good-bye.
+    pub(super) async fn run(mut self: Box<Self>) {
+        let ending = self.live().await;
+        Box::pin(self.end(&ending)).await;
+    }
+
+    async fn live(&mut self) -> Ending {
         let timeout = self.edge.config.client_timeout;
         let silence = tokio::time::sleep_until(self.seen_at + timeout);
         tokio::pin!(silence);
@@ -218,14 +229,19 @@ impl<'a> Socket<'a> {
             if batch.is_empty() {
                 return Ok(());
             }
-            self.send_events(&batch.events).await?;
-            for change in &batch.presence {
-                self.send(protocol::presence(self.duel(), *change)).await?;
-            }
+            Box::pin(self.send_batch(&batch)).await?;
             if batch.events.last().is_some_and(|last| matches!(last.content, Content::Closed(_))) {
                 return Err(Ending::DuelEnded);
             }
         }
+    }
+
+    async fn send_batch(&mut self, batch: &Batch) -> Result<(), Ending> {
+        self.send_events(&batch.events).await?;
+        for change in &batch.presence {
+            self.send(protocol::presence(self.duel(), *change)).await?;
+        }
+        Ok(())
     }
 
     /// Sends a frame of the hub's own. A client that does not take it in time ends the connection.
@@ -239,7 +255,7 @@ impl<'a> Socket<'a> {
     /// Sends events, many small ones in one piece. A client that does not take one piece in time ends the connection.
     async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), Ending> {
         if events.is_empty() {
-            return in_time(self.line.send_rest().map_err(Error::Io)).await;
+            return in_time(self.ws.get_ref().send_rest().map_err(Error::Io)).await;
         }
         in_time(self.ws.flush()).await?;
         let connection = self.attachment.connection();
@@ -254,7 +270,7 @@ impl<'a> Socket<'a> {
             let count = piece.len() as u64;
             let alone = if count == 1 { piece.pop() } else { None };
             let piece = alone.unwrap_or_else(|| piece.concat().into());
-            in_time(self.line.send(piece).map_err(Error::Io)).await?;
+            in_time(self.ws.get_ref().send(piece).map_err(Error::Io)).await?;
             self.edge.metrics.deliveries.inc_by(count);
             self.edge.metrics.sent_bytes.inc_by(bytes as u64);
         }
@@ -272,11 +288,11 @@ impl<'a> Socket<'a> {
         let kind = match message {
             Message::Text(text) => match protocol::parse(&text) {
                 Some(ClientFrame::Ping) => {
-                    self.pong().await?;
+                    Box::pin(self.pong()).await?;
                     "ping"
                 }
                 Some(ClientFrame::Ack { seq }) => {
-                    self.attachment.ack(seq).await;
+                    Box::pin(self.attachment.ack(seq)).await;
                     "ack"
                 }
                 Some(ClientFrame::Unknown) => "unknown",
@@ -307,8 +323,8 @@ impl<'a> Socket<'a> {
     }
 
     /// Takes the connection out of the duel, then tells the client.
-    async fn end(self, ending: &Ending) {
-        let Self { edge, mut ws, mut attachment, counted, request_id, opened_at, .. } = self;
+    async fn end(self: Box<Self>, ending: &Ending) {
+        let Self { edge, mut ws, mut attachment, counted, request_id, opened_at, .. } = *self;
         attachment.set_ending(ending.offline_reason());
         let connection_id = attachment.connection().id.0;
         drop((attachment, counted));
