@@ -100,7 +100,7 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const RPC_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The read buffer of a connection. Larger than a ping and its header; grows for what is larger.
-pub const READ_BUFFER_BYTES: usize = 512;
+pub const READ_BUFFER_BYTES: usize = 128;
 
 /// Bytes of an HTTP request's head on the data plane. A ticket is about 300 bytes, initData about 600.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
