@@ -41,7 +41,7 @@ const AT_A_TIME: usize = 8;
 pub(crate) type Tally = BTreeMap<&'static str, u64>;
 
 /// What no run of many schedules may leave out.
-const MUST_HAPPEN: [&str; 18] = [
+const MUST_HAPPEN: [&str; 19] = [
     "a duplicate",
     "a key reused for another content",
     "a push to a closed duel",
@@ -52,6 +52,7 @@ const MUST_HAPPEN: [&str; 18] = [
     "closed while away",
     "the end of a duel shown",
     "left out for a newer one",
+    "handed over",
     "acked",
     "a ticket used again",
     "a revoked ticket",

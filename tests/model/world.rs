@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use duelhub::config::{EngineConfig, HubConfig, Secret, TicketConfig};
 use duelhub::engine::Engine;
-use duelhub::event::Position;
 use duelhub::hub::Hub;
 use duelhub::id::{DuelId, Jti, UserId};
 use duelhub::metrics::Metrics;
@@ -90,7 +89,7 @@ impl World {
                 resume_ttl: hour,
             }),
             histories: histories.collect(),
-            players: PLAYERS.map(Player::new).into(),
+            players: (0..).zip(PLAYERS).map(|(at, who)| Player::new(who, at % 2 == 0)).collect(),
             calls: Vec::new(),
             spent: HashSet::new(),
             revoked: HashSet::new(),
@@ -143,7 +142,7 @@ impl World {
                 let (player, history, tally) = self.reader(player);
                 player.catch_up(history, tally).await?;
             }
-            Step::Ping { player } => self.ping(player),
+            Step::Ping { player } => self.ping(player)?,
             Step::Ack { player } => self.ack(player).await?,
             Step::Pocket { player } => self.pocket(player),
             Step::UseAgain { player } => self.use_again(player).await?,
@@ -177,12 +176,9 @@ impl World {
     }
 
     /// A player takes their position from a pong, which says up to where they were served.
-    fn ping(&mut self, player: usize) {
-        let player = &mut self.players[player];
-        let epoch = self.histories[player.duel].epoch;
-        if let (Some((attachment, _)), Some(epoch)) = (&player.line, epoch) {
-            player.position = Some(Position { epoch, seq: attachment.served_seq() });
-        }
+    fn ping(&mut self, player: usize) -> Result<(), Objection> {
+        let (player, history, tally) = self.reader(player);
+        player.pong(history, tally)
     }
 
     /// A player acks what they have; the hub knows the highest of the user's connections.

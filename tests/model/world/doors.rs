@@ -106,7 +106,7 @@ impl World {
         let history = &mut self.histories[of.duel];
         let follower = Follower::welcome(history, of.viewer, resume, welcomed)?;
         of.received(history, &welcomed.state);
-        of.line = Some((attachment, follower));
+        of.follow(attachment, follower);
         let missed = resume.is_some_and(|resume| resume.seq < history.settled());
         let closed = history.ending().is_some();
         match welcomed.recovery {
