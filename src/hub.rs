@@ -1,9 +1,9 @@
 //! The live duels of this node, and the connections that follow them.
 //!
 //! A duel is a log, a connection is a cursor over it. Pushing appends to the log in the engine; the engine's notice puts
-//! the event at the end of the live duel's tail and wakes the connections; each connection takes whatever lies after its
-//! own cursor ([`follow`]). Live delivery, resume, a slow client, a lost notice and the repair sweep are all that one
-//! path, so there is no queue of events per connection, and none to overflow.
+//! the event at the end of the live duel's tail, hands it to the connections that wait for it, and wakes the others; each
+//! of these takes whatever lies after its own cursor ([`follow`]). Live delivery, resume, a slow client, a lost notice and
+//! the repair sweep are all that one path, so there is no queue of events per connection, and none to overflow.
 //!
 //! Called by the control plane (push, close, look) and the data plane (attach, follow); calls the engine. Invariants:
 //!

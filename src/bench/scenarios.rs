@@ -33,6 +33,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Of 100 deliveries, 99 must take less: then a rate is one that the hub can take.
 const CEILING_P99: Duration = Duration::from_millis(10);
 
+/// Pushes a second where they only prove that everybody is served.
+const ROUND_RATE: u32 = 2000;
+
 /// How long one rate is tried, the first one, and how often the range is halved after it was found.
 const CEILING_STEP: Duration = Duration::from_secs(3);
 const CEILING_FIRST: u32 = 1000;
@@ -317,6 +320,8 @@ impl Bench<'_> {
             let grown = bytes(after.saturating_sub(before)) / open;
             self.report.add("kernel objects per connection, both ends", "bytes", grown);
         }
+        // They are alive: each duel is pushed to once.
+        self.push_round(connections / 2).await?;
         let pongs = self.players.tally.pongs.load(Ordering::Relaxed);
         self.report.add("pings answered", "", bytes(pongs));
         self.report.add("connections", "", open);
@@ -352,9 +357,8 @@ impl Bench<'_> {
 
     /// Kills the hub, starts it again, and sees everybody come back without having missed anything.
     async fn restart(&mut self, duels: u64) -> Result<(), BenchError> {
-        let rate = 2000;
         // What was acknowledged just before the end has reached them, or reaches them when they are back.
-        let load = Load { duels, rate, audience: 2 };
+        let load = Load { duels, rate: ROUND_RATE, audience: 2 };
         self.push_run(load, Duration::from_secs(1)).await?;
         self.players.come_back();
         (self.progress)("killed");
@@ -371,10 +375,15 @@ impl Bench<'_> {
         if self.hub.keeps_events() && recovered != duels * 2 {
             self.report.fault(format!("{recovered} of {} connections recovered", duels * 2));
         }
-        // A push to every duel: whoever had missed something would find a gap.
-        let every = Load { duels, rate, audience: 2 };
+        // Whoever had missed something would find a gap.
+        self.push_round(duels).await
+    }
+
+    /// A push to every duel.
+    async fn push_round(&mut self, duels: u64) -> Result<(), BenchError> {
+        let every = Load { duels, rate: ROUND_RATE, audience: 2 };
         #[expect(clippy::cast_precision_loss, reason = "duels of a bench fit into 52 bits")]
-        let whole_round = Duration::from_secs_f64(duels as f64 / f64::from(rate));
+        let whole_round = Duration::from_secs_f64(duels as f64 / f64::from(ROUND_RATE));
         self.push_run(every, whole_round).await?;
         Ok(())
     }

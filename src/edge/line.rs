@@ -59,7 +59,12 @@ impl Line {
         self.send_rest().await
     }
 
-    /// Sends what was handed over and not taken as a whole.
+    /// Whether something was handed over and not taken as a whole.
+    pub(super) fn has_rest(&self) -> bool {
+        !self.0.outgoing.lock().rest.is_empty()
+    }
+
+    /// Sends it.
     pub(super) async fn send_rest(&self) -> io::Result<()> {
         std::future::poll_fn(|context| self.poll_rest(context)).await
     }

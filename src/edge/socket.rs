@@ -2,7 +2,8 @@
 //!
 //! The task that owns the socket does three things, one at a time: it sends whatever lies after the connection's cursor,
 //! it answers the client, and it notices when either has been silent for too long. It holds no queue: while a send waits
-//! for a slow client, events simply stay in the log.
+//! for a slow client, events simply stay in the log. While it has nothing to send, the next event passes it by
+//! ([`super::line`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,7 +228,12 @@ impl Socket {
             }
             let batch = self.attachment.next().await?;
             if batch.is_empty() {
-                return Ok(());
+                if !self.ws.get_ref().has_rest() {
+                    return Ok(());
+                }
+                // Nothing is handed over while there is one, so it is looked again behind it.
+                Box::pin(self.send_rest()).await?;
+                continue;
             }
             Box::pin(self.send_batch(&batch)).await?;
             if batch.events.last().is_some_and(|last| matches!(last.content, Content::Closed(_))) {
@@ -244,6 +250,11 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends what was handed over and did not fit into the socket.
+    async fn send_rest(&self) -> Result<(), Ending> {
+        in_time(self.ws.get_ref().send_rest().map_err(Error::Io)).await
+    }
+
     /// Sends a frame of the hub's own. A client that does not take it in time ends the connection.
     async fn send(&mut self, frame: Utf8Bytes) -> Result<(), Ending> {
         let bytes = frame.len() as u64;
@@ -254,9 +265,6 @@ impl Socket {
 
     /// Sends events, many small ones in one piece. A client that does not take one piece in time ends the connection.
     async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), Ending> {
-        if events.is_empty() {
-            return in_time(self.ws.get_ref().send_rest().map_err(Error::Io)).await;
-        }
         in_time(self.ws.flush()).await?;
         let connection = self.attachment.connection();
         let frame = |event: &Arc<Event>| protocol::event(connection.duel, event, connection.viewer);

@@ -246,6 +246,25 @@ async fn a_client_that_never_reads_is_dropped_and_harms_nobody() {
 }
 
 #[tokio::test]
+async fn an_event_that_fits_in_part_is_finished_when_there_is_room_though_nothing_follows_it() {
+    let large = [("CONTROL_MAX_PAYLOAD_BYTES", "262144"), ("ENGINE_MAX_LOG_BYTES", "67108864")];
+    let server = TestServer::with(&large).await;
+    let backend = Backend::connect(&server).await;
+    let payload = format!(r#"{{"fill":"{}"}}"#, "x".repeat(250_000));
+    // At some of these counts the last event is the one that fits in part.
+    for count in 1..=16 {
+        let ticket = backend.ticket(count, 1).await;
+        let join = Join { receive_buffer: Some(4096), ..Join::ticket(ticket) };
+        let mut player = Player::join(&server, join).await;
+        for _ in 0..count {
+            backend.push(count, &payload).await;
+        }
+        player.until_events(usize::try_from(count).unwrap()).await;
+        assert_eq!(player.seqs(), (1..=count).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
 async fn of_what_is_coalesced_a_lagging_client_receives_the_newest() {
     let server = TestServer::start().await;
     let (backend, mut one, _two) = duel_of_two(&server, 77).await;
