@@ -51,22 +51,22 @@ impl Line {
         Self(Arc::new(Shared { stream, outgoing: Mutex::default(), metrics }))
     }
 
-    /// Sends frames. To be called by the task alone, while nobody hands events over and the library is flushed. Dropped
-    /// halfway, what is left of them goes out before anything else does.
-    pub(super) async fn send(&self, frames: Bytes) -> io::Result<()> {
-        self.send_rest().await?;
-        self.0.outgoing.lock().rest = frames;
-        self.send_rest().await
+    /// Whether a frame was begun that is not finished: by the library, or of an event. The library's flush finishes both.
+    pub(super) fn is_busy(&self) -> bool {
+        let outgoing = self.0.outgoing.lock();
+        outgoing.library_is_at_it || !outgoing.rest.is_empty()
     }
 
-    /// Whether something was handed over and not taken as a whole.
-    pub(super) fn has_rest(&self) -> bool {
-        !self.0.outgoing.lock().rest.is_empty()
-    }
-
-    /// Sends it.
-    pub(super) async fn send_rest(&self) -> io::Result<()> {
-        std::future::poll_fn(|context| self.poll_rest(context)).await
+    /// Sends frames of events, as far as the socket takes them without waiting; then it may be busy. To be called by the task
+    /// alone, while it is not, and nobody hands events over.
+    pub(super) fn begin(&self, frames: Bytes) -> io::Result<()> {
+        let mut outgoing = self.0.outgoing.lock();
+        debug_assert!(outgoing.rest.is_empty(), "what was begun is finished first");
+        outgoing.rest = frames;
+        match outgoing.send_rest(&self.0.stream) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            sent => sent,
+        }
     }
 
     fn poll_rest(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

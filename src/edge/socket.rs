@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _, TryFutureExt as _};
+use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -228,11 +228,11 @@ impl Socket {
             }
             let batch = self.attachment.next().await?;
             if batch.is_empty() {
-                if !self.ws.get_ref().has_rest() {
+                if !self.ws.get_ref().is_busy() {
                     return Ok(());
                 }
-                // Nothing is handed over while there is one, so it is looked again behind it.
-                Box::pin(self.send_rest()).await?;
+                // Nothing is handed over while it is, so it is looked again behind what was begun.
+                Box::pin(self.finish()).await?;
                 continue;
             }
             Box::pin(self.send_batch(&batch)).await?;
@@ -250,9 +250,12 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends what was handed over and did not fit into the socket.
-    async fn send_rest(&self) -> Result<(), Ending> {
-        in_time(self.ws.get_ref().send_rest().map_err(Error::Io)).await
+    /// Sends what was begun and did not fit into the socket.
+    async fn finish(&mut self) -> Result<(), Ending> {
+        match self.ws.get_ref().is_busy() {
+            true => in_time(self.ws.flush()).await,
+            false => Ok(()),
+        }
     }
 
     /// Sends a frame of the hub's own. A client that does not take it in time ends the connection.
@@ -265,9 +268,9 @@ impl Socket {
 
     /// Sends events, many small ones in one piece. A client that does not take one piece in time ends the connection.
     async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), Ending> {
-        in_time(self.ws.flush()).await?;
-        let connection = self.attachment.connection();
-        let frame = |event: &Arc<Event>| protocol::event(connection.duel, event, connection.viewer);
+        self.finish().await?;
+        let (duel, viewer) = (self.duel(), self.attachment.connection().viewer);
+        let frame = |event: &Arc<Event>| protocol::event(duel, event, viewer);
         let mut frames = events.iter().filter_map(frame).peekable();
         while let Some(first) = frames.next() {
             let (mut bytes, mut piece) = (first.len(), vec![first]);
@@ -278,7 +281,8 @@ impl Socket {
             let count = piece.len() as u64;
             let alone = if count == 1 { piece.pop() } else { None };
             let piece = alone.unwrap_or_else(|| piece.concat().into());
-            in_time(self.ws.get_ref().send(piece).map_err(Error::Io)).await?;
+            self.ws.get_ref().begin(piece).map_err(|_| Ending::Lost)?;
+            self.finish().await?;
             self.edge.metrics.deliveries.inc_by(count);
             self.edge.metrics.sent_bytes.inc_by(bytes as u64);
         }
