@@ -144,7 +144,7 @@ impl Server {
         ];
         info!(edge = %addresses.edge, control = %addresses.control, admin = %addresses.admin,
             engine = hub.engine_name(), version = env!("CARGO_PKG_VERSION"), "serving");
-        notify_service_manager();
+        tokio::spawn(notify_service_manager(Arc::clone(&hub)));
 
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
@@ -288,16 +288,15 @@ async fn report_health(mut reporter: HealthReporter, hub: Arc<Hub>, stop: Cancel
     }
 }
 
-/// Tells systemd that the service is up, and from then on that it lives (`sd_notify(3)`).
-fn notify_service_manager() {
+/// Tells systemd that the service is up, which is when it is ready, and from then on that it lives (`sd_notify(3)`). One
+/// that cannot become ready, as with a full disk, is up all the same: players may connect.
+async fn notify_service_manager(hub: Arc<Hub>) {
+    let _in_time = timeout(limits::PROBE_TIMEOUT, hub.readiness().until_ready()).await;
     let _told = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    if let Some(period) = sd_notify::watchdog_enabled() {
-        tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(period / 3);
-            loop {
-                ticks.tick().await;
-                let _told = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-            }
-        });
+    let Some(period) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = tokio::time::interval(period / 3);
+    loop {
+        ticks.tick().await;
+        let _told = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
     }
 }

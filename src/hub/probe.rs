@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
@@ -19,6 +20,7 @@ use crate::limits;
 #[derive(Debug, Default)]
 pub struct Readiness {
     state: Mutex<State>,
+    proof: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +40,18 @@ impl Readiness {
         (fresh && !state.stopping).then_some(took)
     }
 
+    /// Waits until it is. Cancel safe.
+    pub async fn until_ready(&self) {
+        loop {
+            // Before the look, so that no proof falls between the two.
+            let proof = self.proof.notified();
+            if self.ready().is_some() {
+                return;
+            }
+            proof.await;
+        }
+    }
+
     /// From now on the node is not ready.
     pub fn stop(&self) {
         self.state.lock().stopping = true;
@@ -51,6 +65,7 @@ impl Readiness {
 
     fn prove(&self, took: Duration) {
         self.state.lock().proved = Some((Instant::now(), took));
+        self.proof.notify_waiters();
     }
 }
 

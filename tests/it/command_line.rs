@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kit::{Backend, SECRET, TestServer};
+use crate::kit::{Backend, SECRET, TestServer, get};
 
 /// With an environment and a directory of its own, and free ports.
 fn duelhub(arguments: &[&str], variables: &[(&str, &str)], directory: &TempDir) -> Command {
@@ -151,6 +151,27 @@ fn it_greets_the_newcomer_and_stops_on_a_signal_with_status_0() {
         hub.signal(name);
         Running::until(&mut lines, "stopped");
         assert_eq!(hub.0.wait().unwrap().code(), Some(0), "SIG{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told_ready_when_it_is() {
+    for _ in 0..5 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let told = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        told.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+        let mut running = Running::start(&variables);
+        let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+        let greeting = Running::until(&mut lines, "/readyz");
+        let (before, _) = greeting.split_once("/readyz").unwrap();
+        let (_, admin) = before.rsplit_once("http://").unwrap();
+        let admin: std::net::SocketAddr = admin.parse().unwrap();
+        let mut state = [0; 64];
+        let length = told.recv(&mut state).unwrap();
+        assert!(state[..length].starts_with(b"READY=1"));
+        assert_eq!(get(admin, "/readyz", &[]).await.status, 200);
     }
 }
 
