@@ -1,7 +1,7 @@
 //! The engine of one node that loses nothing: everything is in a store under `DATA_DIR` before anybody hears of it.
 //!
-//! Changes go through one thread ([`writer`]) that commits in groups; reads look at what was committed. Nothing is kept
-//! in memory but what the store caches, so memory does not grow with the duels that are kept. With `DURABILITY=fsync` an
+//! Changes go through one thread ([`writer`]) that commits in groups; reads look at what was committed. In memory are the
+//! duels as they stand, without their events ([`duels`]), and what the store caches. With `DURABILITY=fsync` an
 //! answer means that the disk has it; with `os`, that the kernel has it, which survives the end of the process and not
 //! that of the machine.
 //!
