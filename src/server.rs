@@ -218,16 +218,21 @@ fn bind(
     listen().map_err(|error| StartError::Bind { variable, address, error })
 }
 
-/// Raises the descriptor limit as far as it goes, and returns how many connections fit under it beside those that are
-/// still pending.
-fn fit_descriptors(wanted: usize, pending: usize) -> usize {
+/// Raises the descriptor limit as far as it goes: what it is then; `None`: there is none.
+pub fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if setrlimit(Resource::Nofile, limit).is_err() {
         limit = getrlimit(Resource::Nofile);
     }
-    let Some(descriptors) = limit.current else { return wanted };
+    limit.current
+}
+
+/// Raises the descriptor limit, and returns how many connections fit under it beside those that are
+/// still pending.
+fn fit_descriptors(wanted: usize, pending: usize) -> usize {
+    let Some(descriptors) = raise_descriptor_limit() else { return wanted };
     let reserved = limits::DESCRIPTORS_RESERVED + pending as u64;
     let room = descriptors.saturating_sub(reserved).max(1);
     let fits = wanted.min(usize::try_from(room).unwrap_or(usize::MAX));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 
 use super::{BenchError, Target};
@@ -140,15 +140,9 @@ fn free_addresses() -> Result<[SocketAddr; 3], BenchError> {
 }
 
 async fn until_ready(admin: SocketAddr) {
-    let started = Instant::now();
-    while started.elapsed() < START_TIMEOUT {
-        if is_ready(admin).await.is_ok_and(|ready| ready) {
-            return;
-        }
+    while !is_ready(admin).await.is_ok_and(|ready| ready) {
         sleep(START_PAUSE).await;
     }
-    // The caller's timeout is over as well.
-    std::future::pending().await
 }
 
 async fn is_ready(admin: SocketAddr) -> std::io::Result<bool> {

@@ -157,7 +157,8 @@ impl Run {
     }
 
     fn report(&self, report: &mut Report) {
-        let (pushes, deliveries) = (count(self.pushed.len()), count(self.deliveries.len()));
+        let (pushes, deliveries) =
+            (count(self.pushed.len() as u64), count(self.deliveries.len() as u64));
         if let Some(cpu) = self.server_cpu {
             report.add("server CPU per delivery", "µs", micros(cpu) / deliveries);
             report.add("server CPU per push", "µs", micros(cpu) / pushes);
@@ -186,7 +187,7 @@ fn micros(time: Duration) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "what a bench counts fits into 52 bits")]
-fn count(number: usize) -> f64 {
+fn count(number: u64) -> f64 {
     number as f64
 }
 
@@ -252,7 +253,7 @@ impl Bench<'_> {
             let found = self.push_run(load, self.options.duration).await?;
             found.report(&mut self.report);
         }
-        self.weigh(load.duels);
+        self.weigh();
         Ok(())
     }
 
@@ -282,14 +283,12 @@ impl Bench<'_> {
     }
 
     /// What the process weighs with everybody there.
-    fn weigh(&mut self, duels: u64) {
+    fn weigh(&mut self) {
         let Some(memory) = self.hub.pid.and_then(process::memory) else { return };
-        let connections = count(usize::try_from(self.open()).unwrap_or(usize::MAX)).max(1.0);
-        let bytes = |bytes: u64| count(usize::try_from(bytes).unwrap_or(usize::MAX));
-        self.report.add("proportional memory (PSS)", "MB", bytes(memory.pss) / 1e6);
-        self.report.add("resident memory (RSS)", "MB", bytes(memory.rss) / 1e6);
-        self.report.add("PSS per connection", "bytes", bytes(memory.pss) / connections);
-        self.report.add("duels", "", bytes(duels));
+        let connections = count(self.open()).max(1.0);
+        self.report.add("proportional memory (PSS)", "MB", count(memory.pss) / 1e6);
+        self.report.add("resident memory (RSS)", "MB", count(memory.rss) / 1e6);
+        self.report.add("PSS per connection", "bytes", count(memory.pss) / connections);
     }
 
     async fn idle(&mut self, connections: u64) -> Result<(), BenchError> {
@@ -298,8 +297,7 @@ impl Bench<'_> {
         self.connect(pairs(connections / 2)).await?;
         // Everybody's first ping is answered, and some of the next round.
         sleep(SETTLE).await;
-        let open = count(usize::try_from(self.open()).unwrap_or(usize::MAX)).max(1.0);
-        let bytes = |bytes: u64| count(usize::try_from(bytes).unwrap_or(usize::MAX));
+        let open = count(self.open()).max(1.0);
         for run in 1..=self.options.runs {
             (self.progress)(&format!("run {run} of {}", self.options.runs));
             let (cpu, began) = (self.server_cpu(), Instant::now());
@@ -311,19 +309,19 @@ impl Bench<'_> {
             }
         }
         if let (Some(before), Some(after)) = (before, memory(self)) {
-            let grown = |before: u64, after: u64| bytes(after.saturating_sub(before)) / open;
+            let grown = |before: u64, after: u64| count(after.saturating_sub(before)) / open;
             self.report.add("PSS per connection", "bytes", grown(before.pss, after.pss));
             self.report.add("RSS per connection", "bytes", grown(before.rss, after.rss));
-            self.report.add("PSS before", "MB", bytes(before.pss) / 1e6);
+            self.report.add("PSS before", "MB", count(before.pss) / 1e6);
         }
         if let (Some(before), Some(after)) = (slab, process::kernel_slab()) {
-            let grown = bytes(after.saturating_sub(before)) / open;
+            let grown = count(after.saturating_sub(before)) / open;
             self.report.add("kernel objects per connection, both ends", "bytes", grown);
         }
         // They are alive: each duel is pushed to once.
         self.push_round(connections / 2).await?;
         let pongs = self.players.tally.pongs.load(Ordering::Relaxed);
-        self.report.add("pings answered", "", bytes(pongs));
+        self.report.add("pings answered", "", count(pongs));
         self.report.add("connections", "", open);
         Ok(())
     }
@@ -336,7 +334,7 @@ impl Bench<'_> {
         self.players.open(entries, STORM_AT_A_TIME, STORM_PER_SECOND);
         self.until_open(connections / 2 * 2).await?;
         let (took, own) = (began.elapsed(), process::own_cpu() - own);
-        let open = count(usize::try_from(self.open()).unwrap_or(usize::MAX));
+        let open = count(self.open());
         self.report.add("connects", "per second", open / took.as_secs_f64());
         if let Some((after, before)) = self.server_cpu().zip(cpu) {
             let cpu = (after - before).as_secs_f64();
@@ -346,7 +344,7 @@ impl Bench<'_> {
         let share = 100.0 * own.as_secs_f64() / took.as_secs_f64();
         self.report.add("bench's own CPU", "% of a core", share);
         let refused = self.players.tally.refused.load(Ordering::Relaxed);
-        let refused = count(usize::try_from(refused).unwrap_or(usize::MAX));
+        let refused = count(refused);
         self.report.add("handshakes that were put off", "", refused);
         if self.hub.is_own() {
             sleep(SETTLE).await;
@@ -371,7 +369,7 @@ impl Bench<'_> {
         self.report.add("from start to ready", "s", (ready - killed).as_secs_f64());
         self.report.add("from ready until all are back", "s", ready.elapsed().as_secs_f64());
         let recovered = self.players.tally.recovered.load(Ordering::Relaxed);
-        self.report.add("recovered", "", count(usize::try_from(recovered).unwrap_or(usize::MAX)));
+        self.report.add("recovered", "", count(recovered));
         if self.hub.keeps_events() && recovered != duels * 2 {
             self.report.fault(format!("{recovered} of {} connections recovered", duels * 2));
         }
@@ -431,7 +429,7 @@ impl Bench<'_> {
         if kept_pace && p99 < micros(CEILING_P99) {
             self.report.rows.retain(|row| row.name != "at that rate: server CPU per push");
             if let Some(cpu) = run.server_cpu {
-                let per_push = micros(cpu) / count(run.pushed.len());
+                let per_push = micros(cpu) / count(run.pushed.len() as u64);
                 self.report.add("at that rate: server CPU per push", "µs", per_push);
             }
             return Ok(true);

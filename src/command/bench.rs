@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use duelhub::bench::{self, Options, PAYLOAD_BYTES_MIN, PushBy, Scenario, Target};
 use duelhub::config::{Config, EngineKind};
 use duelhub::limits;
+use duelhub::server::raise_descriptor_limit;
 
 const USAGE: &str = "\
 Without --url it starts a hub of its own (ENGINE says which; embedded gets a directory of its own) and loads that. With \
@@ -83,7 +84,8 @@ pub(super) async fn run(matches: &ArgMatches, config: Config) -> ExitCode {
             return super::USAGE.into();
         }
     };
-    raise_descriptor_limit();
+    // A connection is a descriptor.
+    let _limit = raise_descriptor_limit();
     // On one thread of its own: the load leaves the machine's other cores to the hub.
     let measured = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -156,12 +158,4 @@ fn target(matches: &ArgMatches, config: Config) -> Result<Target, String> {
     let pid = matches.get_one::<u32>("pid").copied();
     let (control, token) = (config.control.address, config.control.token);
     Ok(Target::Running { data, path: format!("/{path}"), control, token, pid })
-}
-
-/// A connection is a descriptor.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _raised = setrlimit(Resource::Nofile, limit);
 }
