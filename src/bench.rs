@@ -13,6 +13,7 @@ mod players;
 mod process;
 mod report;
 mod scenarios;
+mod unary;
 mod wire;
 
 use std::net::SocketAddr;

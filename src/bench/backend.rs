@@ -2,17 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
 use super::hub::Hub;
+use super::unary::Calls;
 use super::{BenchError, PushBy, wire};
 use crate::demo::Client;
 use crate::pb;
@@ -26,8 +27,8 @@ const STREAM_QUEUE_MAX: usize = 1024;
 /// Keep-alive connections over which a yardstick is pushed to.
 const HTTP_CONNECTIONS: usize = 16;
 
-/// Between two looks at how many pushes are due: what the runtime's timer can.
-const PACE: Duration = Duration::from_millis(1);
+/// Between two pushes, at least: those of a higher rate go a few at a time.
+const PACE_MIN: Duration = Duration::from_micros(50);
 
 /// Somebody who is to connect.
 #[derive(Debug, Clone, Copy)]
@@ -121,25 +122,44 @@ pub(super) async fn tickets(
 /// Makes the pushes of a plan: of each, when it was called and answered. One that was refused is an error of all.
 pub(super) async fn push(hub: &Hub, plan: Plan, clock: Clock) -> Result<Vec<Pushed>, BenchError> {
     match plan.by {
-        PushBy::Unary => push_unary(&hub.client, plan, clock).await,
+        PushBy::Unary => push_unary(hub, plan, clock).await,
         PushBy::Stream => push_stream(hub.client.clone(), plan, clock).await,
         PushBy::Http => push_http(hub.data, plan, clock).await,
     }
 }
 
 /// Says when each push is due: the numbers of those that are by now, once there are any.
+///
+/// A thread of its own keeps the time, since the runtime's timer has ticks of a millisecond: at 2,000 a second pushes would
+/// come two by two, which is not what backends do, and the second of them would wait for the first.
 struct Pacer {
-    ticks: tokio::time::Interval,
+    tick: Arc<Notify>,
+    /// Dropped, it ends the thread.
+    _running: std::sync::mpsc::SyncSender<()>,
     started: Instant,
     plan: Plan,
     next: u32,
 }
 
 impl Pacer {
-    fn new(plan: Plan) -> Self {
-        let mut ticks = tokio::time::interval(PACE);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        Self { ticks, started: Instant::now(), plan, next: 0 }
+    fn new(plan: Plan) -> Result<Self, BenchError> {
+        let pace = (Duration::from_secs(1) / plan.rate.max(1)).max(PACE_MIN);
+        let (tick, started) = (Arc::new(Notify::new()), Instant::now());
+        let (running, ended) = std::sync::mpsc::sync_channel(0);
+        let ticking = Arc::clone(&tick);
+        let thread = std::thread::Builder::new().name("duelhub-pacer".to_owned());
+        let thread = thread.spawn(move || {
+            let mut due = started;
+            let mut wait = || {
+                due += pace;
+                ended.recv_timeout(due.saturating_duration_since(Instant::now()))
+            };
+            while wait() == Err(RecvTimeoutError::Timeout) {
+                ticking.notify_one();
+            }
+        });
+        thread.map_err(BenchError::machine("a thread for the pace"))?;
+        Ok(Self { tick, _running: running, started, plan, next: 0 })
     }
 
     async fn due(&mut self) -> std::ops::Range<u32> {
@@ -156,20 +176,21 @@ impl Pacer {
                 let from = std::mem::replace(&mut self.next, due);
                 return from..due;
             }
-            self.ticks.tick().await;
+            self.tick.notified().await;
         }
     }
 }
 
-async fn push_unary(client: &Client, plan: Plan, clock: Clock) -> Result<Vec<Pushed>, BenchError> {
-    let (mut pacer, mut calls) = (Pacer::new(plan), JoinSet::new());
+async fn push_unary(hub: &Hub, plan: Plan, clock: Clock) -> Result<Vec<Pushed>, BenchError> {
+    let connection = Calls::connect(hub).await?;
+    let (mut pacer, mut calls) = (Pacer::new(plan)?, JoinSet::new());
     let mut pushed = vec![Pushed::default(); plan.count as usize];
     while pacer.next < plan.count {
         for push in pacer.due().await {
-            let mut client = client.clone();
             let called_ns = clock.ns();
+            let answer = connection.push(&plan.request(push));
             calls.spawn(async move {
-                client.push_event(plan.request(push)).await?;
+                answer.await?;
                 Ok::<_, Status>((push, Pushed { called_ns, answered_ns: clock.ns() }))
             });
         }
@@ -203,17 +224,17 @@ async fn push_stream(
         receiver.recv().await.map(|request| (request, receiver))
     });
     let sending = tokio::spawn(async move {
-        let (mut pacer, mut called) = (Pacer::new(plan), Vec::new());
+        let (mut pacer, mut called) = (Pacer::new(plan)?, Vec::new());
         while pacer.next < plan.count {
             for push in pacer.due().await {
                 called.push(clock.ns());
                 let (tag, push) = (u64::from(push), Some(plan.request(push)));
                 if sender.send(pb::PushEventsRequest { tag, push }).await.is_err() {
-                    return called;
+                    return Ok(called);
                 }
             }
         }
-        called
+        Ok::<_, BenchError>(called)
     });
     let refused = BenchError::refused("PushEvents");
     let mut answers = client.push_events(requests).await.map_err(refused)?.into_inner();
@@ -228,7 +249,7 @@ async fn push_stream(
             None => return Err(BenchError::refused("PushEvents")(Status::aborted("no answer"))),
         }
     }
-    let called = sending.await.unwrap_or_default();
+    let called = sending.await.unwrap_or_else(|_| Ok(Vec::new()))?;
     let both = called.into_iter().zip(answered);
     Ok(both.map(|(called_ns, answered_ns)| Pushed { called_ns, answered_ns }).collect())
 }
@@ -251,7 +272,7 @@ async fn push_http(hub: SocketAddr, plan: Plan, clock: Clock) -> Result<Vec<Push
             Ok::<_, std::io::Error>(pushed)
         });
     }
-    let mut pacer = Pacer::new(plan);
+    let mut pacer = Pacer::new(plan)?;
     while pacer.next < plan.count {
         for push in pacer.due().await {
             let _sent = sender.send((push, clock.ns())).await;

@@ -26,6 +26,8 @@ const START_PAUSE: Duration = Duration::from_millis(5);
 pub(super) struct Hub {
     pub(super) data: SocketAddr,
     pub(super) path: String,
+    pub(super) control: SocketAddr,
+    pub(super) token: Option<Secret>,
     pub(super) client: Client,
     /// Its process, if that is on this machine.
     pub(super) pid: Option<u32>,
@@ -35,7 +37,6 @@ pub(super) struct Hub {
 /// A hub that was started here.
 struct Own {
     engine: &'static str,
-    control: SocketAddr,
     admin: SocketAddr,
     /// The same after it was killed, so that tickets stay good.
     secret: Secret,
@@ -51,6 +52,8 @@ impl Hub {
             Target::Running { data, path, control, token, pid } => Ok(Self {
                 data: *data,
                 path: path.clone(),
+                control: *control,
+                token: token.clone(),
                 client: client(*control, token.as_ref())?,
                 pid: *pid,
                 own: None,
@@ -60,9 +63,10 @@ impl Hub {
                 let id = std::process::id();
                 let directory = std::env::temp_dir().join(format!("duelhub-bench-{id}"));
                 let secret = Secret::random();
-                let own = Own { engine, control, admin, secret, directory, process: None };
+                let own = Own { engine, admin, secret, directory, process: None };
                 let (path, client) = ("/ws".to_owned(), client(control, None)?);
-                let mut hub = Self { data, path, client, pid: None, own: Some(own) };
+                let own = Some(own);
+                let mut hub = Self { data, path, control, token: None, client, pid: None, own };
                 hub.start().await?;
                 Ok(hub)
             }
@@ -90,7 +94,7 @@ impl Hub {
             .env("ENGINE", own.engine)
             .env("DATA_DIR", &own.directory)
             .env("WEBSOCKET_PORT", self.data.port().to_string())
-            .env("CONTROL_PORT", own.control.port().to_string())
+            .env("CONTROL_PORT", self.control.port().to_string())
             .env("ADMIN_PORT", own.admin.port().to_string())
             .env("WEBSOCKET_TICKET_SECRET", own.secret.as_str())
             // Descriptors that wait for tickets are not there for connections, and this process is short of them.
