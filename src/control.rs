@@ -8,6 +8,7 @@ mod calls;
 mod convert;
 mod status;
 mod streams;
+mod threads;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,14 +19,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
+use tower::layer::layer_fn;
 use tracing::info;
 
-use self::calls::Calls;
+use self::calls::{Calls, Pass};
 use self::convert::{duel_id, user_id};
 use self::status::Failure;
+use self::threads::Threads;
 use crate::clock::{self, UnixMs};
 use crate::config::{ControlConfig, ControlTls};
 use crate::engine::Revocation;
@@ -55,12 +57,18 @@ pub struct Control {
     stop: CancellationToken,
 }
 
-/// The TLS files are not what they should be.
+/// Why the control plane cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "CONTROL_TLS_CERT, CONTROL_TLS_KEY or CONTROL_TLS_CLIENT_CA is not valid PEM, or they do not match"
-)]
-pub struct TlsError;
+pub enum ServeError {
+    /// The TLS files are not what they should be.
+    #[error(
+        "CONTROL_TLS_CERT, CONTROL_TLS_KEY or CONTROL_TLS_CLIENT_CA is not valid PEM, or they do not match"
+    )]
+    Tls,
+    /// The machine has no room for its threads.
+    #[error("the threads of the control plane do not start: {0}")]
+    Threads(#[from] std::io::Error),
+}
 
 impl Control {
     /// Over `hub`, whose tickets are `tickets`. `limits` are what [`ControlService::get_node`] shows.
@@ -86,17 +94,16 @@ impl Control {
         })
     }
 
-    /// Serves `listener` until `stop`; then no connection is accepted, and the calls under way are waited for.
+    /// Serves `listener` until `stop`; then no connection is accepted, and the calls under way are waited for. Dropped, what
+    /// it returns ends them.
     ///
     /// # Errors
-    /// [`TlsError`], before anything is served.
+    /// [`ServeError`], before anything is served.
     pub fn serve(
         self: Arc<Self>,
         listener: TcpListener,
         health: impl Into<Routes>,
-    ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>>, TlsError> {
-        let calls = Calls::new(&self.config, Arc::clone(&self.metrics), Arc::clone(&self.hub));
-        let stop = self.stop.clone();
+    ) -> Result<impl Future<Output = ()>, ServeError> {
         let mut server = Server::builder()
             .max_concurrent_streams(limits::GRPC_STREAMS_MAX)
             .initial_stream_window_size(limits::GRPC_STREAM_WINDOW_BYTES)
@@ -104,17 +111,23 @@ impl Control {
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)));
         if let Some(tls) = &self.config.tls {
-            server = server.tls_config(tls_config(tls)).map_err(|_| TlsError)?;
+            server = server.tls_config(tls_config(tls)).map_err(|_| ServeError::Tls)?;
         }
-        let service = ControlServiceServer::new(self)
+        let stop = self.stop.clone();
+        let calls = Calls::new(&self.config, Arc::clone(&self.metrics), Arc::clone(&self.hub));
+        let control = ControlServiceServer::new(self)
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
-        let routes = health.into().add_service(service).add_service(reflection_v1());
-        let routes = calls.around(routes.add_service(reflection_v1alpha()));
-        // Answers are small; waiting to fill a packet would delay them by the other side's delayed acknowledgement.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Ok(server.add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
-            stop.cancelled().await;
-        }))
+        let others = health.into().add_service(reflection_v1()).add_service(reflection_v1alpha());
+        let pass = move |others| Pass::new(Arc::clone(&calls), control.clone(), others);
+        let router = server.layer(layer_fn(pass)).add_routes(others);
+        let stopped = stop.clone();
+        let threads = Threads::start(|incoming| {
+            let stopped = stopped.clone().cancelled_owned();
+            let served = router.clone().serve_with_incoming_shutdown(incoming, stopped);
+            // Only a listener can fail, which is not here.
+            async { served.await.unwrap_or_default() }
+        })?;
+        Ok(threads.serve(listener, stop))
     }
 
     fn permit(&self) -> Result<InFlight, Failure> {

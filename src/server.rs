@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::admin::Admin;
 use crate::config::{AppEnv, Config, EngineConfig, EngineKind, VARIABLES};
-use crate::control::{Control, TlsError};
+use crate::control::{Control, ServeError};
 use crate::demo::Demo;
 use crate::edge::Edge;
 use crate::engine::{EmbeddedEngine, Engine, MemoryEngine, StoreError};
@@ -35,9 +35,9 @@ use crate::ticket::Tickets;
 /// Why the process does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration is not what it should be.
+    /// The control plane cannot be served.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Control(#[from] ServeError),
     /// The engine's store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -103,7 +103,7 @@ impl Server {
     /// Serves until `shutdown`, then stops in good order.
     ///
     /// # Errors
-    /// [`StartError::Tls`], before anything is served; [`StartError::WorkEnded`], after stopping in good order.
+    /// [`StartError::Control`], before anything is served; [`StartError::WorkEnded`], after stopping in good order.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
         let Self { config, engine, addresses, .. } = self;
         let metrics = Arc::new(Metrics::new());

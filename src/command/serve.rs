@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use duelhub::config::{AppEnv, Config};
+use duelhub::control::ServeError;
 use duelhub::demo::{self, FIRST_DUEL};
 use duelhub::engine::StoreError;
 use duelhub::server::{Addresses, Server, StartError};
@@ -30,7 +31,7 @@ pub(super) async fn run(config: Config) -> ExitCode {
     };
     match served.await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ StartError::Tls(_)) => {
+        Err(error @ StartError::Control(ServeError::Tls)) => {
             error!(%error, "not started");
             super::USAGE.into()
         }
@@ -40,7 +41,12 @@ pub(super) async fn run(config: Config) -> ExitCode {
             error!(%error, "not started");
             super::DATA.into()
         }
-        Err(error @ (StartError::Bind { .. } | StartError::Store(_) | StartError::WorkEnded)) => {
+        Err(
+            error @ (StartError::Bind { .. }
+            | StartError::Control(ServeError::Threads(_))
+            | StartError::Store(_)
+            | StartError::WorkEnded),
+        ) => {
             error!(%error, "not serving");
             ExitCode::FAILURE
         }

@@ -1,27 +1,34 @@
 //! What every call passes first: authentication, a request id, a log line, a count.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Response, header};
-use axum::middleware::{Next, from_fn_with_state};
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response, header};
 use tonic::service::Routes;
 use tonic::{Code, Status};
+use tower::Service;
 use tracing::{Instrument as _, debug, info, info_span};
 
+use super::Control;
 use super::status::Failure;
 use crate::config::{ControlConfig, Secret};
 use crate::hub::Hub;
 use crate::id::RequestId;
 use crate::metrics::{Metrics, Rpc};
+use crate::pb::control_service_server::ControlServiceServer;
 
 /// The metadata that carries a call's id, both ways.
 const X_REQUEST_ID: &str = "x-request-id";
 
-#[derive(Debug, Clone)]
+/// The paths of our own calls; the others are health and reflection.
+const CONTROL_SERVICE: &str = "/duelhub.v1.ControlService/";
+
+#[derive(Debug)]
 pub(super) struct Calls {
     token: Option<Secret>,
     metrics: Arc<Metrics>,
@@ -29,12 +36,8 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(config: &ControlConfig, metrics: Arc<Metrics>, hub: Arc<Hub>) -> Self {
-        Self { token: config.token.clone(), metrics, hub }
-    }
-
-    pub(super) fn around(self, routes: Routes) -> Routes {
-        routes.into_axum_router().layer(from_fn_with_state(self, pass)).into()
+    pub(super) fn new(config: &ControlConfig, metrics: Arc<Metrics>, hub: Arc<Hub>) -> Arc<Self> {
+        Arc::new(Self { token: config.token.clone(), metrics, hub })
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<(), Failure> {
@@ -51,51 +54,119 @@ impl Calls {
         Ok(())
     }
 
-    fn finish(&self, id: &RequestId, path: &str, code: Code, started_at: Instant) {
-        let name = code_name(code);
-        self.metrics.rpcs.get_or_create(&Rpc { method: method(path), code: name }).inc();
-        let duration_us = u64::try_from(started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+    fn finish(&self, call: &Call, code: Code) {
+        let (method, name) = (call.method, code_name(code));
+        self.metrics.rpcs.get_or_create(&Rpc { method, code: name }).inc();
+        let elapsed = call.started_at.elapsed();
+        let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         // A line for each of thousands of pushes a second, or for each look at the health, would drown the others.
-        let frequent = ["PushEvent", "health", "reflection"].contains(&method(path));
+        let frequent = ["PushEvent", "health", "reflection"].contains(&method);
         if code == Code::Ok && frequent {
-            debug!(request_id = %id, method = method(path), code = name, duration_us, "call");
+            debug!(request_id = %call.id, method, code = name, duration_us, "call");
         } else {
-            info!(request_id = %id, method = method(path), code = name, duration_us, "call");
+            info!(request_id = %call.id, method, code = name, duration_us, "call");
         }
     }
 }
 
-async fn pass(State(calls): State<Calls>, mut request: Request, next: Next) -> Response<Body> {
-    let given = request.headers().get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
-    let id = given.and_then(RequestId::adopt).unwrap_or_else(RequestId::random);
-    let path = request.uri().path().to_owned();
-    // For the lines that others write about the call; its own line carries the id as a field of its own.
-    let span = info_span!("call", request_id = %id);
-    let started_at = Instant::now();
-    let mut response = match calls.admit(request.headers()) {
-        Ok(()) => {
-            request.extensions_mut().insert(id.clone());
-            next.run(request).instrument(span).await
+/// A call under way.
+struct Call {
+    id: RequestId,
+    method: &'static str,
+    started_at: Instant,
+}
+
+impl Call {
+    fn of(request: &Request<Body>) -> Self {
+        let given = request.headers().get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
+        Self {
+            id: given.and_then(RequestId::adopt).unwrap_or_else(RequestId::random),
+            method: method(request.uri().path()),
+            started_at: Instant::now(),
         }
-        Err(failure) => failure.status(&id).into_http(),
-    };
-    // A status in the head is an error's; a success has its status in the trailers, after this.
-    let mut code = Code::Ok;
-    if let Some(status) = Status::from_header_map(response.headers()) {
+    }
+
+    /// The answer as its caller sees it, and how the call ended.
+    fn answer(&self, response: Response<Body>) -> (Response<Body>, Code) {
+        // A status in the head is an error's; a success has its status in the trailers, after this.
+        let Some(status) = Status::from_header_map(response.headers()) else {
+            return (response, Code::Ok);
+        };
         let own = Failure::of_library(&status);
         // A call that exists may be refused for how it is compressed; that is no unknown method.
-        let own = own.filter(|own| *own != Failure::UnknownMethod || method(&path) == "other");
-        let own = own.map(|failure| failure.status(&id));
-        code = own.as_ref().unwrap_or(&status).code();
-        if let Some(own) = own {
-            response = own.into_http();
+        let own = own.filter(|own| *own != Failure::UnknownMethod || self.method == "other");
+        match own.map(|failure| failure.status(&self.id)) {
+            Some(own) => (own.clone().into_http(), own.code()),
+            None => (response, status.code()),
         }
     }
-    calls.finish(&id, &path, code, started_at);
-    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
-        response.headers_mut().insert(X_REQUEST_ID, id);
+}
+
+/// What an answer is, once it is there.
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// The way of every call: through [`Calls`], to our own service without a detour, or to one of the others.
+#[derive(Debug, Clone)]
+pub(super) struct Pass {
+    calls: Arc<Calls>,
+    control: ControlServiceServer<Arc<Control>>,
+    others: Routes,
+}
+
+impl Pass {
+    pub(super) const fn new(
+        calls: Arc<Calls>,
+        control: ControlServiceServer<Arc<Control>>,
+        others: Routes,
+    ) -> Self {
+        Self { calls, control, others }
     }
-    response
+
+    fn ask(&mut self, request: Request<Body>) -> Answer {
+        if request.uri().path().starts_with(CONTROL_SERVICE) {
+            self.control.call(request)
+        } else {
+            Box::pin(self.others.call(request))
+        }
+    }
+}
+
+impl Service<Request<Body>> for Pass {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // So are those behind it, always.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Answer {
+        let (calls, call) = (Arc::clone(&self.calls), Call::of(&request));
+        let answer = match calls.admit(request.headers()) {
+            Ok(()) => {
+                request.extensions_mut().insert(call.id.clone());
+                Ok(self.ask(request))
+            }
+            Err(failure) => Err(failure.status(&call.id).into_http()),
+        };
+        Box::pin(async move {
+            // For the lines that others write about the call; its own line carries the id as a field of its own.
+            let span = info_span!("call", request_id = %call.id);
+            let response = match answer {
+                Ok(answer) => answer.instrument(span).await?,
+                Err(refusal) => refusal,
+            };
+            let (mut response, code) = call.answer(response);
+            calls.finish(&call, code);
+            if let Ok(mut id) = HeaderValue::from_str(call.id.as_str()) {
+                // No two calls have the same: in the table of headers (RFC 7541, section 7.1.3) it would be in the way.
+                id.set_sensitive(true);
+                response.headers_mut().insert(X_REQUEST_ID, id);
+            }
+            Ok(response)
+        })
+    }
 }
 
 /// The method's name, out of a fixed set, so that no caller can make new series of metrics.

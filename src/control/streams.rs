@@ -54,13 +54,17 @@ async fn start(
     let Ok(permit) = Arc::clone(&control.in_flight).acquire_owned().await else {
         return future::ok(outcome(tag, Err(Failure::ShuttingDown))).boxed();
     };
-    match start_push(&control, push, control.in_flight(permit)) {
-        // On a task of its own: a push that is stored gives its place back, also if nobody reads its answer.
-        Ok(answer) => tokio::spawn(answer)
-            .map(move |ended| Ok(outcome(tag, ended.unwrap_or(Err(Failure::Internal)))))
-            .boxed(),
-        Err(failure) => future::ok(outcome(tag, Err(failure))).boxed(),
+    let mut answer = match start_push(&control, push, control.in_flight(permit)) {
+        Ok(answer) => Box::pin(answer),
+        Err(failure) => return future::ok(outcome(tag, Err(failure))).boxed(),
+    };
+    if let Some(answer) = answer.as_mut().now_or_never() {
+        return future::ok(outcome(tag, answer)).boxed();
     }
+    // On a task of its own: a push that is stored gives its place back, also if nobody reads its answer.
+    tokio::spawn(answer)
+        .map(move |ended| Ok(outcome(tag, ended.unwrap_or(Err(Failure::Internal)))))
+        .boxed()
 }
 
 /// A status of the library's in our words.

@@ -1,0 +1,116 @@
+//! The control plane's threads, one for each core. A connection stays on one of them.
+//!
+//! So a push is read, stored, handed to its players and answered without another thread being woken for a part of it, which
+//! costs more than the part itself. A connection uses one core at most: its frames come one after the other anyway. A
+//! backend that pushes more than a core can take opens several.
+//!
+//! Called by [`super::Control::serve`]. Bounds: [`ACCEPTED_MAX`] connections wait for each thread.
+
+use std::io;
+use std::thread::{self, available_parallelism};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::{Stream, stream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Connections that were accepted, and wait for the thread whose turn it is.
+const ACCEPTED_MAX: usize = 16;
+
+/// Between two tries, when no connection can be accepted: most likely no descriptor is free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a thread serves: its connections, until there are no more of them.
+pub(super) type Incoming = stream::BoxStream<'static, io::Result<TcpStream>>;
+
+/// The threads.
+pub(super) struct Threads(Vec<Thread>);
+
+struct Thread {
+    connections: mpsc::Sender<std::net::TcpStream>,
+    /// Known once it has served the last of them. Dropped, it stops serving at once.
+    served: oneshot::Receiver<()>,
+}
+
+impl Threads {
+    /// Starts a thread for each core, each of which runs what `serve` makes of its connections.
+    pub(super) fn start<F>(serve: impl Fn(Incoming) -> F) -> io::Result<Self>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let count = available_parallelism().map_or(1, usize::from);
+        (0..count).map(|number| Thread::start(number, &serve)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Deals out the connections of `listener` in turn until `stop`, and returns once all have been served. Dropped, it
+    /// ends whatever is still under way.
+    pub(super) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let dealt = async {
+            for turn in (0..self.0.len()).cycle() {
+                let connection = accept(&listener).await;
+                // Waits for the thread, if that is behind; it cannot be gone.
+                let _gone = self.0[turn].connections.send(connection).await;
+            }
+        };
+        stop.run_until_cancelled(dealt).await;
+        drop(listener);
+        join_all(self.0.into_iter().map(|thread| thread.served)).await;
+    }
+}
+
+impl Thread {
+    fn start<F>(number: usize, serve: impl Fn(Incoming) -> F) -> io::Result<Self>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (connections, waiting) = mpsc::channel(ACCEPTED_MAX);
+        let (mut done, served) = oneshot::channel();
+        let serving = serve(Box::pin(incoming(waiting)));
+        let run = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serving => {}
+                    () = done.closed() => {}
+                }
+            });
+            // Calls that nobody waits for any longer end before it is told.
+            drop(runtime);
+            let _nobody_waits = done.send(());
+        };
+        thread::Builder::new().name(format!("duelhub-control-{number}")).spawn(run)?;
+        Ok(Self { connections, served })
+    }
+}
+
+/// The connections of a thread, as its own runtime sees them.
+fn incoming(
+    waiting: mpsc::Receiver<std::net::TcpStream>,
+) -> impl Stream<Item = io::Result<TcpStream>> {
+    stream::unfold(waiting, async |mut waiting| {
+        let connection = waiting.recv().await?;
+        Some((TcpStream::from_std(connection), waiting))
+    })
+}
+
+async fn accept(listener: &TcpListener) -> std::net::TcpStream {
+    loop {
+        match listener.accept().await.and_then(|(stream, _)| prepared(stream)) {
+            Ok(connection) => return connection,
+            Err(error) => {
+                warn!(%error, "a connection of a backend could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers are small; waiting to fill a packet would delay them by the other side's delayed acknowledgement.
+fn prepared(stream: TcpStream) -> io::Result<std::net::TcpStream> {
+    stream.set_nodelay(true)?;
+    stream.into_std()
+}
