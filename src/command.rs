@@ -70,6 +70,11 @@ pub(crate) async fn run(matches: &ArgMatches) -> ExitCode {
     }
 }
 
+/// The kernel clears a huge page when it is first touched, and whoever pushes at that moment waits a millisecond for it.
+pub(crate) fn refuse_huge_pages() -> std::io::Result<()> {
+    Ok(rustix::thread::disable_transparent_huge_pages(true)?)
+}
+
 /// Says what went wrong.
 pub(crate) fn fail(problem: &str) -> ExitCode {
     eprintln!("duelhub: {problem}");

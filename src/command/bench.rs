@@ -86,6 +86,8 @@ pub(super) async fn run(matches: &ArgMatches, config: Config) -> ExitCode {
     };
     // A connection is a descriptor.
     let _limit = raise_descriptor_limit();
+    // Or the load measures its own pauses.
+    let _refused = super::refuse_huge_pages();
     // On one thread of its own: the load leaves the machine's other cores to the hub.
     let measured = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -9,15 +9,13 @@ use duelhub::demo::{self, FIRST_DUEL};
 use duelhub::engine::StoreError;
 use duelhub::server::{Addresses, Server, StartError};
 use duelhub::telemetry;
-use rustix::thread::disable_transparent_huge_pages;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, warn};
 
 pub(super) async fn run(config: Config) -> ExitCode {
     telemetry::init(&config);
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
-    // The kernel clears a huge page when it is first touched, and whoever pushes at that moment waits a millisecond for it.
-    if let Err(error) = disable_transparent_huge_pages(true) {
+    if let Err(error) = super::refuse_huge_pages() {
         warn!(%error, "huge pages cannot be refused: single pushes may take a millisecond longer");
     }
     // Before anything can be seen of the process: a signal must not kill what it should stop.
