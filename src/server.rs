@@ -13,7 +13,7 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -120,7 +120,8 @@ impl Server {
             shown_limits(&config),
             stop.clone(),
         );
-        let control = tokio::spawn(control.serve(self.control, Routes::new(health))?);
+        let control = control.serve(self.control, Routes::new(health))?;
+        let control = AbortOnDropHandle::new(tokio::spawn(control));
         let pages = match config.app_env {
             AppEnv::Production => Router::new(),
             AppEnv::Development => {
@@ -162,7 +163,7 @@ impl Server {
             drain(&hub, &sockets, config.edge.drain),
         );
         if rpcs.is_err() {
-            warn!("calls were still under way when their time was up");
+            warn!("calls were still under way when their time was up, and were ended");
         }
         closed.cancel();
         background.iter().chain([&work]).for_each(tokio::task::JoinHandle::abort);
