@@ -19,7 +19,6 @@ mod tickets;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -97,9 +96,8 @@ impl Edge {
                     tasks.spawn(task);
                 }
                 Err(error) => {
-                    // Most likely no descriptor is free. Whoever waits in the backlog waits a little longer.
                     warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(limits::ACCEPT_PAUSE).await;
                 }
             }
         }

@@ -127,6 +127,10 @@ pub const UNCROWDED_MAX: usize = 16;
 /// after a restart must fit in here for as long as one turn of the accepting task takes.
 pub const LISTEN_BACKLOG: u32 = 4096;
 
+/// Between two tries, when no connection can be accepted: most likely no descriptor is free. Whoever waits in the backlog
+/// waits a little longer.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
 /// Descriptors that the process keeps for everything that is not a player's socket.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 

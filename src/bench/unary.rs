@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use super::BenchError;
 use super::hub::Hub;
 use crate::pb;
+use crate::pb::control_service_server::SERVICE_NAME;
 
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -33,7 +34,7 @@ impl Calls {
         let (connection, driver) = h2::client::handshake(stream).await.map_err(refused)?;
         // Its end shows in the calls.
         tokio::spawn(async move { driver.await.ok() });
-        let uri = format!("http://{}/duelhub.v1.ControlService/PushEvent", hub.control);
+        let uri = format!("http://{}/{SERVICE_NAME}/PushEvent", hub.control);
         let mut head = Request::builder()
             .method(Method::POST)
             .version(Version::HTTP_2)

@@ -20,13 +20,10 @@ use crate::config::{ControlConfig, Secret};
 use crate::hub::Hub;
 use crate::id::RequestId;
 use crate::metrics::{Metrics, Rpc};
-use crate::pb::control_service_server::ControlServiceServer;
+use crate::pb::control_service_server::{ControlServiceServer, SERVICE_NAME};
 
 /// The metadata that carries a call's id, both ways.
 const X_REQUEST_ID: &str = "x-request-id";
-
-/// The paths of our own calls; the others are health and reflection.
-const CONTROL_SERVICE: &str = "/duelhub.v1.ControlService/";
 
 #[derive(Debug)]
 pub(super) struct Calls {
@@ -123,7 +120,7 @@ impl Pass {
     }
 
     fn ask(&mut self, request: Request<Body>) -> Answer {
-        if request.uri().path().starts_with(CONTROL_SERVICE) {
+        if service_and_method(request.uri().path()).0 == SERVICE_NAME {
             self.control.call(request)
         } else {
             Box::pin(self.others.call(request))
@@ -184,14 +181,17 @@ fn method(path: &str) -> &'static str {
         "WatchDuels",
         "GetNode",
     ];
-    match path.rsplit_once('/') {
-        Some(("/duelhub.v1.ControlService", name)) => {
-            KNOWN.into_iter().find(|known| *known == name).unwrap_or("other")
-        }
-        Some(("/grpc.health.v1.Health", _)) => "health",
-        Some((service, _)) if service.starts_with("/grpc.reflection.") => "reflection",
+    match service_and_method(path) {
+        (SERVICE_NAME, name) => KNOWN.into_iter().find(|known| *known == name).unwrap_or("other"),
+        ("grpc.health.v1.Health", _) => "health",
+        (service, _) if service.starts_with("grpc.reflection.") => "reflection",
         _ => "other",
     }
+}
+
+/// What a path names: `/service/method`. The service is empty if it is none of that form.
+fn service_and_method(path: &str) -> (&str, &str) {
+    path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default()
 }
 
 /// The code as gRPC's documentation writes it.

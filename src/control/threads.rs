@@ -8,7 +8,6 @@
 
 use std::io;
 use std::thread::{self, available_parallelism};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{Stream, stream};
@@ -18,11 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::limits;
+
 /// Connections that were accepted, and wait for the thread whose turn it is.
 const ACCEPTED_MAX: usize = 16;
-
-/// Between two tries, when no connection can be accepted: most likely no descriptor is free.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a thread serves: its connections, until there are no more of them.
 pub(super) type Incoming = stream::BoxStream<'static, io::Result<TcpStream>>;
@@ -50,10 +48,10 @@ impl Threads {
     /// ends whatever is still under way.
     pub(super) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let dealt = async {
-            for turn in (0..self.0.len()).cycle() {
+            for thread in self.0.iter().cycle() {
                 let connection = accept(&listener).await;
                 // Waits for the thread, if that is behind; it cannot be gone.
-                let _gone = self.0[turn].connections.send(connection).await;
+                let _gone = thread.connections.send(connection).await;
             }
         };
         stop.run_until_cancelled(dealt).await;
@@ -103,7 +101,7 @@ async fn accept(listener: &TcpListener) -> std::net::TcpStream {
             Ok(connection) => return connection,
             Err(error) => {
                 warn!(%error, "a connection of a backend could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(limits::ACCEPT_PAUSE).await;
             }
         }
     }
