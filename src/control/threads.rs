@@ -1,7 +1,6 @@
 //! The control plane's threads, one for each core. A connection stays on one of them.
 //!
-//! So a push is read, stored, handed to its players and answered without another thread being woken for a part of it, which
-//! costs more than the part itself. A connection uses one core at most: its frames come one after the other anyway. A
+//! So a push is read, stored, handed to its players and answered without another thread being woken for a part of it. A connection uses one core at most: its frames come one after the other anyway. A
 //! backend that pushes more than a core can take opens several.
 //!
 //! Called by [`super::Control::serve`]. Bounds: [`ACCEPTED_MAX`] connections wait for each thread.
