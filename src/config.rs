@@ -151,6 +151,17 @@ pub enum EngineKind {
     Embedded(StoreConfig),
     /// Nothing that outlives the process.
     Memory,
+    /// A Redis that several nodes share.
+    Redis(RedisConfig),
+}
+
+/// Settings of the engine of several nodes.
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    /// Where it is, and how to be let in.
+    pub url: Secret,
+    /// What the names of all keys and channels begin with.
+    pub prefix: String,
 }
 
 /// Settings of the engine that stores on the disk.

@@ -19,8 +19,10 @@
 
 mod duel;
 mod embedded;
+mod event_row;
 mod ledger;
 mod memory;
+mod redis;
 mod rules;
 
 use std::fmt::Debug;
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 pub use self::embedded::{EmbeddedEngine, StoreError, inspect};
 pub use self::memory::MemoryEngine;
+pub use self::redis::{RedisEngine, RedisUrlError};
 use crate::clock::UnixMs;
 use crate::event::{DuelStatus, Ending, Epoch, Event, Position, Push, Role, Viewer};
 use crate::id::{DuelId, Jti, TelegramId, UserId};
@@ -57,8 +60,12 @@ pub trait Engine: Debug + Send + Sync {
     /// Declares a duel, bringing it into being if need be.
     fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, Opened, OpenError>;
 
-    /// The duel as it stands, brought into being if need be.
+    /// The duel as it stands, brought into being if need be. From then on, until [`Engine::leave`], this node's sink is told
+    /// what happens in it, whichever node did it; who is online on others it is told before this answers.
     fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord>;
+
+    /// Nobody on this node follows the duel any more.
+    fn leave(&self, _duel: DuelId) {}
 
     /// Stores an event, bringing the duel into being if need be.
     fn append(
@@ -102,6 +109,16 @@ pub trait Engine: Debug + Send + Sync {
 
     /// The heads of these duels, as far as they exist. Being asked about counts as a sign of life.
     fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>>;
+
+    /// Who is online in these duels, over all nodes, as far as somebody is. `None`: there is only this node, which knows.
+    fn rosters(&self, _duels: Vec<DuelId>) -> Answer<'_, Option<Rosters>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Whether this node's sink is told what comes into being, closes, and who comes and goes in all duels.
+    fn watch(&self, _on: bool) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Spends a ticket.
     fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError>;
@@ -336,6 +353,20 @@ pub enum Revocation {
     },
 }
 
+/// A user who is online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Online {
+    /// Who, in the role of the latest connection.
+    pub viewer: Viewer,
+    /// Since when.
+    pub since: UnixMs,
+    /// The highest seq acked; 0: none.
+    pub acked_seq: u64,
+}
+
+/// Who is online in each of several duels.
+pub type Rosters = Vec<(DuelId, Vec<Online>)>;
+
 /// What nodes tell each other about a duel; soft state, never stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signal {
@@ -425,6 +456,20 @@ pub enum Notice {
     },
     /// A node has said something.
     Signal(Signal),
+    /// Who is online in a duel that this node follows, over all nodes: something of it was missed.
+    Roster {
+        /// The duel.
+        duel: DuelId,
+        /// All of them.
+        online: Vec<Online>,
+    },
+    /// Where the log of a duel stands that this node follows: something of it may have been missed.
+    Head {
+        /// The duel.
+        duel: DuelId,
+        /// The last event's.
+        position: Position,
+    },
 }
 
 /// What an engine holds.

@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tracing::info;
 
 pub use self::attach::{AttachError, Attachment, Recovery, Welcome};
 pub use self::connection::{Connection, Dismissal, Handed, Outlet};
@@ -43,9 +44,9 @@ pub use self::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
 use crate::config::HubConfig;
 use crate::engine::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError, Head,
-    Notice, OpenError, Opened, Revocation, Signal, SignalKind, StatusFilter, StoreCounts,
+    Notice, Online, OpenError, Opened, Revocation, Signal, SignalKind, StatusFilter, StoreCounts,
 };
-use crate::event::{Content, Ending, Push, Role};
+use crate::event::{Content, Ending, Position, Push, Role};
 use crate::id::{DuelId, UserId};
 use crate::metrics::Metrics;
 
@@ -66,7 +67,7 @@ pub struct Hub {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pushed {
     /// Where it stands.
-    pub position: crate::event::Position,
+    pub position: Position,
     /// It had been stored before; nothing was stored now.
     pub duplicate: bool,
     /// To how many connections of this node it was handed.
@@ -107,6 +108,18 @@ pub struct OnlineUser {
     pub connections: usize,
     /// The highest seq acked; 0: none.
     pub acked_seq: u64,
+}
+
+impl OnlineUser {
+    fn new(online: &Online, connections: usize) -> Self {
+        Self {
+            user: online.viewer.user,
+            role: online.viewer.role,
+            since: online.since,
+            connections,
+            acked_seq: online.acked_seq,
+        }
+    }
 }
 
 /// What the hub holds.
@@ -194,12 +207,34 @@ impl Hub {
     /// The engine's own.
     pub async fn duel(&self, duel: DuelId) -> Result<Option<DuelView>, EngineError> {
         let Some(record) = self.engine.duel(duel).await? else { return Ok(None) };
-        let live = self.live(duel);
-        Ok(Some(DuelView {
-            record,
-            online: live.as_ref().map(|live| live.online()).unwrap_or_default(),
-            connections: live.map_or(0, |live| live.connections()),
-        }))
+        let online = self.online(vec![duel]).await?.remove(&duel).unwrap_or_default();
+        let connections = self.live(duel).map_or(0, |live| live.connections());
+        Ok(Some(DuelView { record, online, connections }))
+    }
+
+    /// Who is online in duels, over all nodes.
+    async fn online(
+        &self,
+        duels: Vec<DuelId>,
+    ) -> Result<HashMap<DuelId, Vec<OnlineUser>>, EngineError> {
+        let here = |duel: &DuelId| self.live(*duel).map(|live| live.online());
+        let Some(rosters) = self.engine.rosters(duels.clone()).await? else {
+            let here = duels.iter().filter_map(|duel| Some((*duel, here(duel)?)));
+            return Ok(here.collect());
+        };
+        let on_node = |live: &Option<Arc<LiveDuel>>, user| {
+            let of_user = |c: &Connection| c.viewer.user == user;
+            live.as_ref().map_or(0, |live| live.count_connections(of_user))
+        };
+        let all = rosters.into_iter().map(|(duel, roster)| {
+            let live = self.live(duel);
+            let mut users: Vec<_> = (roster.iter())
+                .map(|online| OnlineUser::new(online, on_node(&live, online.viewer.user)))
+                .collect();
+            users.sort_unstable_by_key(|online| online.user);
+            (duel, users)
+        });
+        Ok(all.collect())
     }
 
     /// At most `count` duels with an id above `after`, in the order of their ids, with this node's connections.
@@ -332,8 +367,23 @@ impl Hub {
                     None => tell(),
                 }
             }
+            Notice::Roster { duel, online } => {
+                if let Some(live) = self.live(duel) {
+                    live.reconcile(&online, |kind| self.watchers.signaled(&Signal { duel, kind }));
+                }
+            }
+            Notice::Head { duel, position } => self.note(duel, position),
         }
         connections
+    }
+
+    /// Takes a position that the engine reported. The probe has to do without, or it would prove nothing.
+    fn note(&self, duel: DuelId, position: Position) {
+        let live = self.live(duel).filter(|_| duel != DuelId::PROBE);
+        if live.is_some_and(|live| live.note(position)) {
+            self.metrics.sweep_repairs.inc();
+            info!(duel_id = duel.get(), seq = position.seq, "events that were missed were found");
+        }
     }
 
     fn next_connection_id(&self) -> crate::id::ConnectionId {

@@ -134,6 +134,12 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// Descriptors that the process keeps for everything that is not a player's socket.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 
+/// How long Redis may take to answer before it counts as away.
+pub const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a node that shares its duels with others counts as alive without a sign of life; after it, its users are offline.
+pub const NODE_LEASE: Duration = Duration::from_secs(10);
+
 /// How often the node proves its own path from push to delivery.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -25,7 +25,7 @@ use crate::config::{AppEnv, Config, EngineConfig, EngineKind, VARIABLES};
 use crate::control::{Control, ServeError};
 use crate::demo::Demo;
 use crate::edge::Edge;
-use crate::engine::{EmbeddedEngine, Engine, MemoryEngine, StoreError};
+use crate::engine::{EmbeddedEngine, Engine, MemoryEngine, RedisEngine, RedisUrlError, StoreError};
 use crate::hub::Hub;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -41,6 +41,9 @@ pub enum StartError {
     /// The engine's store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The engine cannot find its Redis.
+    #[error(transparent)]
+    Redis(#[from] RedisUrlError),
     /// The hub's background work has ended, which only a fault of ours can make it do.
     #[error("the hub's background work has ended")]
     WorkEnded,
@@ -82,7 +85,7 @@ impl Server {
     /// Binds every listener, and opens the engine; nothing is served yet.
     ///
     /// # Errors
-    /// [`StartError::Bind`], [`StartError::Store`].
+    /// [`StartError::Bind`], [`StartError::Store`], [`StartError::Redis`].
     pub async fn bind(mut config: Config) -> Result<Self, StartError> {
         let pending = config.edge.pending_handshakes_max;
         config.edge.connections_max = fit_descriptors(config.edge.connections_max, pending);
@@ -178,8 +181,9 @@ impl Server {
 async fn open_engine(
     config: EngineConfig,
     kind: EngineKind,
-) -> Result<Arc<dyn Engine>, StoreError> {
+) -> Result<Arc<dyn Engine>, StartError> {
     match kind {
+        EngineKind::Redis(redis) => Ok(Arc::new(RedisEngine::new(config, &redis)?)),
         EngineKind::Memory => Ok(Arc::new(MemoryEngine::new(config))),
         EngineKind::Embedded(store) => {
             let open = move || EmbeddedEngine::open(config, &store);

@@ -147,6 +147,7 @@ fn target(matches: &ArgMatches, config: Config) -> Result<Target, String> {
         let engine = match config.engine_kind {
             EngineKind::Memory => "memory",
             EngineKind::Embedded(_) => "embedded",
+            EngineKind::Redis(_) => "redis",
         };
         return Ok(Target::Own { engine });
     };

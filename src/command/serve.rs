@@ -34,7 +34,7 @@ pub(super) async fn run(config: Config) -> ExitCode {
     };
     match served.await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ StartError::Control(ServeError::Tls)) => {
+        Err(error @ (StartError::Control(ServeError::Tls) | StartError::Redis(_))) => {
             error!(%error, "not started");
             super::USAGE.into()
         }

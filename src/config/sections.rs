@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::reader::Reader;
 use super::{
     AdminConfig, CONTROL_TOKEN_BYTES_MIN, Config, ControlConfig, ControlTls, DevAuth, Durability,
-    EdgeConfig, EngineConfig, EngineKind, HubConfig, Secret, StoreConfig, TICKET_SECRET_BYTES_MIN,
-    TelegramConfig, TicketConfig,
+    EdgeConfig, EngineConfig, EngineKind, HubConfig, RedisConfig, Secret, StoreConfig,
+    TICKET_SECRET_BYTES_MIN, TelegramConfig, TicketConfig,
 };
 use crate::limits;
 
@@ -70,21 +70,24 @@ pub(super) fn read_telegram(reader: &mut Reader<'_>, production: bool) -> Telegr
 }
 
 pub(super) fn read_engine_kind(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> EngineKind {
-    let memory = reader.value("ENGINE", |text| match text {
-        "embedded" => Ok(false),
-        "memory" => Ok(true),
-        _ => Err("must be embedded or memory".to_owned()),
+    let name = reader.value("ENGINE", |text| match text {
+        "embedded" | "memory" | "redis" => Ok(text.to_owned()),
+        _ => Err("must be embedded, memory or redis".to_owned()),
     });
+    let redis = read_redis(reader, name == "redis");
     let data_dir = reader.value("DATA_DIR", |text| Ok(PathBuf::from(text)));
     let durability = reader.value("DURABILITY", |text| match text {
         "fsync" => Ok(Durability::Fsync),
         "os" => Ok(Durability::Os),
         _ => Err("must be fsync or os".to_owned()),
     });
-    if memory {
+    if name == "memory" {
         warnings
             .push("ENGINE=memory: every event and every used ticket is lost at a restart".into());
         return EngineKind::Memory;
+    }
+    if let Some(redis) = redis {
+        return EngineKind::Redis(redis);
     }
     if durability == Durability::Os {
         let text =
@@ -92,6 +95,28 @@ pub(super) fn read_engine_kind(reader: &mut Reader<'_>, warnings: &mut Vec<Strin
         warnings.push(text.into());
     }
     EngineKind::Embedded(StoreConfig { data_dir, durability })
+}
+
+fn read_redis(reader: &mut Reader<'_>, wanted: bool) -> Option<RedisConfig> {
+    let prefix = reader.value("REDIS_PREFIX", |text| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+        match text.len() <= 64 && text.chars().all(plain) {
+            true => Ok(text.to_owned()),
+            false => Err("must be at most 64 characters out of A-Z a-z 0-9 _ - . :".to_owned()),
+        }
+    });
+    let url = reader.optional("REDIS_URL");
+    if !wanted {
+        return None;
+    }
+    let Some(url) = url else {
+        reader.problem("REDIS_URL", "is required with ENGINE=redis");
+        return None;
+    };
+    if !["redis://", "rediss://", "redis+unix://"].iter().any(|scheme| url.starts_with(scheme)) {
+        reader.problem("REDIS_URL", "must be redis://…, rediss://… or redis+unix://…");
+    }
+    Some(RedisConfig { url: Secret::new(url), prefix })
 }
 
 pub(super) fn read_engine(reader: &mut Reader<'_>) -> EngineConfig {

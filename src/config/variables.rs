@@ -123,7 +123,7 @@ pub const VARIABLES: &[Variable] = &[
     with(
         "ENGINE",
         "embedded",
-        "what stores and orders events: embedded (survives restarts, in DATA_DIR), memory (does not)",
+        "what stores and orders events: embedded (survives restarts, in DATA_DIR), redis (several nodes), memory (for trying out)",
     ),
     with("DATA_DIR", "data", "directory of the embedded engine's store; made if it is not there"),
     with(
@@ -131,6 +131,11 @@ pub const VARIABLES: &[Variable] = &[
         "fsync",
         "when a push is acknowledged: fsync (the disk has it), os (the kernel has it, lost at a power loss)",
     ),
+    none(
+        "REDIS_URL",
+        "with ENGINE=redis: redis://[user:password@]host[:port][/database], or rediss:// for TLS",
+    ),
+    with("REDIS_PREFIX", "duelhub", "what the names of all keys and channels in Redis begin with"),
     with("ENGINE_MAX_DUELS", "200000", "duels held at a time"),
     with("ENGINE_MAX_LOG_EVENTS", "1000", "events kept per duel"),
     with("ENGINE_MAX_LOG_BYTES", "1048576", "bytes of events kept per duel, at least 1048576"),

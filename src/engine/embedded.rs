@@ -40,10 +40,11 @@ use tracing::error;
 use self::log::Key;
 use self::open::Opened;
 pub use self::refusal::StoreError;
-use self::rows::{DuelRow, Unnumbered};
+use self::rows::DuelRow;
 use self::store::Fault;
 use self::store::{Draft, Held, Store, View};
 use self::writer::{Message, Pending, Room, Writer};
+use super::event_row::Unnumbered;
 use super::{
     AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
     EngineError, Head, Latest, Notice, OpenError, Page, Revocation, Signal, Sink, StatusFilter,

@@ -159,6 +159,8 @@ impl Hub {
         let mut duels = self.duels.write();
         if live.retire() {
             duels.remove(&live.id);
+            // Under the lock, so that whoever comes now follows the duel anew after this.
+            self.engine.leave(live.id);
         }
     }
 }

@@ -9,7 +9,7 @@ use super::OnlineUser;
 use super::connection::{Connection, Dismissal};
 use super::presence::{Presence, PresenceChange};
 use super::tail::Tail;
-use crate::engine::{OfflineReason, SignalKind};
+use crate::engine::{OfflineReason, Online, SignalKind};
 use crate::event::{Audience, Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
@@ -199,6 +199,29 @@ impl LiveDuel {
         tell();
     }
 
+    /// Takes the whole roster, and has told what had been missed of it.
+    pub(super) fn reconcile(&self, online: &[Online], tell: impl Fn(SignalKind)) {
+        let mut state = self.state.lock();
+        let is_online = |user| online.iter().any(|online| online.viewer.user == user);
+        let listed: Vec<_> = state.presence.listed().iter().map(|l| l.viewer.user).collect();
+        let here: Vec<_> = state.here.iter().map(|viewer| viewer.user).collect();
+        let mut changed = false;
+        for user in listed.into_iter().filter(|user| !is_online(*user) && !here.contains(user)) {
+            changed |= state.presence.go(user);
+            tell(SignalKind::Offline { user, reason: OfflineReason::Lost });
+        }
+        for Online { viewer, since, acked_seq } in online.iter().copied() {
+            if state.presence.come(viewer, since) {
+                changed = true;
+                tell(SignalKind::Online { viewer, since });
+            }
+            state.presence.ack(viewer.user, acked_seq);
+        }
+        if changed {
+            state.wake_all();
+        }
+    }
+
     pub(super) fn connections(&self) -> usize {
         self.state.lock().connections.len()
     }
@@ -232,13 +255,7 @@ impl LiveDuel {
     pub(super) fn online(&self) -> Vec<OnlineUser> {
         let state = self.state.lock();
         let mut users: Vec<_> = (state.presence.listed().iter())
-            .map(|listed| OnlineUser {
-                user: listed.viewer.user,
-                role: listed.viewer.role,
-                since: listed.since,
-                connections: state.of_user(listed.viewer.user).count(),
-                acked_seq: listed.acked_seq,
-            })
+            .map(|listed| OnlineUser::new(listed, state.of_user(listed.viewer.user).count()))
             .collect();
         users.sort_unstable_by_key(|online| online.user);
         users

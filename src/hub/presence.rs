@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::clock::UnixMs;
+use crate::engine::Online;
 use crate::event::{Role, Viewer};
 use crate::id::UserId;
 use crate::limits;
@@ -20,18 +21,10 @@ pub struct PresenceChange {
     pub online: bool,
 }
 
-/// Somebody listed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Listed {
-    pub(super) viewer: Viewer,
-    pub(super) since: UnixMs,
-    pub(super) acked_seq: u64,
-}
-
 /// The list and its log.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
-    listed: Vec<Listed>,
+    listed: Vec<Online>,
     changes: VecDeque<PresenceChange>,
     /// How many changes there were before those kept.
     forgotten: u64,
@@ -43,7 +36,7 @@ impl Presence {
         self.forgotten + self.changes.len() as u64
     }
 
-    pub(super) fn listed(&self) -> &[Listed] {
+    pub(super) fn listed(&self) -> &[Online] {
         &self.listed
     }
 
@@ -65,7 +58,7 @@ impl Presence {
             let gone = self.listed.remove(spectator).viewer.user;
             self.change(gone, false);
         }
-        self.listed.push(Listed { viewer, since, acked_seq: 0 });
+        self.listed.push(Online { viewer, since, acked_seq: 0 });
         self.change(viewer.user, true);
         true
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tokio::time::MissedTickBehavior;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Hub;
 use super::duel::LiveDuel;
@@ -44,12 +44,7 @@ impl Hub {
 
     async fn sweep(&self, batch: &[Arc<LiveDuel>]) -> Result<(), EngineError> {
         let heads = self.engine.heads(batch.iter().map(|live| live.id).collect()).await?;
-        for (duel, head) in heads {
-            if self.live(duel).is_some_and(|live| live.note(head.position)) {
-                self.metrics.sweep_repairs.inc();
-                info!(duel_id = duel.get(), seq = head.position.seq, "a sweep found missed events");
-            }
-        }
+        heads.into_iter().for_each(|(duel, head)| self.note(duel, head.position));
         Ok(())
     }
 }

@@ -124,10 +124,14 @@ impl Watchers {
         Ok(Watch { hub, watcher, changes_rx })
     }
 
-    fn end(&self, watcher: &Arc<Watcher>) {
+    /// `ended` is called for the last, before another can begin.
+    fn end(&self, watcher: &Arc<Watcher>, ended: impl FnOnce()) {
         let mut list = self.list.write();
         list.retain(|other| !Arc::ptr_eq(other, watcher));
         self.count.store(list.len(), Ordering::Relaxed);
+        if list.is_empty() {
+            ended();
+        }
     }
 
     pub(super) fn opened(&self, duel: DuelId, position: Position) {
@@ -184,6 +188,10 @@ impl Watch {
         after: Option<DuelId>,
     ) -> Result<(Vec<Change>, u64, Option<DuelId>), WatchError> {
         let engine = &self.hub.engine;
+        if after.is_none() {
+            // Before the state is read, so that nothing falls between.
+            engine.watch(true).await?;
+        }
         let (heads, next) = match &self.watcher.filter {
             WatchFilter::All => {
                 let count = limits::LIST_PAGE_MAX;
@@ -197,16 +205,18 @@ impl Watch {
                 (engine.heads(duels).await?, None)
             }
         };
-        let changes = heads.iter().flat_map(|(duel, head)| self.state_of(*duel, *head)).collect();
-        Ok((changes, heads.len() as u64, next))
+        let mut online = self.hub.online(heads.iter().map(|(duel, _)| *duel).collect()).await?;
+        let state = heads.iter().flat_map(|(duel, head)| {
+            Self::state_of(*duel, *head, online.remove(duel).unwrap_or_default())
+        });
+        Ok((state.collect(), heads.len() as u64, next))
     }
 
-    fn state_of(&self, duel: DuelId, head: Head) -> impl Iterator<Item = Change> {
+    fn state_of(duel: DuelId, head: Head, online: Vec<OnlineUser>) -> impl Iterator<Item = Change> {
         let ended = match head.status {
             DuelStatus::Open => None,
             DuelStatus::Closed(ending) => Some(ChangeKind::Closed(ending, head.position)),
         };
-        let online = self.hub.live(duel).map(|live| live.online()).unwrap_or_default();
         let online = online.into_iter().flat_map(|online: OnlineUser| {
             let viewer = Viewer { user: online.user, role: online.role };
             let acked =
@@ -220,6 +230,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.hub.watchers.end(&self.watcher);
+        // Done when it is called.
+        self.hub.watchers.end(&self.watcher, || drop(self.hub.engine.watch(false)));
     }
 }

@@ -95,7 +95,11 @@ impl Subject {
             Notice::Appended { duel: id, epoch, event, .. } if id == id_of(duel) => {
                 Some((epoch, event))
             }
-            Notice::Appended { .. } | Notice::Opened { .. } | Notice::Signal(_) => None,
+            Notice::Appended { .. }
+            | Notice::Opened { .. }
+            | Notice::Signal(_)
+            | Notice::Roster { .. }
+            | Notice::Head { .. } => None,
         };
         self.told().into_iter().filter_map(of_duel).collect()
     }
@@ -104,7 +108,11 @@ impl Subject {
     pub(crate) fn told_opened(&self, duel: u64) -> Vec<Position> {
         let of_duel = |notice| match notice {
             Notice::Opened { duel: id, position } if id == id_of(duel) => Some(position),
-            Notice::Opened { .. } | Notice::Appended { .. } | Notice::Signal(_) => None,
+            Notice::Opened { .. }
+            | Notice::Appended { .. }
+            | Notice::Signal(_)
+            | Notice::Roster { .. }
+            | Notice::Head { .. } => None,
         };
         self.told().into_iter().filter_map(of_duel).collect()
     }

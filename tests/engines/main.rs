@@ -10,6 +10,7 @@ macro_rules! on_every_engine {
     ($($rule:ident),+ $(,)?) => {
         on_engine!(memory, Memory, $($rule),+);
         on_engine!(embedded, Embedded, $($rule),+);
+        on_engine!(redis, Redis, $($rule),+);
     };
 }
 
@@ -34,6 +35,8 @@ mod keys;
 mod kit;
 mod latest;
 mod log;
+#[path = "../kit/redis_server.rs"]
+mod redis_server;
 mod restart;
 mod retention;
 mod signals;

@@ -9,7 +9,10 @@ use crate::store::Kind;
 fn signals(engine: &Subject) -> Vec<Signal> {
     let signal = |notice| match notice {
         Notice::Signal(signal) => Some(signal),
-        Notice::Opened { .. } | Notice::Appended { .. } => None,
+        Notice::Opened { .. }
+        | Notice::Appended { .. }
+        | Notice::Roster { .. }
+        | Notice::Head { .. } => None,
     };
     engine.told().into_iter().filter_map(signal).collect()
 }

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use duelhub::config::{Durability, EngineConfig, StoreConfig};
-use duelhub::engine::{EmbeddedEngine, Engine, MemoryEngine};
+use duelhub::config::{Durability, EngineConfig, RedisConfig, Secret, StoreConfig};
+use duelhub::engine::{EmbeddedEngine, Engine, MemoryEngine, RedisEngine};
 use tempfile::TempDir;
+
+use crate::redis_server::RedisServer;
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub(crate) enum Kind {
     Memory,
     /// Keeps everything in a directory.
     Embedded,
+    /// Keeps everything in a Redis.
+    Redis,
 }
 
 impl Kind {
@@ -21,7 +25,7 @@ impl Kind {
     pub(crate) const fn is_durable(self) -> bool {
         match self {
             Self::Memory => false,
-            Self::Embedded => true,
+            Self::Embedded | Self::Redis => true,
         }
     }
 }
@@ -32,12 +36,14 @@ pub(crate) struct Store {
     kind: Kind,
     config: EngineConfig,
     directory: TempDir,
+    redis: Option<RedisServer>,
 }
 
 impl Store {
     /// An empty one.
     pub(crate) fn new(kind: Kind, config: EngineConfig) -> Self {
-        Self { kind, config, directory: tempfile::tempdir().unwrap() }
+        let redis = (kind == Kind::Redis).then(|| RedisServer::start(&[]));
+        Self { kind, config, directory: tempfile::tempdir().unwrap(), redis }
     }
 
     /// Starts the engine on what is there.
@@ -48,6 +54,11 @@ impl Store {
                 let data_dir = self.directory.path().to_owned();
                 let store = StoreConfig { data_dir, durability: Durability::Fsync };
                 Arc::new(EmbeddedEngine::open(self.config.clone(), &store).unwrap())
+            }
+            Kind::Redis => {
+                let url = self.redis.as_ref().unwrap().url();
+                let redis = RedisConfig { url: Secret::new(url), prefix: "test".to_owned() };
+                Arc::new(RedisEngine::new(self.config.clone(), &redis).unwrap())
             }
         }
     }
@@ -69,5 +80,8 @@ impl Store {
         let deadline = std::time::Duration::from_secs(20);
         tokio::time::timeout(deadline, alone).await.expect("somebody still holds the engine");
         drop(engine);
+        if let Some(redis) = &self.redis {
+            redis.wait_until_alone().await;
+        }
     }
 }

@@ -12,6 +12,8 @@
 mod check;
 mod history;
 mod players;
+#[path = "../kit/redis_server.rs"]
+mod redis_server;
 mod schedule;
 mod spec;
 #[path = "../engines/store.rs"]
@@ -29,7 +31,7 @@ use crate::store::Kind;
 use crate::world::World;
 
 /// The engines that the schedules are shared out among.
-const ENGINES: &[Kind] = &[Kind::Memory, Kind::Embedded];
+const ENGINES: &[Kind] = &[Kind::Memory, Kind::Embedded, Kind::Redis];
 
 /// Schedules in all, unless the environment says otherwise.
 const SCHEDULES: u64 = 1000;

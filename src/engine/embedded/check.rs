@@ -14,10 +14,11 @@ use super::Fault;
 use super::duels::Duels;
 use super::refusal::StoreError;
 use super::rows::{
-    self, DuelRow, EventRow, FORMAT, FORMAT_BEFORE, Kind, META, MetaRow, RevokedUserRow, TicketRow,
+    self, DuelRow, FORMAT, FORMAT_BEFORE, Kind, META, MetaRow, RevokedUserRow, TicketRow,
 };
 use super::store::Store;
 use crate::engine::EngineCounts;
+use crate::engine::event_row;
 use crate::id::DuelId;
 
 /// That the files are there without which the library would take the others for leftovers, and remove them.
@@ -115,7 +116,7 @@ fn follow_log(store: &Store, duel: DuelId, row: &mut DuelRow) -> Result<(), Faul
     for guard in store.view().all(Kind::Event, &[duel.get()]) {
         let (key, bytes) = guard.into_inner()?;
         let seq = rows::number(&key, 1)?;
-        let event = rows::decode::<EventRow>(&bytes)?.into_event(seq)?;
+        let event = event_row::read(&bytes, seq)?;
         if seq < row.oldest_seq {
             fallen.retain(|other| *other != seq);
         } else if seq == expected {

@@ -94,8 +94,8 @@ mod tests {
     use crate::config::{Config, Durability, EngineConfig, StoreConfig};
     use crate::engine::embedded::log::Key;
     use crate::engine::embedded::open::{self, Opened};
-    use crate::engine::embedded::rows::Unnumbered;
     use crate::engine::embedded::store::{Draft, Held};
+    use crate::engine::event_row::Unnumbered;
     use crate::engine::{Declaration, Participant};
     use crate::event::{Audience, Content, Ending, EventType, Payload, Push};
     use crate::id::{TelegramId, UserId};

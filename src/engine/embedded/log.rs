@@ -7,9 +7,10 @@ use fjall::{UserKey, UserValue};
 use sha2::{Digest as _, Sha256};
 
 use super::Fault;
-use super::rows::{self, DuelRow, EventRow, FallenRow, KeyRow, Kind, Unnumbered};
+use super::rows::{self, DuelRow, FallenRow, KeyRow, Kind};
 use super::store::{Draft, View, event};
 use crate::clock::UnixMs;
+use crate::engine::event_row::{EventRow, Unnumbered};
 use crate::engine::{
     AppendError, Appended, Declaration, EngineError, Latest, Notice, OpenError, Opened, Page, rules,
 };
@@ -69,7 +70,7 @@ impl View<'_> {
 
     fn event(&self, duel: DuelId, seq: u64) -> Result<Arc<Event>, Fault> {
         let row = self.row::<EventRow>(&Kind::Event.key(&[duel.get(), seq]))?;
-        row.ok_or(Fault::Malformed("a log with a gap"))?.into_event(seq)
+        Ok(row.ok_or(Fault::Malformed("a log with a gap"))?.into_event(seq)?)
     }
 }
 

@@ -4,7 +4,6 @@
 //! One keyspace holds everything. A key is one letter for the kind of the row, then numbers in big-endian, so that the
 //! rows of a duel stand together in the order of `seq`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BufMut as _;
@@ -13,10 +12,9 @@ use prost::Message;
 
 use super::Fault;
 use crate::clock::UnixMs;
+use crate::engine::event_row::StatusRow;
 use crate::engine::{DuelRecord, DuelSettings, Head, Participant};
-use crate::event::{
-    Audience, Content, DuelStatus, Ending, Epoch, Event, EventType, Payload, Position, Push,
-};
+use crate::event::{DuelStatus, Ending, Epoch, Event, Position};
 use crate::id::{DuelId, TelegramId, UserId};
 
 /// The version of everything below.
@@ -38,7 +36,7 @@ const KEY_BYTES_MAX: usize = 1 + 8 + 17;
 pub(super) enum Kind {
     /// `duel` → [`DuelRow`].
     Duel = b'd',
-    /// `duel, seq` → [`EventRow`]: the log, and what fell off it and is still the latest of its kind.
+    /// `duel, seq` → [`EventRow`](crate::engine::event_row::EventRow): the log, and what fell off it and is still the latest of its kind.
     Event = b'e',
     /// `duel, hash` → [`KeyRow`]: an idempotency key.
     Key = b'k',
@@ -182,29 +180,12 @@ pub(super) struct FallenRow {
     pub(super) bytes: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
-pub(super) enum StatusRow {
-    Open = 0,
-    Finished = 1,
-    Cancelled = 2,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(super) struct ParticipantRow {
     #[prost(uint64, tag = "1")]
     pub(super) user: u64,
     #[prost(uint64, tag = "2")]
     pub(super) telegram: u64,
-}
-
-impl From<DuelStatus> for StatusRow {
-    fn from(status: DuelStatus) -> Self {
-        match status {
-            DuelStatus::Open => Self::Open,
-            DuelStatus::Closed(Ending::Finished) => Self::Finished,
-            DuelStatus::Closed(Ending::Cancelled) => Self::Cancelled,
-        }
-    }
 }
 
 impl DuelRow {
@@ -301,125 +282,6 @@ impl DuelRow {
     }
 }
 
-/// An event. Its seq stands in the key.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub(super) struct EventRow {
-    #[prost(uint64, tag = "1")]
-    stored_at: u64,
-    /// Set for the end of a duel, which has nothing else.
-    #[prost(enumeration = "StatusRow", tag = "2")]
-    ending: i32,
-    #[prost(string, tag = "3")]
-    event_type: String,
-    #[prost(string, tag = "4")]
-    json: String,
-    #[prost(enumeration = "AudienceRow", tag = "5")]
-    audience: i32,
-    #[prost(uint64, repeated, tag = "6")]
-    users: Vec<u64>,
-    #[prost(message, repeated, tag = "7")]
-    views: Vec<ViewRow>,
-    #[prost(string, optional, tag = "8")]
-    coalesce_key: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Eq, Message)]
-struct ViewRow {
-    #[prost(uint64, tag = "1")]
-    user: u64,
-    #[prost(string, tag = "2")]
-    json: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
-enum AudienceRow {
-    All = 0,
-    Players = 1,
-    Only = 2,
-    Except = 3,
-}
-
-/// An event that is not yet numbered, and its row, but for when it is stored.
-#[derive(Debug)]
-pub(super) struct Unnumbered {
-    content: Content,
-    row: Vec<u8>,
-}
-
-impl Unnumbered {
-    pub(super) fn of(content: Content) -> Self {
-        let row = EventRow::of(&content).encode_to_vec();
-        Self { content, row }
-    }
-
-    /// The event, and its row.
-    pub(super) fn store(self, seq: u64, stored_at: UnixMs) -> (Arc<Event>, Vec<u8>) {
-        let Self { content, mut row } = self;
-        // A message after a message is one with the fields of both.
-        row.extend(EventRow { stored_at: stored_at.0, ..EventRow::default() }.encode_to_vec());
-        (Arc::new(Event { seq, stored_at, content }), row)
-    }
-}
-
-impl EventRow {
-    fn of(content: &Content) -> Self {
-        let mut row = Self::default();
-        let push = match content {
-            Content::Closed(ending) => {
-                row.set_ending(DuelStatus::Closed(*ending).into());
-                return row;
-            }
-            Content::Pushed(push) => push,
-        };
-        let (audience, users): (_, &[UserId]) = match &push.audience {
-            Audience::All => (AudienceRow::All, &[]),
-            Audience::Players => (AudienceRow::Players, &[]),
-            Audience::Only(users) => (AudienceRow::Only, users),
-            Audience::Except(users) => (AudienceRow::Except, users),
-        };
-        row.set_audience(audience);
-        row.users = users.iter().map(|user| user.get()).collect();
-        row.event_type = push.event_type.as_str().to_owned();
-        row.json = push.payload.json().to_owned();
-        let view = |(user, payload): &(UserId, Payload)| ViewRow {
-            user: user.get(),
-            json: payload.json().to_owned(),
-        };
-        row.views = push.views.iter().map(view).collect();
-        row.coalesce_key = push.coalesce_key.as_deref().map(ToOwned::to_owned);
-        row
-    }
-
-    pub(super) fn into_event(self, seq: u64) -> Result<Arc<Event>, Fault> {
-        let stored_at = UnixMs(self.stored_at);
-        let content = match self.ending() {
-            StatusRow::Finished => Content::Closed(Ending::Finished),
-            StatusRow::Cancelled => Content::Closed(Ending::Cancelled),
-            StatusRow::Open => Content::Pushed(self.into_push()?),
-        };
-        Ok(Arc::new(Event { seq, stored_at, content }))
-    }
-
-    fn into_push(self) -> Result<Push, Fault> {
-        let user = |id: u64| UserId::try_from(id).map_err(|_| Fault::Malformed("a user's id"));
-        let audience = self.audience();
-        let users = self.users.into_iter().map(user).collect::<Result<Box<[_]>, _>>()?;
-        let view = |row: ViewRow| Ok((user(row.user)?, Payload::from_stored(row.json.into())));
-        Ok(Push {
-            event_type: EventType::from_stored(self.event_type.into()),
-            payload: Payload::from_stored(self.json.into()),
-            audience: match audience {
-                AudienceRow::All => Audience::All,
-                AudienceRow::Players => Audience::Players,
-                AudienceRow::Only => Audience::Only(users),
-                AudienceRow::Except => Audience::Except(users),
-            },
-            views: self.views.into_iter().map(view).collect::<Result<_, Fault>>()?,
-            coalesce_key: self.coalesce_key.map(Into::into),
-        })
-    }
-}
-
 /// An idempotency key that was used.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct KeyRow {
@@ -456,36 +318,6 @@ pub(super) struct RevokedUserRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn events_are_read_as_they_were_written() {
-        let duel = DuelId::try_from(7).unwrap();
-        let [one, two] = [1, 2].map(|id| UserId::try_from(id).unwrap());
-        let payload = |json| Payload::parse(duel, json, 100).unwrap();
-        let push = |audience, views: Box<[_]>, coalesce_key: Option<&str>| {
-            Content::Pushed(Push {
-                event_type: EventType::parse("round.started").unwrap(),
-                payload: payload(r#"{"a":1}"#),
-                audience,
-                views,
-                coalesce_key: coalesce_key.map(Into::into),
-            })
-        };
-        let contents = [
-            push(Audience::All, Box::default(), None),
-            push(Audience::Players, [(two, payload("{}"))].into(), Some("")),
-            push(Audience::Only([one, two].into()), Box::default(), Some("key")),
-            push(Audience::Except([one].into()), Box::default(), None),
-            Content::Closed(Ending::Finished),
-            Content::Closed(Ending::Cancelled),
-        ];
-        for content in contents {
-            let (event, row) = Unnumbered::of(content).store(3, UnixMs(5));
-            assert_eq!((event.seq, event.stored_at), (3, UnixMs(5)));
-            let read = decode::<EventRow>(&row).and_then(|row| row.into_event(3)).unwrap();
-            assert_eq!(read, event);
-        }
-    }
 
     #[test]
     fn keys_sort_by_duel_and_seq() {

@@ -17,9 +17,10 @@ use fjall::{
 use prost::Message;
 
 use super::duels::Duels;
-use super::rows::{self, DuelRow, EventRow, Kind, META, MetaRow};
+use super::rows::{self, DuelRow, Kind, META, MetaRow};
 use crate::clock::UnixMs;
 use crate::config::{Durability, EngineConfig};
+use crate::engine::event_row::{self, Malformed};
 use crate::engine::{EngineCounts, Notice};
 use crate::event::Event;
 use crate::id::DuelId;
@@ -56,6 +57,12 @@ pub(super) enum Fault {
     /// A row does not say what it should.
     #[error("{0} in the store is malformed")]
     Malformed(&'static str),
+}
+
+impl From<Malformed> for Fault {
+    fn from(Malformed(what): Malformed) -> Self {
+        Self::Malformed(what)
+    }
 }
 
 /// An open store.
@@ -354,5 +361,5 @@ pub(super) struct Committed {
 /// The event in a row of a log.
 pub(super) fn event(guard: fjall::Guard) -> Result<Arc<Event>, Fault> {
     let (key, bytes) = guard.into_inner()?;
-    rows::decode::<EventRow>(&bytes)?.into_event(rows::number(&key, 1)?)
+    Ok(event_row::read(&bytes, rows::number(&key, 1)?)?)
 }

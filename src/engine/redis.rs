@@ -1,0 +1,296 @@
+//! The engine of several nodes: Redis stores and orders, each node follows the duels that it has connections in.
+//!
+//! Every change of a duel is one script, so it happens as a whole, in one order, whichever node asks: a push finds out
+//! whether it is a duplicate, gets its number, is stored, and is published to the nodes that follow the duel. What a node has
+//! asked for itself it is told with the answer, not when it comes by on the channel ([`teller`]).
+//!
+//! Redis may lose what it acknowledged: at a failover, at a restart, by a flush. Each script looks at which lineage the
+//! server's data is of (its replication id, which is a new one after the first two); a duel that was of another has a new epoch
+//! from then on, and so has one that had to be brought into being again. So no position is given out twice, and nobody is
+//! told that they recovered what is gone.
+//!
+//! Bounds: as the other engines', in Redis; `ENGINE_MAX_DUELS` is kept by each node by its own last count. Every key expires by
+//! itself should there be no node to forget it.
+
+mod answer;
+mod feed;
+mod keys;
+mod link;
+mod listing;
+mod log;
+mod message;
+mod records;
+mod roster;
+mod script;
+mod teller;
+mod tickets;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use redis::{Client, Cmd};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::answer::Parts;
+use self::feed::Feed;
+use self::keys::Keys;
+use self::link::{IN_DOUBT, Link, Outcome};
+use self::roster::{Rosters, millis, understood};
+use self::script::Args as _;
+use self::teller::Teller;
+use super::event_row::Malformed;
+use super::{
+    AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
+    EngineError, Head, Latest, Online, OpenError, Opened, Page, Revocation, Signal, Sink,
+    StatusFilter,
+};
+use crate::clock::{self, UnixMs};
+use crate::config::{EngineConfig, RedisConfig};
+use crate::event::{Ending, Epoch, Event, Position, Push, Viewer};
+use crate::id::DuelId;
+use crate::limits;
+use crate::ticket::Ticket;
+
+/// See the module.
+#[derive(Debug)]
+pub struct RedisEngine {
+    config: EngineConfig,
+    keys: Arc<Keys>,
+    link: Arc<Link>,
+    feed: Feed,
+    teller: Arc<Teller>,
+    rosters: Arc<Rosters>,
+    counts: Arc<Counts>,
+    _work: [AbortOnDropHandle<()>; 2],
+}
+
+/// What Redis held when it was last asked.
+#[derive(Debug, Default)]
+struct Counts {
+    duels: AtomicUsize,
+    tickets: AtomicUsize,
+}
+
+/// A `REDIS_URL` that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("REDIS_URL is not one of redis:// or rediss://")]
+pub struct RedisUrlError;
+
+impl RedisEngine {
+    /// One that connects in the background, and goes on trying. To be called within a runtime.
+    ///
+    /// # Errors
+    /// [`RedisUrlError`].
+    pub fn new(config: EngineConfig, redis: &RedisConfig) -> Result<Self, RedisUrlError> {
+        let client = Client::open(redis.url.as_str()).map_err(|_| RedisUrlError)?;
+        let keys = Arc::new(Keys::new(redis.prefix.clone()));
+        let (stale_tx, stale_rx) = mpsc::channel(roster::STALE_MAX);
+        let teller = Arc::new(Teller::new(stale_tx));
+        let link = Link::new(client.clone());
+        let rosters = Rosters::new(Arc::clone(&link), Arc::clone(&keys), Arc::clone(&teller));
+        let feed = Feed::new(&client, Arc::clone(&keys), Arc::clone(&teller), Arc::clone(&rosters));
+        let work = [
+            tokio::spawn(Arc::clone(&rosters).run_refreshes(stale_rx)),
+            tokio::spawn(Arc::clone(&rosters).run_leases()),
+        ];
+        let engine = Self {
+            config,
+            keys,
+            link,
+            feed,
+            teller,
+            rosters,
+            counts: Arc::default(),
+            _work: work.map(AbortOnDropHandle::new),
+        };
+        // So that it is known how many duels there are; the answer is read without being awaited.
+        drop(engine.prune(clock::now()));
+        Ok(engine)
+    }
+
+    /// A script that changes a duel, or brings it into being.
+    fn change(&self, script: &'static script::Script, duel: DuelId) -> Cmd {
+        let has_room = self.counts.duels.load(Ordering::Relaxed) < self.config.duels_max;
+        script::call(script, &self.keys.changing(duel))
+            .with(duel.get())
+            .with(answer::show_epoch(Epoch::random()))
+            .with(u8::from(has_room || duel == DuelId::PROBE))
+            .with(millis(self.config.idle_retention))
+            .with(millis(self.config.closed_retention))
+            .with("PUBLISH")
+            .with(self.keys.watch())
+            .with(&self.keys.node)
+    }
+
+    /// A script that stores events.
+    fn store(&self, script: &'static script::Script, duel: DuelId) -> Cmd {
+        self.change(script, duel)
+            .with(self.config.log_events_max)
+            .with(self.config.log_bytes_max)
+            .with(limits::LATEST_TYPES_MAX)
+    }
+
+    /// Asks at once. `read` reads the answer in the order of the answers, whether or not it is awaited.
+    fn ask<T: Send + 'static, E: From<EngineError> + Send + 'static>(
+        &self,
+        command: Cmd,
+        read: impl FnOnce(Parts, bool) -> Result<Result<T, E>, Malformed> + Send + 'static,
+    ) -> Answer<'static, T, E> {
+        let (answer_tx, answer_rx) = oneshot::channel();
+        self.link.ask(command, move |Outcome { value, crowded }| {
+            let parts = value.and_then(|value| understood(Parts::of(value)));
+            let answer = match parts.and_then(|parts| understood(read(parts, crowded))) {
+                Ok(answer) => answer,
+                Err(error) => Err(error.into()),
+            };
+            let _gone = answer_tx.send(answer);
+        });
+        Box::pin(async move { answer_rx.await.unwrap_or(Err(IN_DOUBT.into())) })
+    }
+}
+
+const DUELS_FULL: EngineError = EngineError::Full { limit: "ENGINE_MAX_DUELS" };
+
+impl Engine for RedisEngine {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn connect(&self, sink: Sink) {
+        self.teller.connect(sink);
+    }
+
+    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
+        Box::pin(async move {
+            self.feed.follow(duel).await?;
+            self.record(duel, true).await?.ok_or(IN_DOUBT)
+        })
+    }
+
+    fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, Opened, OpenError> {
+        self.declare(duel, declaration)
+    }
+
+    fn append(
+        &self,
+        duel: DuelId,
+        push: Push,
+        idempotency_key: Option<Box<str>>,
+    ) -> Answer<'static, Appended, AppendError> {
+        self.store_push(duel, push, idempotency_key.as_deref())
+    }
+
+    fn close(
+        &self,
+        duel: DuelId,
+        ending: Ending,
+        last: Option<Push>,
+    ) -> Answer<'_, Appended, AppendError> {
+        self.store_end(duel, ending, last)
+    }
+
+    fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page> {
+        self.read_after(duel, after, count)
+    }
+
+    fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
+        self.spend(ticket)
+    }
+
+    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
+        self.make_worthless(revocation)
+    }
+
+    fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
+        self.forget(now)
+    }
+
+    fn leave(&self, duel: DuelId) {
+        self.feed.leave(duel);
+        self.rosters.leave(duel);
+    }
+
+    fn latest(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        up_to: Position,
+        which: Latest,
+    ) -> Answer<'_, Vec<Arc<Event>>> {
+        Box::pin(self.look_for_latest(duel, viewer, up_to, which))
+    }
+
+    fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>> {
+        self.record(duel, false)
+    }
+
+    fn duels(
+        &self,
+        after: Option<DuelId>,
+        status: StatusFilter,
+        count: usize,
+    ) -> Answer<'_, Vec<(DuelId, Head)>> {
+        Box::pin(self.list(after, status, count))
+    }
+
+    fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>> {
+        self.standing(duels, self.config.idle_retention)
+    }
+
+    fn rosters(&self, duels: Vec<DuelId>) -> Answer<'_, Option<Vec<(DuelId, Vec<Online>)>>> {
+        Box::pin(async move { Ok(Some(self.rosters.read(&duels).await?)) })
+    }
+
+    fn watch(&self, on: bool) -> Answer<'_, ()> {
+        if on {
+            return Box::pin(self.feed.watch());
+        }
+        self.feed.unwatch();
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn signal(&self, signal: Signal) -> Answer<'_, ()> {
+        if signal.duel == DuelId::PROBE {
+            self.teller.signal(signal);
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let (told_tx, told_rx) = oneshot::channel();
+        let tell = move |told| {
+            let _gone = told_tx.send(told);
+        };
+        match message::show(&self.keys.node, &signal) {
+            None => self.rosters.announce(signal, tell),
+            Some(text) => {
+                let teller = Arc::clone(&self.teller);
+                let channel = self.keys.duel(signal.duel);
+                let command = redis::cmd("PUBLISH").with(channel).with(text);
+                self.link.ask(command, move |outcome| {
+                    tell(outcome.value.map(|_| teller.signal(signal)));
+                });
+            }
+        }
+        Box::pin(async move { told_rx.await.unwrap_or(Err(IN_DOUBT)) })
+    }
+
+    fn counts(&self) -> EngineCounts {
+        EngineCounts {
+            duels: self.counts.duels.load(Ordering::Relaxed),
+            remembered_tickets: self.counts.tickets.load(Ordering::Relaxed),
+        }
+    }
+
+    fn stop(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            self.rosters.end_lease().await;
+            self.link.stop();
+            Ok(())
+        })
+    }
+}
+
+impl Counts {
+    fn remember_tickets(&self, count: u64) {
+        self.tickets.store(usize::try_from(count).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+}

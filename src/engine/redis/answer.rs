@@ -1,0 +1,202 @@
+//! What Redis answers, and what is told on its channels, read.
+
+use std::sync::Arc;
+
+use redis::{FromRedisValue, Value};
+
+use crate::clock::UnixMs;
+use crate::engine::event_row::{self, Malformed};
+use crate::engine::{DuelSettings, Head, Online, Participant};
+use crate::event::{DuelStatus, Ending, Epoch, Event, Position, Role, Viewer};
+use crate::id::{TelegramId, UserId};
+
+/// The parts of an answer, one after the other.
+#[derive(Debug)]
+pub(super) struct Parts(std::vec::IntoIter<Value>);
+
+impl Parts {
+    pub(super) fn of(value: Value) -> Result<Self, Malformed> {
+        let parts: Vec<Value> = read(value)?;
+        Ok(Self(parts.into_iter()))
+    }
+
+    pub(super) fn value(&mut self) -> Result<Value, Malformed> {
+        self.0.next().ok_or(Malformed("an answer"))
+    }
+
+    pub(super) fn parts(&mut self) -> Result<Self, Malformed> {
+        Self::of(self.value()?)
+    }
+
+    /// The rest, each read alike.
+    pub(super) fn each<T>(
+        self,
+        mut read: impl FnMut(Value) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
+        self.0.map(&mut read).collect()
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<Vec<u8>, Malformed> {
+        read(self.value()?)
+    }
+
+    /// Empty if it is not there.
+    pub(super) fn text(&mut self) -> Result<String, Malformed> {
+        let text: Option<String> = read(self.value()?)?;
+        Ok(text.unwrap_or_default())
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, Malformed> {
+        number(self.value()?)
+    }
+
+    /// Where a log stands: epoch, seq.
+    pub(super) fn position(&mut self) -> Result<Position, Malformed> {
+        Ok(Position { epoch: epoch(&self.text()?)?, seq: self.number()? })
+    }
+
+    /// Epoch, seq, the oldest in the log, status.
+    pub(super) fn head(&mut self) -> Result<Head, Malformed> {
+        let position = self.position()?;
+        Ok(Head { position, oldest_seq: self.number()?, status: status(&self.text()?)? })
+    }
+}
+
+fn read<T: FromRedisValue>(value: Value) -> Result<T, Malformed> {
+    redis::from_redis_value(value).map_err(|_| Malformed("an answer"))
+}
+
+pub(super) fn text(value: Value) -> Result<String, Malformed> {
+    read(value)
+}
+
+pub(super) fn number(value: Value) -> Result<u64, Malformed> {
+    read(value)
+}
+
+/// As [`show_epoch`] writes it.
+pub(super) fn epoch(text: &str) -> Result<Epoch, Malformed> {
+    u64::from_str_radix(text, 16).map(Epoch::from_bits).map_err(|_| Malformed("an epoch"))
+}
+
+pub(super) fn show_epoch(epoch: Epoch) -> String {
+    format!("{:016x}", epoch.to_bits())
+}
+
+pub(super) fn status(text: &str) -> Result<DuelStatus, Malformed> {
+    match text {
+        "0" => Ok(DuelStatus::Open),
+        "1" => Ok(DuelStatus::Closed(Ending::Finished)),
+        "2" => Ok(DuelStatus::Closed(Ending::Cancelled)),
+        _ => Err(Malformed("a status")),
+    }
+}
+
+pub(super) const fn show_ending(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Finished => "1",
+        Ending::Cancelled => "2",
+    }
+}
+
+/// An entry of a log: `seq-0`, and its fields by name.
+pub(super) fn entry(value: Value) -> Result<Arc<Event>, Malformed> {
+    let mut parts = Parts::of(value)?;
+    let id = parts.text()?;
+    let seq = id.strip_suffix("-0").and_then(|seq| seq.parse().ok()).ok_or(Malformed("a seq"))?;
+    let mut fields = parts.parts()?;
+    let (mut row, mut stored_at) = (None, None);
+    while let Ok(name) = fields.bytes() {
+        match &name[..] {
+            b"r" => row = Some(fields.bytes()?),
+            b"t" => stored_at = Some(UnixMs(fields.number()?)),
+            _ => drop(fields.value()?),
+        }
+    }
+    let row = row.ok_or(Malformed("an entry"))?;
+    event_row::read_undated(&row, seq, stored_at.ok_or(Malformed("an entry"))?)
+}
+
+/// What fell off a log: seq, when it was stored, row.
+pub(super) fn fallen(value: Value) -> Result<Arc<Event>, Malformed> {
+    let mut parts = Parts::of(value)?;
+    let (seq, stored_at) = (parts.number()?, UnixMs(parts.number()?));
+    event_row::read_undated(&parts.bytes()?, seq, stored_at)
+}
+
+/// Of a roster's fields: the last change, and who is online.
+pub(super) fn roster(value: Value) -> Result<(u64, Vec<Online>), Malformed> {
+    let mut fields = Parts::of(value)?;
+    let (mut version, mut online) = (0, Vec::new());
+    while let Ok(field) = fields.text() {
+        if field == "v" {
+            version = fields.number()?;
+        } else {
+            online.push(online_of(&field, &fields.text()?).ok_or(Malformed("a roster"))?);
+        }
+    }
+    Ok((version, online))
+}
+
+/// A user's field, and `role since acked nodes`.
+fn online_of(user: &str, entry: &str) -> Option<Online> {
+    let mut words = entry.split(' ');
+    let role = role(words.next()?)?;
+    let since = UnixMs(words.next()?.parse().ok()?);
+    let acked_seq = words.next()?.parse().ok()?;
+    Some(Online { viewer: Viewer { user: self::user(user)?, role }, since, acked_seq })
+}
+
+pub(super) fn user(text: &str) -> Option<UserId> {
+    UserId::try_from(text.parse::<u64>().ok()?).ok()
+}
+
+pub(super) fn role(text: &str) -> Option<Role> {
+    match text {
+        "p" => Some(Role::Player),
+        "s" => Some(Role::Spectator),
+        _ => None,
+    }
+}
+
+pub(super) const fn show_role(role: Role) -> &'static str {
+    match role {
+        Role::Player => "p",
+        Role::Spectator => "s",
+    }
+}
+
+/// `user:telegram`, with commas between; `-` if the duel was declared without anybody.
+pub(super) fn participants(text: &str) -> Result<Vec<Participant>, Malformed> {
+    if text.is_empty() || text == "-" {
+        return Ok(Vec::new());
+    }
+    let participant = |text: &str| {
+        let (user, telegram) = text.split_once(':')?;
+        let telegram = TelegramId::try_from(telegram.parse::<u64>().ok()?).ok()?;
+        Some(Participant { user: self::user(user)?, telegram })
+    };
+    let all: Option<_> = text.split(',').map(participant).collect();
+    all.ok_or(Malformed("a participant"))
+}
+
+pub(super) fn show_participants(participants: &[Participant]) -> String {
+    if participants.is_empty() {
+        return "-".to_owned();
+    }
+    let show = |p: &Participant| format!("{}:{}", p.user.get(), p.telegram.get());
+    participants.iter().map(show).collect::<Vec<_>>().join(",")
+}
+
+/// Milliseconds; empty: the node's.
+pub(super) fn settings(text: &str) -> Result<DuelSettings, Malformed> {
+    if text.is_empty() {
+        return Ok(DuelSettings::default());
+    }
+    let ms = text.parse().map_err(|_| Malformed("a grace"))?;
+    Ok(DuelSettings { presence_grace: Some(std::time::Duration::from_millis(ms)) })
+}
+
+pub(super) fn show_settings(settings: DuelSettings) -> String {
+    settings.presence_grace.map(|grace| grace.as_millis().to_string()).unwrap_or_default()
+}

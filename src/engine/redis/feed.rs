@@ -1,0 +1,329 @@
+//! The connection on which Redis tells what happens in the duels that this node follows, and, while somebody watches, in all.
+//!
+//! Subscriptions are changed in batches. When the connection was lost, everything is subscribed to again, and the heads of
+//! the duels are compared, batch by batch, so that what was missed meanwhile is repaired at once. A message is handed on in
+//! the connection's own task; there is no queue of them. Bounds: [`WAITING_MAX`] duels wait to be followed; those that are to
+//! be left are at most as many as were followed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
+
+use super::keys::Keys;
+use super::link::{Pauses, REFUSED, plain};
+use super::message::{self, Message, News};
+use super::roster::Rosters;
+use super::teller::Teller;
+use crate::engine::{EngineError, Signal};
+use crate::id::DuelId;
+use crate::limits;
+
+/// Duels that wait to be followed.
+const WAITING_MAX: usize = 1024;
+
+/// Duels that are subscribed to at a time.
+const BATCH_MAX: usize = 512;
+
+/// Follows duels. Dropping it ends the connection.
+#[derive(Debug)]
+pub(super) struct Feed {
+    shared: Arc<Shared>,
+    follow_tx: mpsc::Sender<Follow>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What the connection's task shares with those who ask for something.
+#[derive(Debug)]
+struct Shared {
+    teller: Arc<Teller>,
+    keys: Arc<Keys>,
+    /// Duels that are followed no more.
+    left: Mutex<HashSet<DuelId>>,
+    changed: Notify,
+    /// Whether this node watches all duels.
+    watches: AtomicBool,
+    lost: Notify,
+}
+
+/// Somebody waits until a channel is subscribed to: a duel's, or that of all.
+#[derive(Debug)]
+struct Follow {
+    duel: Option<DuelId>,
+    done: oneshot::Sender<()>,
+}
+
+impl Feed {
+    pub(super) fn new(
+        client: &Client,
+        keys: Arc<Keys>,
+        teller: Arc<Teller>,
+        rosters: Arc<Rosters>,
+    ) -> Self {
+        let (follow_tx, follow_rx) = mpsc::channel(WAITING_MAX);
+        let shared = Arc::new(Shared {
+            teller,
+            keys,
+            left: Mutex::default(),
+            changed: Notify::new(),
+            watches: AtomicBool::new(false),
+            lost: Notify::new(),
+        });
+        let task = Task {
+            client: client.clone(),
+            shared: Arc::clone(&shared),
+            rosters,
+            follow_rx,
+            subscribed: HashSet::new(),
+            watching: false,
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
+        Self { shared, follow_tx, _task: task }
+    }
+
+    /// Returns once whatever happens in the duel is told. Cancel safe.
+    pub(super) async fn follow(&self, duel: DuelId) -> Result<(), EngineError> {
+        self.shared.teller.follow(duel);
+        self.subscribe(Some(duel)).await
+    }
+
+    /// Returns once whatever happens in any duel is told. Cancel safe.
+    pub(super) async fn watch(&self) -> Result<(), EngineError> {
+        self.shared.watches.store(true, Ordering::Relaxed);
+        self.subscribe(None).await
+    }
+
+    pub(super) fn unwatch(&self) {
+        self.shared.watches.store(false, Ordering::Relaxed);
+        self.shared.changed.notify_one();
+    }
+
+    async fn subscribe(&self, duel: Option<DuelId>) -> Result<(), EngineError> {
+        let (done, is_done) = oneshot::channel();
+        let subscribing = async {
+            self.follow_tx.send(Follow { duel, done }).await.map_err(|_| REFUSED)?;
+            is_done.await.map_err(|_| REFUSED)
+        };
+        timeout(limits::REDIS_TIMEOUT, subscribing).await.unwrap_or(Err(REFUSED))
+    }
+
+    pub(super) fn leave(&self, duel: DuelId) {
+        self.shared.teller.leave(duel);
+        self.shared.left.lock().insert(duel);
+        self.shared.changed.notify_one();
+    }
+}
+
+struct Task {
+    client: Client,
+    shared: Arc<Shared>,
+    rosters: Arc<Rosters>,
+    follow_rx: mpsc::Receiver<Follow>,
+    subscribed: HashSet<DuelId>,
+    watching: bool,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut pauses = Pauses::default();
+        let mut told = false;
+        loop {
+            let connecting = connect(self.client.clone(), Arc::clone(&self.shared));
+            let failure = match connecting.await {
+                Ok(mut connection) => {
+                    info!(duels = self.shared.teller.all_followed().len(), "following on Redis");
+                    told = false;
+                    pauses.reset();
+                    self.serve(&mut connection).await
+                }
+                Err(failure) => failure,
+            };
+            self.subscribed.clear();
+            self.watching = false;
+            if !told {
+                warn!(error = failure, "Redis tells nothing; it is tried again, in silence");
+                told = true;
+            }
+            let until = Instant::now() + pauses.next();
+            // Whoever asks meanwhile is refused.
+            while let Ok(Some(_refused)) = timeout_at(until, self.follow_rx.recv()).await {}
+            sleep_until(until).await;
+        }
+    }
+
+    /// Subscribes to what is asked for, until the connection fails.
+    async fn serve(&mut self, connection: &mut MultiplexedConnection) -> String {
+        let mut ticks = interval(limits::PROBE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let shared = Arc::clone(&self.shared);
+        let mut wanted: Vec<_> =
+            shared.teller.all_followed().into_iter().map(|duel| (duel, None)).collect();
+        loop {
+            let served = self.bring_up_to_date(connection, &mut wanted).await;
+            if let Err(failure) = served {
+                return failure;
+            }
+            tokio::select! {
+                () = shared.lost.notified() => return "the connection was lost".to_owned(),
+                () = shared.changed.notified() => {}
+                follow = self.follow_rx.recv() => match follow {
+                    Some(follow) => {
+                        if let Err(failure) = self.take(connection, follow, &mut wanted).await {
+                            return failure;
+                        }
+                    }
+                    None => std::future::pending().await,
+                },
+                _tick = ticks.tick() => {
+                    let ping = redis::cmd("PING");
+                    let ping = timeout(limits::REDIS_TIMEOUT, connection.send_packed_command(&ping));
+                    match ping.await {
+                        Ok(Ok(_)) => {}
+                        Ok(Err(error)) => return plain(&error),
+                        Err(_) => return "it did not answer in time".to_owned(),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what somebody asks for, and what others ask for meanwhile.
+    async fn take(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        first: Follow,
+        wanted: &mut Vec<(DuelId, Option<oneshot::Sender<()>>)>,
+    ) -> Result<(), String> {
+        let mut next = Some(first);
+        while let Some(Follow { duel, done }) = next {
+            match duel {
+                Some(duel) if self.subscribed.contains(&duel) && !self.is_left(duel) => {
+                    let _gone = done.send(());
+                }
+                Some(duel) => wanted.push((duel, Some(done))),
+                None => {
+                    self.set_watching(connection).await?;
+                    let _gone = done.send(());
+                }
+            }
+            next = if wanted.len() < BATCH_MAX { self.follow_rx.try_recv().ok() } else { None };
+        }
+        Ok(())
+    }
+
+    fn is_left(&self, duel: DuelId) -> bool {
+        self.shared.left.lock().contains(&duel)
+    }
+
+    /// Unsubscribes from what was left, and subscribes to what is wanted.
+    async fn bring_up_to_date(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        wanted: &mut Vec<(DuelId, Option<oneshot::Sender<()>>)>,
+    ) -> Result<(), String> {
+        self.set_watching(connection).await?;
+        let left = std::mem::take(&mut *self.shared.left.lock());
+        // One that is followed again stays.
+        let left = left.into_iter().filter(|duel| !self.shared.teller.follows(*duel));
+        let left: Vec<_> = left.filter(|duel| self.subscribed.remove(duel)).collect();
+        for batch in left.chunks(BATCH_MAX) {
+            let channels = self.channels(batch);
+            in_time(connection.unsubscribe(channels)).await?;
+        }
+        let wanted = std::mem::take(wanted);
+        let mut wanted = wanted.into_iter().peekable();
+        while wanted.peek().is_some() {
+            let (duels, waiting): (Vec<_>, Vec<_>) = wanted.by_ref().take(BATCH_MAX).unzip();
+            in_time(connection.subscribe(self.channels(&duels))).await?;
+            self.subscribed.extend(&duels);
+            let again: Vec<_> =
+                duels.iter().zip(&waiting).filter(|(_, w)| w.is_none()).map(|(d, _)| *d).collect();
+            for done in waiting.into_iter().flatten() {
+                let _gone = done.send(());
+            }
+            // What is newly followed is looked at by who asked.
+            self.rosters.compare(again);
+        }
+        Ok(())
+    }
+
+    fn channels(&self, duels: &[DuelId]) -> Vec<String> {
+        duels.iter().map(|duel| self.shared.keys.duel(*duel)).collect()
+    }
+
+    async fn set_watching(&mut self, connection: &mut MultiplexedConnection) -> Result<(), String> {
+        let watches = self.shared.watches.load(Ordering::Relaxed);
+        if watches == self.watching {
+            return Ok(());
+        }
+        let channel = self.shared.keys.watch();
+        match watches {
+            true => in_time(connection.subscribe(channel)).await?,
+            false => in_time(connection.unsubscribe(channel)).await?,
+        }
+        self.watching = watches;
+        Ok(())
+    }
+}
+
+async fn in_time(done: impl Future<Output = redis::RedisResult<()>>) -> Result<(), String> {
+    match timeout(limits::REDIS_TIMEOUT, done).await {
+        Ok(done) => done.map_err(|error| plain(&error)),
+        Err(_) => Err("it did not answer in time".to_owned()),
+    }
+}
+
+/// A connection whose messages are handed on.
+async fn connect(client: Client, shared: Arc<Shared>) -> Result<MultiplexedConnection, String> {
+    let info = client.get_connection_info().clone();
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let client = Client::open(info.set_redis_settings(settings)).map_err(|error| plain(&error))?;
+    let take = move |push: PushInfo| {
+        shared.take(&push);
+        Ok::<(), ()>(())
+    };
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(limits::REDIS_TIMEOUT))
+        .set_response_timeout(Some(limits::REDIS_TIMEOUT))
+        .set_push_sender(take);
+    let connecting = client.get_multiplexed_async_connection_with_config(&config);
+    connecting.await.map_err(|error| plain(&error))
+}
+
+impl Shared {
+    fn take(&self, push: &PushInfo) {
+        if push.kind == PushKind::Disconnection {
+            self.lost.notify_one();
+        }
+        if let (PushKind::Message, Some(Value::BulkString(bytes))) = (&push.kind, push.data.get(1))
+        {
+            match message::read(bytes) {
+                Ok(message) => self.hand_on(message),
+                Err(error) => debug!(%error, "a message on Redis was not understood"),
+            }
+        }
+    }
+
+    fn hand_on(&self, Message { node, duel, news }: Message) {
+        // What this node has done itself it is told with the answer; should that be lost, the next sweep tells it. But the
+        // probe is there to prove this way.
+        if *node == *self.keys.node && duel != DuelId::PROBE {
+            return;
+        }
+        match news {
+            News::Opened(position) => self.teller.opened(duel, position),
+            News::Event(epoch, event) => {
+                self.teller.event(duel, epoch, event, false);
+            }
+            News::Presence(version, kind) => self.teller.presence(version, Signal { duel, kind }),
+            News::Signal(kind) => self.teller.signal(Signal { duel, kind }),
+        }
+    }
+}

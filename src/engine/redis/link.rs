@@ -1,0 +1,252 @@
+//! The connection on which Redis is asked.
+//!
+//! What waits is sent together and answered together before the next is sent, so that calls take effect in the order in which
+//! they were made, a lone one is not delayed, and many share a round trip. Answers are read by whoever asked, in the same
+//! order, before the next are sent.
+//!
+//! When Redis is away, what was sent may have taken effect; what comes then is refused, until the connection is back. It is
+//! tried again with growing, jittered pauses; what comes during a try waits for how it ends. Bounds: [`limits::ENGINE_QUEUE_MAX`] calls wait, [`BATCH_MAX`] are sent at a
+//! time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::script;
+use crate::engine::EngineError;
+use crate::limits;
+
+/// Calls that are sent at a time.
+const BATCH_MAX: usize = 512;
+
+/// Nothing has taken effect.
+pub(super) const REFUSED: EngineError = EngineError::Unavailable { may_have_taken_effect: false };
+
+/// Something may have.
+pub(super) const IN_DOUBT: EngineError = EngineError::Unavailable { may_have_taken_effect: true };
+
+/// What Redis answered; and whether many were answered with it.
+pub(super) struct Outcome {
+    pub(super) value: Result<Value, EngineError>,
+    pub(super) crowded: bool,
+}
+
+struct Request {
+    command: Cmd,
+    read: Box<dyn FnOnce(Outcome) + Send>,
+}
+
+/// Asks Redis. Dropping it ends the connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    requests_tx: mpsc::Sender<Request>,
+    stopped: AtomicBool,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Link {
+    pub(super) fn new(client: Client) -> Arc<Self> {
+        let (requests_tx, requests_rx) = mpsc::channel(limits::ENGINE_QUEUE_MAX);
+        let task = tokio::spawn(run(client, requests_rx));
+        let task = AbortOnDropHandle::new(task);
+        Arc::new(Self { requests_tx, stopped: AtomicBool::new(false), _task: task })
+    }
+
+    /// Takes its place in the order at once. `read` is handed the answer, on the connection's task, which it must not hold up.
+    pub(super) fn ask(&self, command: Cmd, read: impl FnOnce(Outcome) + Send + 'static) {
+        let request = Request { command, read: Box::new(read) };
+        if self.stopped.load(Ordering::Relaxed) {
+            return request.refuse(REFUSED);
+        }
+        if let Err(refused) = self.requests_tx.try_send(request) {
+            refused.into_inner().refuse(REFUSED);
+        }
+    }
+
+    /// From now on nothing is sent any more.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Request {
+    fn refuse(self, error: EngineError) {
+        (self.read)(Outcome { value: Err(error), crowded: false });
+    }
+}
+
+async fn run(client: Client, mut requests_rx: mpsc::Receiver<Request>) {
+    let mut pauses = Pauses::default();
+    let mut told = false;
+    loop {
+        let failure = match connect(&client).await {
+            Ok(mut connection) => {
+                info!("connected to Redis");
+                told = false;
+                pauses.reset();
+                match serve(&mut connection, &mut requests_rx).await {
+                    None => return,
+                    Some(failure) => failure,
+                }
+            }
+            Err(failure) => failure,
+        };
+        if !told {
+            warn!(error = %failure, "Redis is away; it is tried again, in silence");
+            told = true;
+        }
+        let until = Instant::now() + pauses.next();
+        while let Ok(request) = timeout_at(until, requests_rx.recv()).await {
+            match request {
+                Some(request) => request.refuse(REFUSED),
+                None => return,
+            }
+        }
+    }
+}
+
+/// A connection, ready to have scripts called by their hashes.
+async fn connect(client: &Client) -> Result<MultiplexedConnection, String> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(limits::REDIS_TIMEOUT))
+        .set_response_timeout(Some(limits::REDIS_TIMEOUT));
+    let connecting = client.get_multiplexed_async_connection_with_config(&config);
+    let mut connection = connecting.await.map_err(|error| plain(&error))?;
+    check_eviction(&mut connection).await?;
+    let mut load = redis::pipe();
+    for script in script::all() {
+        load.cmd("SCRIPT").arg("LOAD").arg(script.code);
+    }
+    let loaded: Result<(), _> = load.exec_async(&mut connection).await;
+    loaded.map_err(|error| plain(&error))?;
+    Ok(connection)
+}
+
+/// A Redis that throws away what it has no room for would let a ticket be used twice.
+async fn check_eviction(connection: &mut MultiplexedConnection) -> Result<(), String> {
+    let memory: String = redis::cmd("INFO")
+        .arg("memory")
+        .query_async(connection)
+        .await
+        .map_err(|error| plain(&error))?;
+    let field = |name: &str| memory.lines().find_map(|line| line.strip_prefix(name));
+    let (bound, policy) = (field("maxmemory:"), field("maxmemory_policy:"));
+    if bound.is_some_and(|bytes| bytes != "0") && policy.is_some_and(|p| p != "noeviction") {
+        return Err("its maxmemory-policy must be noeviction".to_owned());
+    }
+    Ok(())
+}
+
+/// Sends what comes, until the connection fails. `None`: nothing will come any more.
+async fn serve(
+    connection: &mut MultiplexedConnection,
+    requests_rx: &mut mpsc::Receiver<Request>,
+) -> Option<String> {
+    loop {
+        let mut reads = Vec::new();
+        let mut pipeline = redis::pipe();
+        let mut next = Some(requests_rx.recv().await?);
+        while let Some(Request { command, read }) = next {
+            pipeline.add_command(command);
+            reads.push(read);
+            next = if reads.len() < BATCH_MAX { requests_rx.try_recv().ok() } else { None };
+        }
+        let sending = connection.send_packed_commands(&pipeline, 0, reads.len());
+        let crowded = reads.len() > limits::UNCROWDED_MAX;
+        let mut failure = None;
+        match timeout(limits::REDIS_TIMEOUT, sending).await {
+            Ok(Ok(values)) if values.len() == reads.len() => {
+                for (read, value) in reads.into_iter().zip(values) {
+                    let value = answered(value, &mut failure);
+                    read(Outcome { value, crowded });
+                }
+            }
+            failed => {
+                failure = Some(match failed {
+                    Ok(Ok(_)) => "it answered something else".to_owned(),
+                    Ok(Err(error)) => plain(&error),
+                    Err(_) => "it did not answer in time".to_owned(),
+                });
+                for read in reads {
+                    read(Outcome { value: Err(IN_DOUBT), crowded });
+                }
+            }
+        }
+        if failure.is_some() {
+            return failure;
+        }
+    }
+}
+
+/// Tells an answer from a refusal. After some of these the connection is of no use.
+fn answered(value: Value, failure: &mut Option<String>) -> Result<Value, EngineError> {
+    let Value::ServerError(error) = value else { return Ok(value) };
+    if error.code() == "OOM" {
+        return Err(EngineError::Full { limit: "maxmemory of Redis" });
+    }
+    let error = RedisError::from(error);
+    let not_done = matches!(
+        error.kind(),
+        ErrorKind::Server(
+            ServerErrorKind::NoScript
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::BusyLoading
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::NoPerm
+        )
+    ) || matches!(error.code(), Some("MISCONF" | "NOREPLICAS" | "BUSY" | "NOAUTH"));
+    *failure = Some(plain(&error));
+    Err(if not_done { REFUSED } else { IN_DOUBT })
+}
+
+/// Without what it may quote of a command or an address.
+pub(super) fn plain(error: &RedisError) -> String {
+    match error.code() {
+        Some(code) => format!("it answered {code}"),
+        None if error.is_timeout() => "it did not answer in time".to_owned(),
+        None if error.is_connection_refusal() => "the connection was refused".to_owned(),
+        None => error.category().to_owned(),
+    }
+}
+
+/// The pauses between attempts: doubled from 50 ms to 2 s, and a random part of each, so that many nodes do not come at once.
+#[derive(Debug)]
+pub(super) struct Pauses {
+    most: Duration,
+    began: Instant,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { most: Self::FIRST, began: Instant::now() }
+    }
+}
+
+impl Pauses {
+    const FIRST: Duration = Duration::from_millis(50);
+    const LAST: Duration = Duration::from_secs(2);
+
+    /// It is connected.
+    pub(super) fn reset(&mut self) {
+        self.began = Instant::now();
+    }
+
+    pub(super) fn next(&mut self) -> Duration {
+        // A connection that held for a while was a good one.
+        if self.began.elapsed() > 2 * Self::LAST {
+            self.most = Self::FIRST;
+        }
+        self.began = Instant::now();
+        let pause = self.most.mul_f64(rand::random_range(0.5..1.0));
+        self.most = Self::LAST.min(self.most * 2);
+        pause
+    }
+}

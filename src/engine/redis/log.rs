@@ -1,0 +1,169 @@
+//! The logs of the duels: events stored, read again, and looked through for the latest.
+
+use std::sync::Arc;
+
+use super::answer::{self, Parts};
+use super::script::{self, Args as _};
+use super::{DUELS_FULL, RedisEngine};
+use crate::clock::UnixMs;
+use crate::engine::event_row::{Malformed, Unnumbered};
+use crate::engine::{Answer, AppendError, Appended, EngineError, Latest, Page, rules};
+use crate::event::{Content, Ending, Epoch, Event, Position, Push, Viewer};
+use crate::id::DuelId;
+use crate::limits;
+
+/// Events read at a time in search of the latest: first few, for a fresh connection wants the last update.
+const LATEST_PAGES: [usize; 2] = [16, 256];
+
+impl RedisEngine {
+    pub(super) fn store_push(
+        &self,
+        duel: DuelId,
+        push: Push,
+        idempotency_key: Option<&str>,
+    ) -> Answer<'static, Appended, AppendError> {
+        let (size, kind) = (push.size(), kind(&push));
+        let fingerprint = idempotency_key.map(|_| push.fingerprint().0.to_vec());
+        let event = Unnumbered::of(Content::Pushed(push));
+        let command = self
+            .store(&script::APPEND, duel)
+            .with(event.row())
+            .with(size)
+            .with(kind)
+            .with(idempotency_key.unwrap_or_default())
+            .with(fingerprint.unwrap_or_default())
+            .with(limits::IDEMPOTENCY_KEYS_MAX);
+        let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
+        self.ask(command, move |mut parts, crowded| {
+            let outcome = parts.text()?;
+            match &outcome[..] {
+                "closed" => return Ok(Err(AppendError::Closed)),
+                "reused" => return Ok(Err(AppendError::KeyReused)),
+                "full" => return Ok(Err(AppendError::Engine(DUELS_FULL))),
+                _ => {}
+            }
+            let position = parts.position()?;
+            if outcome == "duplicate" {
+                return Ok(Ok(Appended { position, event: None, connections: 0 }));
+            }
+            let event = event.number(position.seq, UnixMs(parts.number()?));
+            born(parts.number()?, position);
+            let mut connections = 0;
+            // The probe is there to prove that events come by on the channel.
+            if duel != DuelId::PROBE {
+                let told = Arc::clone(&event);
+                connections = teller.event(duel, position.epoch, told, crowded);
+            }
+            Ok(Ok(Appended { position, event: Some(event), connections }))
+        })
+    }
+
+    pub(super) fn store_end(
+        &self,
+        duel: DuelId,
+        ending: Ending,
+        last: Option<Push>,
+    ) -> Answer<'_, Appended, AppendError> {
+        let (last_size, last_kind) =
+            last.as_ref().map_or((0, Vec::new()), |push| (push.size(), kind(push)));
+        let last = last.map(|push| Unnumbered::of(Content::Pushed(push)));
+        let end = Unnumbered::of(Content::Closed(ending));
+        let command = self
+            .store(&script::CLOSE, duel)
+            .with(answer::show_ending(ending))
+            .with(end.row())
+            .with(size_of::<Event>())
+            .with(last.as_ref().map(Unnumbered::row).unwrap_or_default())
+            .with(last_size)
+            .with(last_kind);
+        let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
+        self.ask(command, move |mut parts, crowded| {
+            let outcome = parts.text()?;
+            match &outcome[..] {
+                "closed" => return Ok(Err(AppendError::Closed)),
+                "full" => return Ok(Err(AppendError::Engine(DUELS_FULL))),
+                _ => {}
+            }
+            let position = parts.position()?;
+            if outcome == "duplicate" {
+                return Ok(Ok(Appended { position, event: None, connections: 0 }));
+            }
+            let stored_at = UnixMs(parts.number()?);
+            born(parts.number()?, position);
+            if let Some(last) = last {
+                let last = last.number(position.seq - 1, stored_at);
+                teller.event(duel, position.epoch, last, crowded);
+            }
+            let end = end.number(position.seq, stored_at);
+            let connections = teller.event(duel, position.epoch, Arc::clone(&end), crowded);
+            Ok(Ok(Appended { position, event: Some(end), connections }))
+        })
+    }
+
+    pub(super) fn read_after(
+        &self,
+        duel: DuelId,
+        after: Position,
+        count: usize,
+    ) -> Answer<'static, Page> {
+        let command = script::call(&script::READ, &[self.keys.duel(duel)])
+            .with(answer::show_epoch(Epoch::random()))
+            .with(answer::show_epoch(after.epoch))
+            .with(after.seq)
+            .with(count.min(self.config.log_events_max));
+        self.ask(command, |mut parts, _| {
+            Ok(Ok(match &parts.text()?[..] {
+                "gone" => Page::Gone,
+                _ => Page::Events(parts.parts()?.each(answer::entry)?),
+            }))
+        })
+    }
+
+    pub(super) async fn look_for_latest(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        mut up_to: Position,
+        which: Latest,
+    ) -> Result<Vec<Arc<Event>>, EngineError> {
+        let mut newest_first = Vec::new();
+        let mut pages = LATEST_PAGES.into_iter().chain(std::iter::repeat(LATEST_PAGES[1]));
+        loop {
+            let count = pages.next().unwrap_or(LATEST_PAGES[1]);
+            let command = script::call(&script::LATEST, &[self.keys.duel(duel)])
+                .with(answer::show_epoch(Epoch::random()))
+                .with(answer::show_epoch(up_to.epoch))
+                .with(up_to.seq)
+                .with(count);
+            let page = self.ask(command, |parts, _| Ok::<_, Malformed>(Ok(latest_page(parts)?)));
+            let Some((events, last)) = page.await? else { return Ok(Vec::new()) };
+            up_to.seq = events.last().map_or(0, |event| event.seq.saturating_sub(1));
+            newest_first.extend(events.into_iter().map(Ok::<_, EngineError>));
+            let enough = which == Latest::Update
+                && !rules::latest(newest_first.iter().cloned(), viewer, which)?.is_empty();
+            if last || enough {
+                return rules::latest(newest_first.into_iter(), viewer, which);
+            }
+        }
+    }
+}
+
+/// Events, the newest first, and whether there are none before them. `None`: the epoch is another.
+type LatestPage = Option<(Vec<Arc<Event>>, bool)>;
+
+fn latest_page(mut parts: Parts) -> Result<LatestPage, Malformed> {
+    if parts.text()? == "gone" {
+        return Ok(None);
+    }
+    let mut events = parts.parts()?.each(answer::entry)?;
+    let Ok(fallen) = parts.parts() else { return Ok(Some((events, false))) };
+    let mut fallen = fallen.each(answer::fallen)?;
+    fallen.sort_by_key(|event| std::cmp::Reverse(event.seq));
+    events.extend(fallen);
+    Ok(Some((events, true)))
+}
+
+/// As `store.lua` tells events of one kind from those of others.
+fn kind(push: &Push) -> Vec<u8> {
+    push.kind_fingerprint().0.to_vec()
+}

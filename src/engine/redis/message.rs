@@ -1,0 +1,202 @@
+//! What is told on the channels: words with a space between, the first of which says what it is, the second which node said
+//! it, the third of which duel.
+
+use std::sync::Arc;
+
+use super::answer;
+use crate::clock::UnixMs;
+use crate::engine::event_row::{self, Malformed};
+use crate::engine::{OfflineReason, Signal, SignalKind};
+use crate::event::{Content, DuelStatus, Epoch, Event, Position, Viewer};
+use crate::id::{DuelId, UserId};
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Message {
+    pub(super) node: Box<str>,
+    pub(super) duel: DuelId,
+    pub(super) news: News,
+}
+
+/// What it says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum News {
+    /// The duel came into being.
+    Opened(Position),
+    /// An event was stored.
+    Event(Epoch, Arc<Event>),
+    /// Who is online has changed, or what they have acked: which change it is.
+    Presence(u64, SignalKind),
+    /// Anything else that nodes tell each other.
+    Signal(SignalKind),
+}
+
+/// The words of a message, one after the other.
+struct Words<'a>(&'a [u8]);
+
+impl<'a> Words<'a> {
+    fn next(&mut self) -> Result<&'a str, Malformed> {
+        let end = self.0.iter().position(|byte| *byte == b' ').unwrap_or(self.0.len());
+        let (word, rest) = self.0.split_at(end);
+        self.0 = rest.get(1..).unwrap_or_default();
+        std::str::from_utf8(word).map_err(|_| Malformed("a message"))
+    }
+
+    fn number(&mut self) -> Result<u64, Malformed> {
+        self.next()?.parse().map_err(|_| Malformed("a number"))
+    }
+
+    fn user(&mut self) -> Result<UserId, Malformed> {
+        answer::user(self.next()?).ok_or(Malformed("a user's id"))
+    }
+
+    fn position(&mut self) -> Result<Position, Malformed> {
+        Ok(Position { epoch: answer::epoch(self.next()?)?, seq: self.number()? })
+    }
+
+    fn rest(self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.0).map_err(|_| Malformed("a message"))
+    }
+}
+
+/// The duel that a number stands for.
+fn duel_id(number: u64) -> Result<DuelId, Malformed> {
+    if number == DuelId::PROBE.get() {
+        return Ok(DuelId::PROBE);
+    }
+    DuelId::try_from(number).map_err(|_| Malformed("a duel's id"))
+}
+
+/// Reads one.
+pub(super) fn read(message: &[u8]) -> Result<Message, Malformed> {
+    let mut words = Words(message);
+    let kind = words.next()?;
+    let node = words.next()?.into();
+    let duel = duel_id(words.number()?)?;
+    let news = match kind {
+        "o" => News::Opened(Position { epoch: answer::epoch(words.next()?)?, seq: 0 }),
+        "e" => {
+            let Position { epoch, seq } = words.position()?;
+            let stored_at = UnixMs(words.number()?);
+            News::Event(epoch, event_row::read_undated(words.0, seq, stored_at)?)
+        }
+        "c" => {
+            let Position { epoch, seq } = words.position()?;
+            let stored_at = UnixMs(words.number()?);
+            let DuelStatus::Closed(ending) = answer::status(words.next()?)? else {
+                return Err(Malformed("a status"));
+            };
+            let content = Content::Closed(ending);
+            News::Event(epoch, Arc::new(Event { seq, stored_at, content }))
+        }
+        "p" => News::Presence(words.number()?, presence(words)?),
+        "s" => News::Signal(signal(words)?),
+        _ => return Err(Malformed("a message")),
+    };
+    Ok(Message { node, duel, news })
+}
+
+fn presence(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
+    match words.next()? {
+        "on" => {
+            let user = words.user()?;
+            let role = answer::role(words.next()?).ok_or(Malformed("a role"))?;
+            let since = UnixMs(words.number()?);
+            Ok(SignalKind::Online { viewer: Viewer { user, role }, since })
+        }
+        "off" => {
+            let user = words.user()?;
+            let reason = reason(words.next()?).ok_or(Malformed("a reason"))?;
+            Ok(SignalKind::Offline { user, reason })
+        }
+        "ack" => Ok(SignalKind::Acked { user: words.user()?, seq: words.number()? }),
+        _ => Err(Malformed("a message")),
+    }
+}
+
+fn signal(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
+    match words.next()? {
+        "revoked" => Ok(SignalKind::Revoked { user: words.user()? }),
+        "disconnect" => {
+            let user = match words.next()? {
+                "all" => None,
+                user => Some(answer::user(user).ok_or(Malformed("a user's id"))?),
+            };
+            let reconnect = words.next()? == "1";
+            let reason = words.rest()?;
+            Ok(SignalKind::Disconnect {
+                user,
+                reconnect,
+                reason: (!reason.is_empty()).then(|| reason.into()),
+            })
+        }
+        _ => Err(Malformed("a message")),
+    }
+}
+
+/// A signal that changes no roster, as it is published. `None`: it does.
+pub(super) fn show(node: &str, Signal { duel, kind }: &Signal) -> Option<String> {
+    let duel = duel.get();
+    match kind {
+        SignalKind::Online { .. } | SignalKind::Offline { .. } | SignalKind::Acked { .. } => None,
+        SignalKind::Revoked { user } => Some(format!("s {node} {duel} revoked {}", user.get())),
+        SignalKind::Disconnect { user, reconnect, reason } => {
+            let user = user.map_or_else(|| "all".to_owned(), |user| user.get().to_string());
+            let reason = reason.as_deref().unwrap_or_default();
+            let reconnect = u8::from(*reconnect);
+            Some(format!("s {node} {duel} disconnect {user} {reconnect} {reason}"))
+        }
+    }
+}
+
+const REASONS: [(&str, OfflineReason); 6] = [
+    ("client_closed", OfflineReason::ClientClosed),
+    ("lost", OfflineReason::Lost),
+    ("client_fault", OfflineReason::ClientFault),
+    ("disconnected", OfflineReason::Disconnected),
+    ("duel_closed", OfflineReason::DuelClosed),
+    ("server_restart", OfflineReason::ServerRestart),
+];
+
+fn reason(word: &str) -> Option<OfflineReason> {
+    REASONS.iter().find(|(known, _)| *known == word).map(|(_, reason)| *reason)
+}
+
+pub(super) fn show_reason(reason: OfflineReason) -> &'static str {
+    REASONS.iter().find(|(_, known)| *known == reason).map_or("lost", |(word, _)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_read_as_they_were_written() {
+        let duel = DuelId::try_from(7).unwrap();
+        let user = UserId::try_from(9).unwrap();
+        let kinds = [
+            SignalKind::Revoked { user },
+            SignalKind::Disconnect { user: Some(user), reconnect: true, reason: None },
+            SignalKind::Disconnect {
+                user: None,
+                reconnect: false,
+                reason: Some("moved to é".into()),
+            },
+        ];
+        for kind in kinds {
+            let text = show("ab", &Signal { duel, kind: kind.clone() }).unwrap();
+            let expected = Message { node: "ab".into(), duel, news: News::Signal(kind) };
+            assert_eq!(read(text.as_bytes()), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        for text in
+            ["", "x a 1", "p a 1", "p a 1 2 on", "e a 0 1", "s a 1 disconnect", "c a 1 ff 1 1 0"]
+        {
+            assert!(read(text.as_bytes()).is_err(), "{text:?}");
+        }
+        assert!(read(b"\xff \xff \xff").is_err());
+    }
+}

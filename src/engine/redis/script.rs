@@ -1,0 +1,87 @@
+//! The steps that Redis does for us, each as a whole: Lua scripts, sent once per connection and then called by their hash.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, ToRedisArgs};
+
+/// Puts a script together from what it shares with others, and what is its own.
+macro_rules! script {
+    ($($part:literal),+) => {
+        LazyLock::new(|| Source::new(concat!($(include_str!(concat!("scripts/", $part, ".lua")), "\n"),+)))
+    };
+}
+
+/// One of them.
+pub(super) type Script = LazyLock<Source>;
+
+/// What it says, and the hash by which Redis knows it.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) code: &'static str,
+    hash: String,
+}
+
+impl Source {
+    fn new(code: &'static str) -> Self {
+        Self { code, hash: redis::Script::new(code).get_hash().to_owned() }
+    }
+}
+
+pub(super) static APPEND: Script = script!("common", "change", "store", "append");
+pub(super) static CLOSE: Script = script!("common", "change", "store", "close");
+pub(super) static RECORD: Script = script!("common", "change", "record");
+pub(super) static OPEN: Script = script!("common", "change", "open");
+pub(super) static READ: Script = script!("common", "read");
+pub(super) static LATEST: Script = script!("common", "latest");
+pub(super) static HEADS: Script = script!("common", "heads");
+pub(super) static PRUNE: Script = script!("common", "prune");
+pub(super) static ADMIT: Script = script!("common", "tickets", "admit");
+pub(super) static REVOKE: Script = script!("common", "tickets", "revoke");
+pub(super) static FORGET_TICKETS: Script = script!("common", "tickets", "forget_tickets");
+pub(super) static ONLINE: Script = script!("common", "roster", "online");
+pub(super) static OFFLINE: Script = script!("common", "roster", "offline");
+pub(super) static ACKED: Script = script!("common", "roster", "acked");
+pub(super) static EXPEL: Script = script!("common", "roster", "expel");
+pub(super) static HEARTBEAT: Script = script!("common", "heartbeat");
+
+/// All of them, to be loaded.
+pub(super) fn all() -> [&'static Script; 16] {
+    [
+        &APPEND,
+        &CLOSE,
+        &RECORD,
+        &OPEN,
+        &READ,
+        &LATEST,
+        &HEADS,
+        &PRUNE,
+        &ADMIT,
+        &REVOKE,
+        &FORGET_TICKETS,
+        &ONLINE,
+        &OFFLINE,
+        &ACKED,
+        &EXPEL,
+        &HEARTBEAT,
+    ]
+}
+
+/// The command that has a script done. Its arguments follow.
+pub(super) fn call(script: &Script, keys: &[String]) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(&script.hash).arg(keys.len()).arg(keys);
+    command
+}
+
+/// Several arguments of different kinds.
+pub(super) trait Args {
+    /// One more.
+    fn with(self, argument: impl ToRedisArgs) -> Self;
+}
+
+impl Args for Cmd {
+    fn with(mut self, argument: impl ToRedisArgs) -> Self {
+        self.arg(argument);
+        self
+    }
+}

@@ -1,0 +1,29 @@
+-- Stores an event. ARGV, after those of store.lua: row, size, kind, idempotency key (empty: none), the content's fingerprint,
+-- how many keys are remembered.
+
+local row, size, kind, key, fingerprint, keys_max =
+    ARGV[12], tonumber(ARGV[13]), ARGV[14], ARGV[15], ARGV[16], tonumber(ARGV[17])
+
+if duel and key ~= '' then
+    local known = redis.call('HGET', duel.parts.keys, key)
+    if known then
+        if string.sub(known, 1, #fingerprint) ~= fingerprint then return { 'reused' } end
+        return { 'duplicate', duel.epoch, tonumber(string.sub(known, #fingerprint + 1)) }
+    end
+end
+if not be() then return { 'full' } end
+if duel.status ~= '0' then return { 'closed' } end
+store(row, size, kind)
+save()
+expire(duel, now + idle_ms)
+if key ~= '' then
+    local keys, order = duel.parts.keys, duel.parts.keys_order
+    redis.call('HSET', keys, key, fingerprint .. number(duel.seq))
+    redis.call('ZADD', order, duel.seq, key)
+    if redis.call('ZCARD', order) > keys_max then
+        redis.call('HDEL', keys, redis.call('ZPOPMIN', order)[1])
+    end
+    redis.call('PEXPIREAT', keys, duel.kept_until)
+    redis.call('PEXPIREAT', order, duel.kept_until)
+end
+return { 'stored', duel.epoch, duel.seq, now, created }

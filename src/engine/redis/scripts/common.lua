@@ -1,0 +1,66 @@
+-- What every script begins with. A script is one step: nothing happens between its parts.
+--
+-- A duel is a hash, with other keys beside it in the same slot. Fields of the hash: e epoch, g the lineage that it is of,
+-- s status (0 open, 1 finished, 2 cancelled), n the last seq, o the oldest in the log (0: none), b bytes of the log,
+-- w bytes of what fell off it, c created at, u updated at, x to be forgotten at, t when Redis itself forgets it,
+-- p participants, d presence grace.
+
+local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local now = clock()
+
+-- One history of this server's data. It changes whenever some of what was acknowledged may be gone: with a failover, and
+-- with a restart.
+local function lineage()
+    return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+end
+
+local function number(value)
+    return string.format('%d', value)
+end
+
+-- The keys of a duel beside its hash: the log; what fell off it and is the latest of its kind, and in which order it fell;
+-- the idempotency keys, and in which order they were used; who is online.
+local function parts(base)
+    return {
+        log = base .. ':l', fallen = base .. ':f', fallen_order = base .. ':g',
+        keys = base .. ':k', keys_order = base .. ':o', roster = base .. ':p',
+    }
+end
+
+-- The duel, if there is one. Of another lineage than before, it has a new epoch.
+local function look(base, fresh_epoch)
+    local row = redis.call('HMGET', base, 'e', 'g', 's', 'n', 'o', 'b', 'w', 'x', 't')
+    if not row[1] then return nil end
+    local line = lineage()
+    if row[2] ~= line then
+        row[1] = fresh_epoch
+        redis.call('HSET', base, 'e', fresh_epoch, 'g', line)
+    end
+    return {
+        base = base, epoch = row[1], status = row[3], seq = tonumber(row[4]), oldest = tonumber(row[5]),
+        bytes = tonumber(row[6]), fallen_bytes = tonumber(row[7]),
+        expires_at = tonumber(row[8]), kept_until = tonumber(row[9]), parts = parts(base),
+    }
+end
+
+-- The nodes forget a duel when it expires; should there be none, Redis does, later.
+local function expire(duel, expires_at)
+    duel.expires_at = expires_at
+    if duel.kept_until < expires_at + 60000 then
+        duel.kept_until = 2 * expires_at - now + 120000
+        redis.call('PEXPIREAT', duel.base, duel.kept_until)
+        for _, key in pairs(duel.parts) do redis.call('PEXPIREAT', key, duel.kept_until) end
+    end
+    redis.call('HSET', duel.base, 'x', duel.expires_at, 't', duel.kept_until)
+end
+
+-- An open duel is used: it is kept for as long again, to an eighth of that.
+local function use(duel, idle_ms)
+    if duel.status == '0' and now + idle_ms - duel.expires_at >= idle_ms / 8 then
+        expire(duel, now + idle_ms)
+    end
+end

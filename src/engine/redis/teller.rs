@@ -1,0 +1,208 @@
+//! What this node's sink is told: each thing once and in order, whichever way it comes by first.
+//!
+//! What this node has done itself is told when Redis answers; what other nodes have done comes by on the duel's channel, and,
+//! while somebody watches, on that of all duels, too. A duel that is followed remembers up to where it was told: of its log, and of
+//! the changes of who is online. What is missing in the log the hub notices and reads; what is missing of the changes is
+//! noticed here, and the whole roster is read again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
+
+use crate::clock::UnixMs;
+use crate::engine::{Notice, Online, Signal, SignalKind, Sink};
+use crate::event::{Epoch, Event, Position, Viewer};
+use crate::id::{DuelId, UserId};
+
+/// The way to the sink.
+pub(super) struct Teller {
+    sink: OnceLock<Sink>,
+    followed: RwLock<HashMap<DuelId, Arc<Mutex<Followed>>>>,
+    /// Duels whose rosters are to be read again. What does not fit is found by the next sweep.
+    stale_tx: mpsc::Sender<DuelId>,
+}
+
+/// A duel that this node follows.
+#[derive(Debug, Default)]
+struct Followed {
+    /// Up to where it was told.
+    position: Option<Position>,
+    /// To how many connections the last event was handed.
+    handed: usize,
+    /// The last change of the roster that was told; `None`: the roster has to be read.
+    version: Option<u64>,
+    /// The last change that came by while the roster was not known.
+    passed: u64,
+    /// Who is online on this node.
+    here: Vec<(Viewer, UnixMs)>,
+}
+
+impl std::fmt::Debug for Teller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Teller")
+            .field("followed", &self.followed.read().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Teller {
+    pub(super) fn new(stale_tx: mpsc::Sender<DuelId>) -> Self {
+        Self { sink: OnceLock::new(), followed: RwLock::default(), stale_tx }
+    }
+
+    pub(super) fn connect(&self, sink: Sink) {
+        let connected = self.sink.set(sink);
+        assert!(connected.is_ok(), "an engine is connected once");
+    }
+
+    pub(super) fn follow(&self, duel: DuelId) {
+        self.followed.write().entry(duel).or_default();
+    }
+
+    pub(super) fn leave(&self, duel: DuelId) {
+        self.followed.write().remove(&duel);
+    }
+
+    pub(super) fn follows(&self, duel: DuelId) -> bool {
+        self.followed.read().contains_key(&duel)
+    }
+
+    pub(super) fn all_followed(&self) -> Vec<DuelId> {
+        self.followed.read().keys().copied().collect()
+    }
+
+    fn followed(&self, duel: DuelId) -> Option<Arc<Mutex<Followed>>> {
+        self.followed.read().get(&duel).cloned()
+    }
+
+    fn tell(&self, notice: Notice) -> usize {
+        self.sink.get().map_or(0, |sink| sink(notice))
+    }
+
+    pub(super) fn opened(&self, duel: DuelId, position: Position) {
+        self.tell(Notice::Opened { duel, position });
+    }
+
+    /// An event was stored. To how many connections it was handed.
+    pub(super) fn event(
+        &self,
+        duel: DuelId,
+        epoch: Epoch,
+        event: Arc<Event>,
+        crowded: bool,
+    ) -> usize {
+        let position = Position { epoch, seq: event.seq };
+        let notice = Notice::Appended { duel, epoch, event, crowded };
+        let Some(followed) = self.followed(duel) else { return self.tell(notice) };
+        let mut followed = followed.lock();
+        let told = |told: Position| told.epoch == epoch && told.seq >= position.seq;
+        if followed.position.is_some_and(told) {
+            return followed.handed;
+        }
+        followed.position = Some(position);
+        // Under the lock, so that none overtakes another.
+        followed.handed = self.tell(notice);
+        followed.handed
+    }
+
+    /// A log stands there, and with it the roster.
+    pub(super) fn head(&self, duel: DuelId, position: Position, version: u64) {
+        let Some(followed) = self.followed(duel) else { return };
+        let stale = {
+            let mut followed = followed.lock();
+            let stale = followed.version.is_some_and(|known| known != version);
+            if stale {
+                (followed.version, followed.passed) = (None, 0);
+            }
+            stale || followed.version.is_none()
+        };
+        self.tell(Notice::Head { duel, position });
+        if stale {
+            self.refresh(duel);
+        }
+    }
+
+    fn refresh(&self, duel: DuelId) {
+        let _full = self.stale_tx.try_send(duel);
+    }
+
+    /// What a node said of a duel.
+    pub(super) fn signal(&self, signal: Signal) {
+        self.tell(Notice::Signal(signal));
+    }
+
+    /// A change of who is online, or of what they have acked.
+    pub(super) fn presence(&self, version: u64, signal: Signal) {
+        let Some(followed) = self.followed(signal.duel) else {
+            return self.signal(signal);
+        };
+        let mut followed = followed.lock();
+        let Some(known) = followed.version else {
+            followed.passed = followed.passed.max(version);
+            return;
+        };
+        if version <= known {
+            return;
+        }
+        if version > known + 1 {
+            (followed.version, followed.passed) = (None, version);
+            drop(followed);
+            return self.refresh(signal.duel);
+        }
+        followed.version = Some(version);
+        self.signal(signal);
+    }
+
+    /// The whole roster was read.
+    pub(super) fn roster(&self, duel: DuelId, version: u64, online: Vec<Online>) {
+        let Some(followed) = self.followed(duel) else { return };
+        let mut followed = followed.lock();
+        if followed.version.is_some_and(|known| known >= version) {
+            return;
+        }
+        if followed.passed > version {
+            drop(followed);
+            return self.refresh(duel);
+        }
+        followed.version = Some(version);
+        self.tell(Notice::Roster { duel, online });
+    }
+
+    /// Up to which change the node knows who is online.
+    pub(super) fn roster_version(&self, duel: DuelId) -> Option<u64> {
+        self.followed(duel).and_then(|followed| followed.lock().version)
+    }
+
+    /// Remembers who is online on this node.
+    pub(super) fn is_here(&self, duel: DuelId, viewer: Viewer, since: UnixMs) {
+        let Some(followed) = self.followed(duel) else { return };
+        let mut followed = followed.lock();
+        followed.here.retain(|(other, _)| other.user != viewer.user);
+        followed.here.push((viewer, since));
+    }
+
+    /// Forgets who was online on this node.
+    pub(super) fn is_gone(&self, duel: DuelId, user: UserId) {
+        if let Some(followed) = self.followed(duel) {
+            followed.lock().here.retain(|(viewer, _)| viewer.user != user);
+        }
+    }
+
+    /// Whether a user is online on this node.
+    pub(super) fn has_here(&self, duel: DuelId, user: UserId) -> bool {
+        let here = |followed: &Followed| followed.here.iter().any(|(v, _)| v.user == user);
+        self.followed(duel).is_some_and(|followed| here(&followed.lock()))
+    }
+
+    /// Who is online on this node, as it would be announced.
+    pub(super) fn here(&self, duel: DuelId) -> Vec<SignalKind> {
+        let Some(followed) = self.followed(duel) else { return Vec::new() };
+        let announce = |(viewer, since): &(Viewer, UnixMs)| SignalKind::Online {
+            viewer: *viewer,
+            since: *since,
+        };
+        followed.lock().here.iter().map(announce).collect()
+    }
+}

@@ -1,0 +1,62 @@
+//! Which tickets are spent or worthless.
+
+use std::sync::Arc;
+
+use redis::Cmd;
+
+use super::RedisEngine;
+use super::roster::millis;
+use super::script::{self, Args as _};
+use crate::engine::ledger::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX};
+use crate::engine::{AdmitError, Answer, EngineError, Revocation};
+use crate::ticket::Ticket;
+
+const TICKETS_FULL: EngineError = EngineError::Full { limit: "ENGINE_MAX_REMEMBERED_TICKETS" };
+
+impl RedisEngine {
+    /// A script that concerns tickets.
+    pub(super) fn tickets(&self, script: &'static script::Script) -> Cmd {
+        script::call(script, &self.keys.tickets())
+            .with(self.config.tickets_max)
+            .with(millis(2 * TICKET_LIFE_MAX))
+    }
+
+    pub(super) fn spend(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
+        let command = self
+            .tickets(&script::ADMIT)
+            .with(&JtiKey::of(&ticket.jti).0[..])
+            .with(format!("{}:{}", ticket.duel.get(), ticket.viewer.user.get()))
+            .with(ticket.issued_at.0)
+            .with(ticket.expires_at.0)
+            .with(millis(CLOCK_STEP_MAX));
+        let counts = Arc::clone(&self.counts);
+        self.ask(command, move |mut parts, _| {
+            let outcome = parts.text()?;
+            counts.remember_tickets(parts.number()?);
+            Ok(match &outcome[..] {
+                "admitted" => Ok(()),
+                "expired" => Err(AdmitError::Expired),
+                "revoked" => Err(AdmitError::Revoked),
+                "used" => Err(AdmitError::AlreadyUsed),
+                _ => Err(AdmitError::Engine(TICKETS_FULL)),
+            })
+        })
+    }
+
+    pub(super) fn make_worthless(&self, revocation: Revocation) -> Answer<'_, ()> {
+        let command = self.tickets(&script::REVOKE);
+        let command = match revocation {
+            Revocation::Ticket(jti) => command.with(&JtiKey::of(&jti).0[..]).with("").with(0),
+            Revocation::User { duel, user, issued_until } => {
+                command.with("").with(format!("{}:{}", duel.get(), user.get())).with(issued_until.0)
+            }
+        };
+        let command = command.with(millis(TICKET_LIFE_MAX + CLOCK_STEP_MAX));
+        let counts = Arc::clone(&self.counts);
+        self.ask(command, move |mut parts, _| {
+            let outcome = parts.text()?;
+            counts.remember_tickets(parts.number()?);
+            Ok(if outcome == "full" { Err(TICKETS_FULL) } else { Ok(()) })
+        })
+    }
+}

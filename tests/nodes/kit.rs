@@ -1,0 +1,245 @@
+//! Nodes, and players on them who check what they see.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use duelhub::clock;
+use duelhub::config::{EngineConfig, HubConfig, RedisConfig, Secret};
+use duelhub::engine::{AppendError, Engine, EngineError, RedisEngine};
+use duelhub::event::{Audience, Content, EventType, Payload, Position, Push, Role, Viewer};
+use duelhub::hub::{AttachError, Attachment, Hub, Lost, Pushed, Recovery, Watch, WatchFilter};
+use duelhub::id::{DuelId, Jti, UserId};
+use duelhub::metrics::Metrics;
+use duelhub::ticket::Ticket;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::redis_server::RedisServer;
+
+/// How long anything may take that works. Generous: a busy machine is no failure.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Between repair sweeps.
+pub(crate) const SYNC_INTERVAL: Duration = Duration::from_millis(500);
+
+/// One node. Dropping it is what a kill is to the others.
+pub(crate) struct Node {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) metrics: Arc<Metrics>,
+    _work: AbortOnDropHandle<()>,
+}
+
+impl Node {
+    /// One that shares its duels with all others on `redis`.
+    pub(crate) fn on(redis: &RedisServer) -> Self {
+        Self::at(redis.url())
+    }
+
+    /// One that reaches Redis at `url`.
+    pub(crate) fn at(url: String) -> Self {
+        let hour = Duration::from_secs(3600);
+        let engine_config = EngineConfig {
+            duels_max: 100_000,
+            log_events_max: 2000,
+            log_bytes_max: 16 * 1024 * 1024,
+            tickets_max: 100_000,
+            closed_retention: hour,
+            idle_retention: hour,
+        };
+        let hub_config = HubConfig {
+            sync_interval: SYNC_INTERVAL,
+            connections_per_user_max: 3,
+            presence_grace: Duration::from_millis(200),
+            watchers_max: 4,
+        };
+        let redis = RedisConfig { url: Secret::new(url), prefix: "test".to_owned() };
+        let engine: Arc<dyn Engine> = Arc::new(RedisEngine::new(engine_config, &redis).unwrap());
+        let metrics = Arc::new(Metrics::new());
+        let hub = Hub::new(Arc::clone(&engine), hub_config, Arc::clone(&metrics));
+        let work = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&hub).run()));
+        Self { hub, engine, metrics, _work: work }
+    }
+
+    /// Waits until the node has proved its own path, now.
+    pub(crate) async fn ready(&self) {
+        eventually("ready", async || self.hub.readiness().ready().is_some()).await;
+    }
+
+    pub(crate) async fn enter(
+        &self,
+        duel: u64,
+        user: u64,
+        resume: Option<Position>,
+    ) -> Result<Player, AttachError> {
+        let (attachment, welcome) = self.hub.attach(&ticket(duel, user), resume).await?;
+        Ok(Player {
+            attachment,
+            position: welcome.position,
+            recovery: welcome.recovery,
+            online: welcome.online,
+            duel,
+        })
+    }
+
+    /// A player comes in, who must be let in.
+    pub(crate) async fn player(&self, duel: u64, user: u64) -> Player {
+        self.enter(duel, user, None).await.unwrap()
+    }
+
+    pub(crate) async fn push(&self, duel: u64, nth: u64) -> Result<Pushed, AppendError> {
+        self.hub.push(id_of(duel), update(duel, nth), Some(format!("{duel}-{nth}").into())).await
+    }
+
+    /// Pushes until it is answered that it is stored, as a backend does.
+    pub(crate) async fn push_surely(&self, duel: u64, nth: u64) -> Pushed {
+        let started = Instant::now();
+        loop {
+            match self.push(duel, nth).await {
+                Ok(pushed) => return pushed,
+                Err(AppendError::Engine(EngineError::Unavailable { .. })) => {
+                    assert!(started.elapsed() < DEADLINE, "it never works again");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// The users online in a duel, as this node says.
+    pub(crate) async fn online(&self, duel: u64) -> Vec<u64> {
+        let view = self.hub.duel(id_of(duel)).await.unwrap();
+        let online = view.map(|view| view.online).unwrap_or_default();
+        online.into_iter().map(|online| online.user.get()).collect()
+    }
+
+    /// A watch that has seen the state at the start.
+    pub(crate) async fn watch_all(&self) -> Watch {
+        let watch = self.hub.watch(WatchFilter::All).unwrap();
+        let mut after = None;
+        while let (_, _, Some(next)) = watch.state(after).await.unwrap() {
+            after = Some(next);
+        }
+        watch
+    }
+}
+
+/// Somebody in a duel, who insists on every event, in order, once.
+pub(crate) struct Player {
+    pub(crate) attachment: Attachment,
+    pub(crate) position: Position,
+    pub(crate) recovery: Recovery,
+    pub(crate) online: Vec<UserId>,
+    duel: u64,
+}
+
+impl Player {
+    /// Reads what there is, after waiting for it. The bodies' numbers, in order.
+    pub(crate) async fn read(&mut self) -> Result<Vec<u64>, Lost> {
+        let mut seen = Vec::new();
+        let batch = self.attachment.next().await?;
+        if batch.is_empty() {
+            self.attachment.woken().await;
+        }
+        for event in &batch.events {
+            assert_eq!(event.seq, self.position.seq + 1, "each event once and in order");
+            self.position.seq = event.seq;
+            if let Content::Pushed(push) = &event.content {
+                seen.push(number(push.payload.json()));
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Reads until `nth` was seen, and nothing else but what came before it in order.
+    pub(crate) async fn read_until(&mut self, nth: u64) -> Vec<u64> {
+        let mut seen = Vec::new();
+        let reading = async {
+            while seen.last() != Some(&nth) {
+                seen.extend(self.read().await.unwrap());
+            }
+        };
+        let read = timeout(DEADLINE, reading).await;
+        assert!(read.is_ok(), "duel {}: {nth} never came, only {seen:?}", self.duel);
+        seen
+    }
+
+    /// Waits until the hub wants the connection to close, or cannot serve it.
+    pub(crate) async fn closed(&mut self) -> Option<Lost> {
+        let closing = async {
+            loop {
+                if self.attachment.dismissal().is_some() {
+                    return None;
+                }
+                if let Err(lost) = self.read().await {
+                    return Some(lost);
+                }
+            }
+        };
+        timeout(DEADLINE, closing).await.expect("the connection stays open")
+    }
+
+    /// Reads changes of presence until one says that `user` came or went.
+    pub(crate) async fn sees(&mut self, user: u64, online: bool) {
+        let seeing = async {
+            loop {
+                let batch = self.attachment.next().await.unwrap();
+                if batch.presence.iter().any(|c| c.user.get() == user && c.online == online) {
+                    return;
+                }
+                if batch.is_empty() {
+                    self.attachment.woken().await;
+                }
+            }
+        };
+        let seen = timeout(DEADLINE, seeing).await;
+        assert!(seen.is_ok(), "never seen: {user} {}", if online { "came" } else { "went" });
+    }
+}
+
+/// Waits until something is so.
+pub(crate) async fn eventually(what: &str, so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(DEADLINE, waiting).await.is_ok(), "never {what}");
+}
+
+pub(crate) fn id_of(duel: u64) -> DuelId {
+    DuelId::try_from(duel).unwrap()
+}
+
+pub(crate) fn user(user: u64) -> UserId {
+    UserId::try_from(user).unwrap()
+}
+
+/// The `nth` update.
+pub(crate) fn update(duel: u64, nth: u64) -> Push {
+    Push {
+        event_type: EventType::duel_update(),
+        payload: Payload::parse(id_of(duel), &format!(r#"{{"nth":{nth}}}"#), 1000).unwrap(),
+        audience: Audience::All,
+        views: Box::default(),
+        coalesce_key: None,
+    }
+}
+
+/// Which update it is.
+fn number(json: &str) -> u64 {
+    let fields: HashMap<String, u64> = serde_json::from_str(json).unwrap();
+    fields["nth"]
+}
+
+pub(crate) fn ticket(duel: u64, id: u64) -> Ticket {
+    let now = clock::now();
+    Ticket {
+        jti: Jti::random(),
+        duel: id_of(duel),
+        viewer: Viewer { user: user(id), role: Role::Player },
+        issued_at: now,
+        expires_at: now.plus(Duration::from_secs(3600)),
+    }
+}

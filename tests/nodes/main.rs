@@ -1,0 +1,11 @@
+//! Several nodes on one Redis: what every player sees, whichever node they are on, and whatever happens between.
+//!
+//! Nodes are hubs with their background work, in this process; Redis is a real one, killed, stopped, emptied and cut off.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod delivery;
+mod faults;
+mod kit;
+mod presence;
+#[path = "../kit/redis_server.rs"]
+mod redis_server;

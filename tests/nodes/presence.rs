@@ -1,0 +1,56 @@
+//! Who is online is said of users, over all nodes; nobody stays online as a ghost.
+
+use duelhub::limits;
+use tokio::time::Instant;
+
+use crate::kit::{Node, eventually};
+use crate::redis_server::RedisServer;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_is_online_while_they_are_on_any_node() {
+    let redis = RedisServer::start(&[]);
+    let nodes = [Node::on(&redis), Node::on(&redis), Node::on(&redis)];
+    let mut one = nodes[0].player(7, 1).await;
+    let two_here = nodes[1].player(7, 2).await;
+    one.sees(2, true).await;
+    let two_there = nodes[2].player(7, 2).await;
+    assert_eq!(two_there.online.iter().map(|user| user.get()).collect::<Vec<_>>(), [1, 2]);
+    drop(two_here);
+    eventually("left node 1", async || nodes[1].hub.counts().live_duels == 0).await;
+    for node in &nodes {
+        assert_eq!(node.online(7).await, [1, 2], "they are still on node 2");
+    }
+    drop(two_there);
+    one.sees(2, false).await;
+    assert_eq!(nodes[1].online(7).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acks_are_known_on_all_nodes() {
+    let redis = RedisServer::start(&[]);
+    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let mut player = nodes[0].player(7, 1).await;
+    nodes[1].push(7, 1).await.unwrap();
+    player.read_until(1).await;
+    player.attachment.ack(1).await;
+    let view = nodes[1].hub.duel(crate::kit::id_of(7)).await.unwrap().unwrap();
+    assert_eq!(view.online[0].acked_seq, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_users_of_a_killed_node_go_offline_when_its_lease_ends() {
+    let redis = RedisServer::start(&[]);
+    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let killed = Node::on(&redis);
+    let mut one = nodes[0].player(7, 1).await;
+    let two = killed.player(7, 2).await;
+    let three = killed.player(8, 3).await;
+    one.sees(2, true).await;
+    let since = Instant::now();
+    // The node first, so that nothing is said of it: as far as the others can tell, it was killed.
+    drop(killed);
+    drop((two, three));
+    one.sees(2, false).await;
+    assert!(since.elapsed() < 2 * limits::NODE_LEASE, "{:?}", since.elapsed());
+    eventually("expelled", async || nodes[1].online(8).await.is_empty()).await;
+}
