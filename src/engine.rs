@@ -22,6 +22,7 @@ mod embedded;
 mod event_row;
 mod ledger;
 mod memory;
+mod notice;
 mod redis;
 mod rules;
 
@@ -32,10 +33,11 @@ use std::time::Duration;
 
 pub use self::embedded::{EmbeddedEngine, StoreError, inspect};
 pub use self::memory::MemoryEngine;
+pub use self::notice::{Arrival, Notice, OfflineReason, Online, Rosters, Signal, SignalKind};
 pub use self::redis::{RedisEngine, RedisUrlError};
 use crate::clock::UnixMs;
-use crate::event::{DuelStatus, Ending, Epoch, Event, Position, Push, Role, Viewer};
-use crate::id::{DuelId, Jti, TelegramId, UserId};
+use crate::event::{DuelStatus, Ending, Event, Position, Push, Role, Viewer};
+use crate::id::{ConnectionId, DuelId, Jti, TelegramId, UserId};
 use crate::ticket::Ticket;
 
 /// What an engine answers, in time.
@@ -109,6 +111,18 @@ pub trait Engine: Debug + Send + Sync {
 
     /// The heads of these duels, as far as they exist. Being asked about counts as a sign of life.
     fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>>;
+
+    /// A connection was let in; of its user's others, the oldest have to go if there are too many over all nodes.
+    fn arrive(&self, arrival: Arrival) -> Answer<'_, ()> {
+        let Arrival { duel, viewer, since, first, .. } = arrival;
+        match first {
+            true => self.signal(Signal { duel, kind: SignalKind::Online { viewer, since } }),
+            false => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    /// A connection that was let in has gone. Its user stays online until they are said to be offline.
+    fn depart(&self, _duel: DuelId, _user: UserId, _connection: ConnectionId) {}
 
     /// Who is online in these duels, over all nodes, as far as somebody is. `None`: there is only this node, which knows.
     fn rosters(&self, _duels: Vec<DuelId>) -> Answer<'_, Option<Rosters>> {
@@ -350,125 +364,6 @@ pub enum Revocation {
         user: UserId,
         /// The last instant concerned.
         issued_until: UnixMs,
-    },
-}
-
-/// A user who is online.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Online {
-    /// Who, in the role of the latest connection.
-    pub viewer: Viewer,
-    /// Since when.
-    pub since: UnixMs,
-    /// The highest seq acked; 0: none.
-    pub acked_seq: u64,
-}
-
-/// Who is online in each of several duels.
-pub type Rosters = Vec<(DuelId, Vec<Online>)>;
-
-/// What nodes tell each other about a duel; soft state, never stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signal {
-    /// The duel concerned.
-    pub duel: DuelId,
-    /// What happened.
-    pub kind: SignalKind,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SignalKind {
-    /// A user has their first connection anywhere, or a connection in another role.
-    Online {
-        /// Who, as what.
-        viewer: Viewer,
-        /// When.
-        since: UnixMs,
-    },
-    /// A user has no connection anywhere, for longer than the grace.
-    Offline {
-        /// Who.
-        user: UserId,
-        /// Why the last one went.
-        reason: OfflineReason,
-    },
-    /// A client has everything up to here.
-    Acked {
-        /// Who.
-        user: UserId,
-        /// Up to where.
-        seq: u64,
-    },
-    /// Connections must close.
-    Disconnect {
-        /// Whose; `None`: everybody's.
-        user: Option<UserId>,
-        /// Whether the clients may come back at once.
-        reconnect: bool,
-        /// The backend's words for the close frame.
-        reason: Option<Arc<str>>,
-    },
-    /// A user's tickets were revoked: their connections receive no further resume tickets.
-    Revoked {
-        /// Whose.
-        user: UserId,
-    },
-}
-
-/// Why a user went offline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OfflineReason {
-    /// The client closed its last connection.
-    ClientClosed,
-    /// The network dropped it, or the client fell silent.
-    Lost,
-    /// The hub closed it for what the client did.
-    ClientFault,
-    /// The backend asked for it.
-    Disconnected,
-    /// The duel was closed.
-    DuelClosed,
-    /// The node is stopping.
-    ServerRestart,
-}
-
-/// What an engine tells its node's sink.
-#[derive(Debug, Clone)]
-pub enum Notice {
-    /// A duel came into being.
-    Opened {
-        /// The duel.
-        duel: DuelId,
-        /// Its epoch, and `seq` 0.
-        position: Position,
-    },
-    /// An event was stored.
-    Appended {
-        /// The duel.
-        duel: DuelId,
-        /// The event's epoch.
-        epoch: Epoch,
-        /// The event.
-        event: Arc<Event>,
-        /// So many are told at once that who is told should not spend time on each.
-        crowded: bool,
-    },
-    /// A node has said something.
-    Signal(Signal),
-    /// Who is online in a duel that this node follows, over all nodes: something of it was missed.
-    Roster {
-        /// The duel.
-        duel: DuelId,
-        /// All of them.
-        online: Vec<Online>,
-    },
-    /// Where the log of a duel stands that this node follows: something of it may have been missed.
-    Head {
-        /// The duel.
-        duel: DuelId,
-        /// The last event's.
-        position: Position,
     },
 }
 

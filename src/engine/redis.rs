@@ -41,14 +41,14 @@ use self::script::Args as _;
 use self::teller::Teller;
 use super::event_row::Malformed;
 use super::{
-    AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
-    EngineError, Head, Latest, Online, OpenError, Opened, Page, Revocation, Signal, Sink,
-    StatusFilter,
+    AdmitError, Answer, AppendError, Appended, Arrival, Declaration, DuelRecord, Engine,
+    EngineCounts, EngineError, Head, Latest, Online, OpenError, Opened, Page, Revocation, Signal,
+    Sink, StatusFilter,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, RedisConfig};
 use crate::event::{Ending, Epoch, Event, Position, Push, Viewer};
-use crate::id::DuelId;
+use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
 use crate::ticket::Ticket;
 
@@ -236,6 +236,23 @@ impl Engine for RedisEngine {
 
     fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>> {
         self.standing(duels, self.config.idle_retention)
+    }
+
+    fn arrive(&self, arrival: Arrival) -> Answer<'_, ()> {
+        if arrival.duel == DuelId::PROBE {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let (told_tx, told_rx) = oneshot::channel();
+        self.rosters.arrive(arrival, move |told| {
+            let _gone = told_tx.send(told);
+        });
+        Box::pin(async move { told_rx.await.unwrap_or(Err(IN_DOUBT)) })
+    }
+
+    fn depart(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
+        if duel != DuelId::PROBE {
+            self.rosters.depart(duel, user, connection);
+        }
     }
 
     fn rosters(&self, duels: Vec<DuelId>) -> Answer<'_, Option<Vec<(DuelId, Vec<Online>)>>> {

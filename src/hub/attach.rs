@@ -10,7 +10,7 @@ use super::duel::{Joined, LiveDuel};
 use super::follow::{Batch, Cursor, Lost};
 use crate::clock;
 use crate::engine::{
-    AdmitError, DuelRecord, EngineError, Latest, OfflineReason, Signal, SignalKind,
+    AdmitError, Arrival, DuelRecord, EngineError, Latest, OfflineReason, Signal, SignalKind,
 };
 use crate::event::{DuelStatus, Event, Position, Viewer};
 use crate::id::{DuelId, UserId};
@@ -131,10 +131,15 @@ impl Hub {
         attachment.live.set_presence_grace(record.settings.presence_grace);
         let recovery = recovery(&record, resume)?;
         let per_user_max = self.config.connections_per_user_max;
-        if attachment.live.let_in(&attachment.connection, per_user_max) {
-            let kind = SignalKind::Online { viewer, since: clock::now() };
-            self.engine.signal(Signal { duel, kind }).await?;
-        }
+        let arrival = Arrival {
+            duel,
+            viewer,
+            since: clock::now(),
+            first: attachment.live.let_in(&attachment.connection, per_user_max),
+            connection: attachment.connection.id,
+            connections_max: per_user_max,
+        };
+        self.engine.arrive(arrival).await?;
         let welcome = attachment.welcome(&record, resume, recovery).await?;
         Ok((attachment, welcome))
     }
@@ -277,6 +282,10 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
+        let Connection { id, duel, viewer, .. } = &*self.connection;
+        if self.connection.is_let_in() {
+            self.hub.engine.depart(*duel, viewer.user, *id);
+        }
         if self.live.leave(&self.connection, self.ending) {
             self.hub.begin_grace(&self.live, &self.connection);
         } else {

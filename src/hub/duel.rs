@@ -192,6 +192,12 @@ impl LiveDuel {
                     }
                 }
             }
+            SignalKind::Replace { connection } => {
+                let at = state.connections.binary_search_by_key(connection, |c| c.id);
+                if let Ok(at) = at {
+                    state.connections[at].dismiss(Dismissal::Replaced);
+                }
+            }
             SignalKind::Revoked { user } => {
                 state.of_user(*user).for_each(|connection| connection.revoke());
             }

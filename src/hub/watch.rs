@@ -147,7 +147,9 @@ impl Watchers {
             SignalKind::Online { viewer, since } => ChangeKind::Online(viewer, since),
             SignalKind::Offline { user, reason } => ChangeKind::Offline(user, reason),
             SignalKind::Acked { user, seq } => ChangeKind::Acked(user, seq),
-            SignalKind::Disconnect { .. } | SignalKind::Revoked { .. } => return,
+            SignalKind::Disconnect { .. }
+            | SignalKind::Replace { .. }
+            | SignalKind::Revoked { .. } => return,
         };
         self.tell(signal.duel, kind);
     }

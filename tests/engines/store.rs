@@ -81,7 +81,19 @@ impl Store {
         tokio::time::timeout(deadline, alone).await.expect("somebody still holds the engine");
         drop(engine);
         if let Some(redis) = &self.redis {
-            redis.wait_until_alone().await;
+            wait_until_alone(redis).await;
         }
     }
+}
+
+/// Waits until nobody else is connected: what was sent before has been done.
+async fn wait_until_alone(redis: &RedisServer) {
+    let others = || redis.ask("CLIENT LIST").unwrap().lines().count() > 1;
+    let alone = async {
+        while others() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let deadline = std::time::Duration::from_secs(20);
+    tokio::time::timeout(deadline, alone).await.expect("somebody stays connected");
 }

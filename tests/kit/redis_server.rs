@@ -15,8 +15,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct RedisServer {
     directory: TempDir,
     options: Vec<String>,
-    port: u16,
-    child: Option<Child>,
+    pub(crate) port: u16,
+    pub(crate) child: Option<Child>,
 }
 
 impl RedisServer {
@@ -28,12 +28,12 @@ impl RedisServer {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let directory = tempfile::tempdir().unwrap();
         let mut server = Self { directory, options, port, child: None };
-        server.start_again();
+        server.run();
         server
     }
 
-    /// Starts it again on what it has left on the disk.
-    pub(crate) fn start_again(&mut self) {
+    /// Starts it on what is on the disk.
+    pub(crate) fn run(&mut self) {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--logfile", "redis.log", "--unixsocket", "redis.sock"])
@@ -49,24 +49,6 @@ impl RedisServer {
         }
     }
 
-    /// Kills it: what is not on the disk is gone.
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    /// Its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
-    }
-
-    /// Where it listens.
-    pub(crate) const fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Its URL, without a network between.
     pub(crate) fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
@@ -78,6 +60,11 @@ impl RedisServer {
 
     /// Says something to it, on a connection of its own.
     pub(crate) fn ask(&self, line: &str) -> redis::RedisResult<String> {
+        self.ask_for(line)
+    }
+
+    /// The same, for an answer of another kind.
+    pub(crate) fn ask_for<T: redis::FromRedisValue>(&self, line: &str) -> redis::RedisResult<T> {
         let mut connection = redis::Client::open(self.url())?.get_connection()?;
         let mut words = line.split_whitespace();
         let mut command = redis::cmd(words.next().unwrap());
@@ -86,19 +73,13 @@ impl RedisServer {
         });
         command.query(&mut connection)
     }
-
-    /// Waits until nobody else is connected: what was sent before has been done.
-    pub(crate) async fn wait_until_alone(&self) {
-        let started = std::time::Instant::now();
-        while self.ask("CLIENT LIST").unwrap().lines().count() > 1 {
-            assert!(started.elapsed() < DEADLINE, "somebody stays connected");
-            tokio::task::yield_now().await;
-        }
-    }
 }
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        self.kill();
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }

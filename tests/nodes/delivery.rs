@@ -18,7 +18,7 @@ async fn a_push_to_any_node_reaches_the_players_of_all_in_one_order() {
     for (node, id) in nodes.iter().zip(1..) {
         players.push(node.player(7, id).await);
     }
-    let pushes = (1..=300).map(|nth| nodes[nth as usize % 3].push(7, nth));
+    let pushes = nodes.iter().cycle().zip(1..=300).map(|(node, nth)| node.push(7, nth));
     let pushed = futures_util::future::join_all(pushes).await;
     let mut by_seq: Vec<_> = pushed
         .into_iter()

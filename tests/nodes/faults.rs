@@ -1,1 +1,191 @@
-//! Redis is slow, away, emptied, killed; connections of it are cut. What every player sees all the same.
+//! Redis is slow, away, emptied, killed; what it tells is lost; connections are cut. What every player sees all the same.
+
+use std::time::Duration;
+
+use duelhub::engine::{AppendError, EngineError};
+use duelhub::event::Position;
+use duelhub::hub::{Lost, Recovery};
+use tokio::time::{Instant, sleep};
+
+use crate::kit::{DEADLINE, Node, Player, eventually, id_of};
+use crate::proxy::{Proxy, Weather};
+use crate::redis_server::RedisServer;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_last_message_that_was_lost_is_found_by_the_next_sweep() {
+    let redis = RedisServer::start(&[]);
+    let network = Proxy::to(redis.port()).await;
+    let (pushing, deaf) = (Node::on(&redis), Node::at(network.url()));
+    deaf.ready().await;
+    let mut player = deaf.player(7, 1).await;
+    network.set(Weather::Untold);
+    for nth in 1..=5 {
+        pushing.push(7, nth).await.unwrap();
+        assert_eq!(player.read_until(nth).await, [nth]);
+    }
+    assert!(deaf.metrics.sweep_repairs.get() >= 5, "nothing was told, all was found");
+    eventually("not ready", async || deaf.hub.readiness().ready().is_none()).await;
+    network.set(Weather::Fine);
+    deaf.ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_message_is_repaired_when_the_next_one_comes() {
+    let redis = RedisServer::start(&[]);
+    let network = Proxy::to(redis.port()).await;
+    let (pushing, deaf) = (Node::on(&redis), Node::at(network.url()));
+    deaf.ready().await;
+    let mut player = deaf.player(7, 1).await;
+    network.set(Weather::Untold);
+    pushing.push(7, 1).await.unwrap();
+    network.set(Weather::Fine);
+    pushing.push(7, 2).await.unwrap();
+    assert_eq!(player.read_until(2).await, [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_that_are_cut_again_and_again_lose_nothing() {
+    const PUSHES: u64 = 400;
+    let redis = RedisServer::start(&[]);
+    let nodes = [Node::on(&redis), Node::on(&redis), Node::on(&redis)];
+    let mut players = Vec::new();
+    for duel in 1..=6 {
+        players.push((duel, nodes[0].player(duel, 1).await));
+        players.push((duel, nodes[1].player(duel, 2).await));
+    }
+    let pushing = async {
+        for nth in 1..=PUSHES {
+            for duel in 1..=6 {
+                nodes[2].push_surely(duel, nth).await;
+            }
+            if nth % 40 == 0 {
+                redis.ask_count("CLIENT KILL TYPE pubsub");
+            }
+        }
+    };
+    let reading = players.into_iter().map(|(_, mut player)| async move {
+        assert!(player.read_until(PUSHES).await.into_iter().eq(1..=PUSHES));
+    });
+    tokio::join!(pushing, futures_util::future::join_all(reading));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_stands_still_leaves_pushes_in_doubt_and_players_connected() {
+    let redis = RedisServer::start(&[]);
+    let nodes = [Node::on(&redis), Node::on(&redis)];
+    nodes[0].ready().await;
+    let mut player = nodes[1].player(7, 1).await;
+    nodes[0].push(7, 1).await.unwrap();
+    redis.signal("STOP");
+    let in_doubt = EngineError::Unavailable { may_have_taken_effect: true };
+    assert_eq!(nodes[0].push(7, 2).await, Err(AppendError::Engine(in_doubt)));
+    eventually("not ready", async || nodes[0].hub.readiness().ready().is_none()).await;
+    redis.signal("CONT");
+    nodes[0].push_surely(7, 2).await;
+    nodes[0].push_surely(7, 3).await;
+    assert_eq!(player.read_until(3).await, [1, 2, 3], "once, and the same connection");
+    nodes[0].ready().await;
+    nodes[1].ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_away_refuses_pushes_and_leaves_players_connected() {
+    let redis = RedisServer::start(&[]);
+    let network = Proxy::to(redis.port()).await;
+    let node = Node::at(network.url());
+    let mut player = node.player(7, 1).await;
+    network.set(Weather::Cut);
+    let refused = AppendError::Engine(EngineError::Unavailable { may_have_taken_effect: false });
+    eventually("refused", async || node.push(7, 1).await == Err(refused)).await;
+    network.set(Weather::Fine);
+    let again = node.push_surely(7, 1).await;
+    assert_eq!(again.position.epoch, player.position.epoch, "nothing was lost");
+    assert_eq!(player.read_until(1).await, [1]);
+}
+
+/// Everybody has to come back, is told so, and no position stands for two events.
+async fn begins_anew(nodes: &[Node], before: Position, mut player: Player) -> Player {
+    let pushed = nodes[0].push_surely(7, 100).await;
+    assert_ne!(pushed.position.epoch, before.epoch);
+    assert_eq!(player.closed().await, Some(Lost::EpochChanged));
+    drop(player);
+    let started = Instant::now();
+    let back = loop {
+        match nodes[1].enter(7, 1, Some(before)).await {
+            Ok(back) => break back,
+            Err(error) => assert!(started.elapsed() < DEADLINE, "{error}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(back.recovery, Recovery::NotRecovered);
+    assert_eq!(back.position, pushed.position);
+    back
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_flush_every_duel_begins_anew() {
+    let redis = RedisServer::start(&[]);
+    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let mut player = nodes[1].player(7, 1).await;
+    let before = nodes[0].push(7, 1).await.unwrap().position;
+    player.read_until(1).await;
+    redis.ask("FLUSHALL").unwrap();
+    let _back = begins_anew(&nodes, before, player).await;
+    eventually("said again", async || nodes[0].online(7).await == [1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_that_may_have_lost_something_every_duel_begins_anew() {
+    for options in [&[][..], &["--appendonly", "yes", "--appendfsync", "always"]] {
+        let mut redis = RedisServer::start(options);
+        let nodes = [Node::on(&redis), Node::on(&redis)];
+        let mut player = nodes[1].player(7, 1).await;
+        let before = nodes[0].push(7, 1).await.unwrap().position;
+        player.read_until(1).await;
+        redis.kill();
+        redis.start_again();
+        begins_anew(&nodes, before, player).await;
+        nodes[0].ready().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_failover_that_lost_pushes_no_position_is_given_out_twice() {
+    let mut old = RedisServer::start(&[]);
+    let new = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", old.port())]);
+    let network = Proxy::to(old.port()).await;
+    let nodes = [Node::at(network.url()), Node::at(network.url())];
+    let mut player = nodes[1].player(7, 1).await;
+    nodes[0].push(7, 1).await.unwrap();
+    eventually("replicated", async || {
+        new.ask("INFO replication").unwrap().contains("master_link_status:up")
+            && new.ask_count("DBSIZE") == old.ask_count("DBSIZE")
+    })
+    .await;
+    // The replica hears nothing of the second push.
+    new.ask("REPLICAOF NO ONE").unwrap();
+    let before = nodes[0].push(7, 2).await.unwrap().position;
+    player.read_until(2).await;
+    old.kill();
+    network.lead_to(new.port());
+    begins_anew(&nodes, before, player).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_cut_off_catches_up_when_it_is_back() {
+    let redis = RedisServer::start(&[]);
+    let network = Proxy::to(redis.port()).await;
+    let (pushing, cut_off) = (Node::on(&redis), Node::at(network.url()));
+    let mut one = pushing.player(7, 1).await;
+    let mut two = cut_off.player(7, 2).await;
+    one.sees(2, true).await;
+    network.set(Weather::Silent);
+    for nth in 1..=50 {
+        pushing.push(7, nth).await.unwrap();
+    }
+    one.sees(2, false).await;
+    network.set(Weather::Fine);
+    assert!(two.read_until(50).await.into_iter().eq(1..=50));
+    eventually("online again", async || pushing.online(7).await == [1, 2]).await;
+    assert_eq!(pushing.hub.duel(id_of(7)).await.unwrap().unwrap().online.len(), 2);
+}

@@ -180,11 +180,12 @@ impl Player {
         timeout(DEADLINE, closing).await.expect("the connection stays open")
     }
 
-    /// Reads changes of presence until one says that `user` came or went.
+    /// Reads until a change of presence says that `user` came or went; of the events nothing is expected.
     pub(crate) async fn sees(&mut self, user: u64, online: bool) {
         let seeing = async {
             loop {
                 let batch = self.attachment.next().await.unwrap();
+                self.position.seq = batch.events.last().map_or(self.position.seq, |e| e.seq);
                 if batch.presence.iter().any(|c| c.user.get() == user && c.online == online) {
                     return;
                 }

@@ -5,7 +5,10 @@
 
 mod delivery;
 mod faults;
+mod ill_redis;
 mod kit;
 mod presence;
+#[path = "../kit/proxy.rs"]
+mod proxy;
 #[path = "../kit/redis_server.rs"]
 mod redis_server;

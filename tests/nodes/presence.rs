@@ -1,5 +1,6 @@
 //! Who is online is said of users, over all nodes; nobody stays online as a ghost.
 
+use duelhub::hub::Dismissal;
 use duelhub::limits;
 use tokio::time::Instant;
 
@@ -23,6 +24,29 @@ async fn a_user_is_online_while_they_are_on_any_node() {
     drop(two_there);
     one.sees(2, false).await;
     assert_eq!(nodes[1].online(7).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oldest_connection_of_a_user_is_replaced_whichever_node_it_is_on() {
+    let redis = RedisServer::start(&[]);
+    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let mut first = nodes[0].player(7, 1).await;
+    let gone = nodes[1].player(7, 1).await;
+    drop(gone);
+    let mut others = Vec::new();
+    for node in [&nodes[1], &nodes[0]] {
+        others.push(node.player(7, 1).await);
+    }
+    assert_eq!(first.attachment.dismissal(), None, "three, without the one that has gone");
+    let mut other_user = nodes[1].player(7, 2).await;
+    others.push(nodes[1].player(7, 1).await);
+    assert_eq!(first.closed().await, None);
+    assert_eq!(first.attachment.dismissal(), Some(&Dismissal::Replaced));
+    for player in others.iter().chain([&other_user]) {
+        assert_eq!(player.attachment.dismissal(), None);
+    }
+    nodes[0].push(7, 1).await.unwrap();
+    other_user.read_until(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -138,7 +138,7 @@ pub(super) fn roster(value: Value) -> Result<(u64, Vec<Online>), Malformed> {
     Ok((version, online))
 }
 
-/// A user's field, and `role since acked nodes`.
+/// A user's field, and `role since acked nodes connections`.
 fn online_of(user: &str, entry: &str) -> Option<Online> {
     let mut words = entry.split(' ');
     let role = role(words.next()?)?;

@@ -22,7 +22,7 @@ use super::link::{Pauses, REFUSED, plain};
 use super::message::{self, Message, News};
 use super::roster::Rosters;
 use super::teller::Teller;
-use crate::engine::{EngineError, Signal};
+use crate::engine::{EngineError, Signal, SignalKind};
 use crate::id::DuelId;
 use crate::limits;
 
@@ -323,6 +323,10 @@ impl Shared {
                 self.teller.event(duel, epoch, event, false);
             }
             News::Presence(version, kind) => self.teller.presence(version, Signal { duel, kind }),
+            News::Replace(node, connection) if *node == *self.keys.node => {
+                self.teller.signal(Signal { duel, kind: SignalKind::Replace { connection } });
+            }
+            News::Replace(..) => {}
             News::Signal(kind) => self.teller.signal(Signal { duel, kind }),
         }
     }

@@ -8,7 +8,7 @@ use crate::clock::UnixMs;
 use crate::engine::event_row::{self, Malformed};
 use crate::engine::{OfflineReason, Signal, SignalKind};
 use crate::event::{Content, DuelStatus, Epoch, Event, Position, Viewer};
-use crate::id::{DuelId, UserId};
+use crate::id::{ConnectionId, DuelId, UserId};
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,8 @@ pub(super) enum News {
     Event(Epoch, Arc<Event>),
     /// Who is online has changed, or what they have acked: which change it is.
     Presence(u64, SignalKind),
+    /// A connection of a node has to go.
+    Replace(Box<str>, ConnectionId),
     /// Anything else that nodes tell each other.
     Signal(SignalKind),
 }
@@ -90,10 +92,21 @@ pub(super) fn read(message: &[u8]) -> Result<Message, Malformed> {
             News::Event(epoch, Arc::new(Event { seq, stored_at, content }))
         }
         "p" => News::Presence(words.number()?, presence(words)?),
+        "r" => {
+            let (node, connection) = connection(words.next()?)?;
+            News::Replace(node.into(), connection)
+        }
         "s" => News::Signal(signal(words)?),
         _ => return Err(Malformed("a message")),
     };
     Ok(Message { node, duel, news })
+}
+
+/// `node:id`.
+pub(super) fn connection(word: &str) -> Result<(String, ConnectionId), Malformed> {
+    let (node, id) = word.split_once(':').ok_or(Malformed("a connection"))?;
+    let id = id.parse().map_err(|_| Malformed("a connection"))?;
+    Ok((node.to_owned(), ConnectionId(id)))
 }
 
 fn presence(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
@@ -134,11 +147,14 @@ fn signal(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
     }
 }
 
-/// A signal that changes no roster, as it is published. `None`: it does.
+/// A signal that changes no roster, as it is published. `None`: it does, and a script publishes it.
 pub(super) fn show(node: &str, Signal { duel, kind }: &Signal) -> Option<String> {
     let duel = duel.get();
     match kind {
-        SignalKind::Online { .. } | SignalKind::Offline { .. } | SignalKind::Acked { .. } => None,
+        SignalKind::Online { .. }
+        | SignalKind::Offline { .. }
+        | SignalKind::Acked { .. }
+        | SignalKind::Replace { .. } => None,
         SignalKind::Revoked { user } => Some(format!("s {node} {duel} revoked {}", user.get())),
         SignalKind::Disconnect { user, reconnect, reason } => {
             let user = user.map_or_else(|| "all".to_owned(), |user| user.get().to_string());

@@ -17,12 +17,15 @@ use super::answer::{self, Parts};
 use super::keys::Keys;
 use super::link::{IN_DOUBT, Link, Outcome};
 use super::message;
-use super::script::{self, ACKED, Args as _, EXPEL, HEADS, HEARTBEAT, OFFLINE, ONLINE, Script};
+use super::script::{
+    self, ACKED, Args as _, DEPART, EXPEL, HEADS, HEARTBEAT, OFFLINE, ONLINE, Script,
+};
 use super::teller::Teller;
+use crate::clock::UnixMs;
 use crate::engine::event_row::Malformed;
-use crate::engine::{EngineError, Head, OfflineReason, Online, Signal, SignalKind};
-use crate::event::Epoch;
-use crate::id::DuelId;
+use crate::engine::{Arrival, EngineError, Head, OfflineReason, Online, Signal, SignalKind};
+use crate::event::{Epoch, Viewer};
+use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
 
 /// Duels of a node that is no more, looked after at a time.
@@ -64,6 +67,48 @@ impl Rosters {
             .with(self.keys.watch())
     }
 
+    /// Says that a connection was let in; `read` is handed the error, or nothing, once it was told.
+    pub(super) fn arrive(
+        &self,
+        arrival: Arrival,
+        read: impl FnOnce(Result<(), EngineError>) + Send + 'static,
+    ) {
+        let Arrival { duel, viewer, since, connection, connections_max, .. } = arrival;
+        self.teller.is_here(duel, viewer, since);
+        self.keep_duel(duel, "SADD");
+        let command = self.online(duel, viewer, since).with(connection.0).with(connections_max);
+        let (teller, keys) = (Arc::clone(&self.teller), Arc::clone(&self.keys));
+        self.link.ask(command, move |outcome| {
+            let said = outcome.value.and_then(|value| understood(arrived(value)));
+            read(said.map(|(version, oldest)| {
+                if version > 0 {
+                    let kind = SignalKind::Online { viewer, since };
+                    teller.presence(version, Signal { duel, kind });
+                }
+                for (node, connection) in oldest {
+                    // The others hear of theirs on the channel.
+                    if node == keys.node {
+                        teller.signal(Signal { duel, kind: SignalKind::Replace { connection } });
+                    }
+                }
+            }));
+        });
+    }
+
+    /// Says that a connection that was let in has gone.
+    pub(super) fn depart(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
+        let command = self.script(&DEPART, duel).with(user.get()).with(connection.0);
+        self.link.ask(command, |_| {});
+    }
+
+    fn online(&self, duel: DuelId, viewer: Viewer, since: UnixMs) -> Cmd {
+        self.script(&ONLINE, duel)
+            .with(viewer.user.get())
+            .with(answer::show_role(viewer.role))
+            .with(since.0)
+            .with(limits::ONLINE_LISTED_MAX)
+    }
+
     /// Announces what changes a roster; `read` is handed the error, or nothing, once it was told.
     pub(super) fn announce(
         &self,
@@ -75,11 +120,7 @@ impl Rosters {
             SignalKind::Online { viewer, since } => {
                 self.teller.is_here(duel, *viewer, *since);
                 self.keep_duel(duel, "SADD");
-                self.script(&ONLINE, duel)
-                    .with(viewer.user.get())
-                    .with(answer::show_role(viewer.role))
-                    .with(since.0)
-                    .with(limits::ONLINE_LISTED_MAX)
+                self.online(duel, *viewer, *since).with("").with(0)
             }
             SignalKind::Offline { user, reason } => {
                 self.teller.is_gone(duel, *user);
@@ -89,11 +130,13 @@ impl Rosters {
             SignalKind::Acked { user, seq } => {
                 self.script(&ACKED, duel).with(user.get()).with(*seq)
             }
-            SignalKind::Disconnect { .. } | SignalKind::Revoked { .. } => return read(Ok(())),
+            SignalKind::Disconnect { .. }
+            | SignalKind::Replace { .. }
+            | SignalKind::Revoked { .. } => return read(Ok(())),
         };
         let (teller, unsaid) = (Arc::clone(&self.teller), Arc::clone(&self.unsaid));
         self.link.ask(command, move |outcome| {
-            let version = outcome.value.and_then(|value| understood(answer::number(value)));
+            let version = outcome.value.and_then(|value| understood(change(value)));
             read(match version {
                 Ok(0) => Ok(()),
                 Ok(version) => {
@@ -313,6 +356,19 @@ pub(super) fn understood<T>(read: Result<T, Malformed>) -> Result<T, EngineError
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Which change of the roster it was.
+fn change(value: redis::Value) -> Result<u64, Malformed> {
+    Parts::of(value)?.number()
+}
+
+/// Which change of the roster it was, and which connections of which nodes have to go.
+fn arrived(value: redis::Value) -> Result<(u64, Vec<(String, ConnectionId)>), Malformed> {
+    let mut parts = Parts::of(value)?;
+    let version = parts.number()?;
+    let connections = parts.each(|value| message::connection(&answer::text(value)?))?;
+    Ok((version, connections))
 }
 
 fn standings(duels: &[DuelId], value: redis::Value) -> Result<Vec<Standing>, Malformed> {

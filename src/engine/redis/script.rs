@@ -39,13 +39,14 @@ pub(super) static ADMIT: Script = script!("common", "tickets", "admit");
 pub(super) static REVOKE: Script = script!("common", "tickets", "revoke");
 pub(super) static FORGET_TICKETS: Script = script!("common", "tickets", "forget_tickets");
 pub(super) static ONLINE: Script = script!("common", "roster", "online");
+pub(super) static DEPART: Script = script!("common", "roster", "depart");
 pub(super) static OFFLINE: Script = script!("common", "roster", "offline");
 pub(super) static ACKED: Script = script!("common", "roster", "acked");
 pub(super) static EXPEL: Script = script!("common", "roster", "expel");
 pub(super) static HEARTBEAT: Script = script!("common", "heartbeat");
 
 /// All of them, to be loaded.
-pub(super) fn all() -> [&'static Script; 16] {
+pub(super) fn all() -> [&'static Script; 17] {
     [
         &APPEND,
         &CLOSE,
@@ -59,6 +60,7 @@ pub(super) fn all() -> [&'static Script; 16] {
         &REVOKE,
         &FORGET_TICKETS,
         &ONLINE,
+        &DEPART,
         &OFFLINE,
         &ACKED,
         &EXPEL,

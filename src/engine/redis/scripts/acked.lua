@@ -2,7 +2,7 @@
 
 local user, seq = ARGV[5], ARGV[6]
 local entry = find(user)
-if not entry or tonumber(entry.acked) >= tonumber(seq) then return 0 end
+if not entry or tonumber(entry.acked) >= tonumber(seq) then return { 0 } end
 entry.acked = seq
 save(user, entry)
-return tell('ack', user, seq)
+return { tell('ack', user, seq) }

@@ -2,7 +2,7 @@
 -- KEYS: the duel. ARGV: id, the node, the command that publishes, the channel of all duels.
 --
 -- The roster is a hash: v counts its changes; each other field is a user: role, since when, up to which seq they have acked,
--- and on which nodes they are.
+-- on which nodes they are, and their connections, as node:id, in the order in which they came.
 
 local base, roster = KEYS[1], KEYS[1] .. ':p'
 local id, node, publish, watch = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -10,22 +10,28 @@ local id, node, publish, watch = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local function find(user)
     local known = redis.call('HGET', roster, user)
     if not known then return nil end
-    local role, since, acked, nodes = string.match(known, '^(%a) (%d+) (%d+) (.*)$')
-    return { role = role, since = since, acked = acked, nodes = nodes }
+    local role, since, acked, nodes, connections = string.match(known, '^(%a) (%d+) (%d+) (%S*) (%S*)$')
+    return { role = role, since = since, acked = acked, nodes = nodes, connections = connections }
 end
 
 local function save(user, entry)
-    redis.call('HSET', roster, user, table.concat({ entry.role, entry.since, entry.acked, entry.nodes }, ' '))
+    redis.call('HSET', roster, user, table.concat(
+        { entry.role, entry.since, entry.acked, entry.nodes, entry.connections }, ' '))
     redis.call('PEXPIREAT', roster, redis.call('HGET', base, 't') or now + 3600000)
 end
 
--- The nodes without one of them.
-local function without(nodes, gone)
-    local left = {}
-    for other in string.gmatch(nodes, '%x+') do
-        if other ~= gone then left[#left + 1] = other end
+-- Of words with commas between, those that are wanted.
+local function keep(words, wanted)
+    local kept = {}
+    for word in string.gmatch(words, '[^,]+') do
+        if wanted(word) then kept[#kept + 1] = word end
     end
-    return table.concat(left, ',')
+    return table.concat(kept, ',')
+end
+
+local function add(words, word)
+    if words == '' then return word end
+    return words .. ',' .. word
 end
 
 -- Tells the nodes that follow the duel, and those that watch all of them. Which change it was.
@@ -41,7 +47,10 @@ end
 local function go(user, gone, reason)
     local entry = find(user)
     if not entry then return 0 end
-    entry.nodes = without(entry.nodes, gone)
+    entry.nodes = keep(entry.nodes, function(other) return other ~= gone end)
+    entry.connections = keep(entry.connections, function(connection)
+        return string.sub(connection, 1, #gone + 1) ~= gone .. ':'
+    end)
     if entry.nodes ~= '' then
         save(user, entry)
         return 0

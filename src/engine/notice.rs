@@ -1,0 +1,148 @@
+//! What nodes tell each other, and what an engine tells its node: events, and who is online.
+
+use std::sync::Arc;
+
+use crate::clock::UnixMs;
+use crate::event::{Epoch, Event, Position, Viewer};
+use crate::id::{ConnectionId, DuelId, UserId};
+
+/// A user who is online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Online {
+    /// Who, in the role of the latest connection.
+    pub viewer: Viewer,
+    /// Since when.
+    pub since: UnixMs,
+    /// The highest seq acked; 0: none.
+    pub acked_seq: u64,
+}
+
+/// A connection that was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The duel.
+    pub duel: DuelId,
+    /// Who.
+    pub viewer: Viewer,
+    /// When.
+    pub since: UnixMs,
+    /// Whether the user was not on this node before, in that role.
+    pub first: bool,
+    /// Which connection of this node it is.
+    pub connection: ConnectionId,
+    /// How many the user may have in the duel.
+    pub connections_max: usize,
+}
+
+/// Who is online in each of several duels.
+pub type Rosters = Vec<(DuelId, Vec<Online>)>;
+
+/// What nodes tell each other about a duel; soft state, never stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signal {
+    /// The duel concerned.
+    pub duel: DuelId,
+    /// What happened.
+    pub kind: SignalKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignalKind {
+    /// A user has their first connection anywhere, or a connection in another role.
+    Online {
+        /// Who, as what.
+        viewer: Viewer,
+        /// When.
+        since: UnixMs,
+    },
+    /// A user has no connection anywhere, for longer than the grace.
+    Offline {
+        /// Who.
+        user: UserId,
+        /// Why the last one went.
+        reason: OfflineReason,
+    },
+    /// A client has everything up to here.
+    Acked {
+        /// Who.
+        user: UserId,
+        /// Up to where.
+        seq: u64,
+    },
+    /// Connections must close.
+    Disconnect {
+        /// Whose; `None`: everybody's.
+        user: Option<UserId>,
+        /// Whether the clients may come back at once.
+        reconnect: bool,
+        /// The backend's words for the close frame.
+        reason: Option<Arc<str>>,
+    },
+    /// A user has too many connections over all nodes, and this one of this node is among the oldest.
+    Replace {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A user's tickets were revoked: their connections receive no further resume tickets.
+    Revoked {
+        /// Whose.
+        user: UserId,
+    },
+}
+
+/// Why a user went offline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfflineReason {
+    /// The client closed its last connection.
+    ClientClosed,
+    /// The network dropped it, or the client fell silent.
+    Lost,
+    /// The hub closed it for what the client did.
+    ClientFault,
+    /// The backend asked for it.
+    Disconnected,
+    /// The duel was closed.
+    DuelClosed,
+    /// The node is stopping.
+    ServerRestart,
+}
+
+/// What an engine tells its node's sink.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// A duel came into being.
+    Opened {
+        /// The duel.
+        duel: DuelId,
+        /// Its epoch, and `seq` 0.
+        position: Position,
+    },
+    /// An event was stored.
+    Appended {
+        /// The duel.
+        duel: DuelId,
+        /// The event's epoch.
+        epoch: Epoch,
+        /// The event.
+        event: Arc<Event>,
+        /// So many are told at once that who is told should not spend time on each.
+        crowded: bool,
+    },
+    /// A node has said something.
+    Signal(Signal),
+    /// Who is online in a duel that this node follows, over all nodes: something of it was missed.
+    Roster {
+        /// The duel.
+        duel: DuelId,
+        /// All of them.
+        online: Vec<Online>,
+    },
+    /// Where the log of a duel stands that this node follows: something of it may have been missed.
+    Head {
+        /// The duel.
+        duel: DuelId,
+        /// The last event's.
+        position: Position,
+    },
+}

@@ -1,0 +1,99 @@
+//! A network between a node and Redis, as good or as bad as a test wants it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+/// What the network does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weather {
+    /// Everything passes.
+    Fine,
+    /// Nothing passes, and nobody is told: a cable is out.
+    Silent,
+    /// What Redis tells on channels does not pass; everything else does.
+    Untold,
+    /// Connections are refused, and those there are end.
+    Cut,
+}
+
+/// One of them. Dropping it cuts it.
+pub(crate) struct Proxy {
+    port: u16,
+    weather: watch::Sender<Weather>,
+    target: Arc<Mutex<u16>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Proxy {
+    /// To a port of this machine.
+    pub(crate) async fn to(target: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let weather = watch::Sender::new(Weather::Fine);
+        let target = Arc::new(Mutex::new(target));
+        let task = accept(listener, Arc::clone(&target), weather.clone());
+        Self { port, weather, target, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn set(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+
+    /// New connections go to another port.
+    pub(crate) fn lead_to(&self, target: u16) {
+        *self.target.lock() = target;
+    }
+}
+
+async fn accept(listener: TcpListener, target: Arc<Mutex<u16>>, weather: watch::Sender<Weather>) {
+    let mut pairs = tokio::task::JoinSet::new();
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *target.lock()));
+        if *weather.borrow() != Weather::Cut {
+            pairs.spawn(connect(client, address, weather.clone()));
+        }
+    }
+}
+
+async fn connect(client: TcpStream, address: SocketAddr, weather: watch::Sender<Weather>) {
+    let Ok(server) = TcpStream::connect(address).await else { return };
+    client.set_nodelay(true).unwrap();
+    server.set_nodelay(true).unwrap();
+    let ((from_client, to_client), (from_server, to_server)) =
+        (client.into_split(), server.into_split());
+    let mut cut = weather.subscribe();
+    tokio::select! {
+        () = pass(from_client, to_server, weather.subscribe()) => {}
+        () = pass(from_server, to_client, weather.subscribe()) => {}
+        _ = cut.wait_for(|weather| *weather == Weather::Cut) => {}
+    }
+}
+
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut weather: watch::Receiver<Weather>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+        // What comes out of a silent network later, comes in order.
+        let now = *weather.wait_for(|weather| *weather != Weather::Silent).await.unwrap();
+        let untold = now == Weather::Untold && buffer.starts_with(b">3\r\n$7\r\nmessage");
+        if !untold && to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
