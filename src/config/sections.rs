@@ -113,8 +113,14 @@ fn read_redis(reader: &mut Reader<'_>, wanted: bool) -> Option<RedisConfig> {
         reader.problem("REDIS_URL", "is required with ENGINE=redis");
         return None;
     };
-    if !["redis://", "rediss://", "redis+unix://"].iter().any(|scheme| url.starts_with(scheme)) {
-        reader.problem("REDIS_URL", "must be redis://…, rediss://… or redis+unix://…");
+    if !["redis://", "rediss://", "redis+unix://", "redis+sentinel://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+    {
+        reader.problem(
+            "REDIS_URL",
+            "must begin with redis://, rediss://, redis+unix:// or redis+sentinel://",
+        );
     }
     Some(RedisConfig { url: Secret::new(url), prefix })
 }

@@ -13,6 +13,7 @@
 //! itself should there be no node to forget it.
 
 mod answer;
+mod endpoint;
 mod feed;
 mod keys;
 mod link;
@@ -28,11 +29,12 @@ mod tickets;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use redis::{Client, Cmd};
+use redis::Cmd;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::answer::Parts;
+use self::endpoint::Endpoint;
 use self::feed::Feed;
 use self::keys::Keys;
 use self::link::{IN_DOUBT, Link, Outcome};
@@ -74,7 +76,7 @@ struct Counts {
 
 /// A `REDIS_URL` that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("REDIS_URL is not one of redis:// or rediss://")]
+#[error("REDIS_URL: must be redis://…, rediss://…, redis+unix://… or redis+sentinel://…/master")]
 pub struct RedisUrlError;
 
 impl RedisEngine {
@@ -83,13 +85,14 @@ impl RedisEngine {
     /// # Errors
     /// [`RedisUrlError`].
     pub fn new(config: EngineConfig, redis: &RedisConfig) -> Result<Self, RedisUrlError> {
-        let client = Client::open(redis.url.as_str()).map_err(|_| RedisUrlError)?;
+        let endpoint = Endpoint::parse(redis.url.as_str())?;
         let keys = Arc::new(Keys::new(redis.prefix.clone()));
         let (stale_tx, stale_rx) = mpsc::channel(roster::STALE_MAX);
         let teller = Arc::new(Teller::new(stale_tx));
-        let link = Link::new(client.clone());
+        let link = Link::new(endpoint.clone());
         let rosters = Rosters::new(Arc::clone(&link), Arc::clone(&keys), Arc::clone(&teller));
-        let feed = Feed::new(&client, Arc::clone(&keys), Arc::clone(&teller), Arc::clone(&rosters));
+        let feed =
+            Feed::new(endpoint, Arc::clone(&keys), Arc::clone(&teller), Arc::clone(&rosters));
         let work = [
             tokio::spawn(Arc::clone(&rosters).run_refreshes(stale_rx)),
             tokio::spawn(Arc::clone(&rosters).run_leases()),

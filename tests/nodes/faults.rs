@@ -7,6 +7,7 @@ use duelhub::event::Position;
 use duelhub::hub::{Lost, Recovery};
 use tokio::time::{Instant, sleep};
 
+use crate::ill_redis::Sentinel;
 use crate::kit::{DEADLINE, Node, Player, eventually, id_of};
 use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
@@ -169,6 +170,26 @@ async fn after_a_failover_that_lost_pushes_no_position_is_given_out_twice() {
     old.kill();
     network.lead_to(new.port());
     begins_anew(&nodes, before, player).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_say_where_the_master_is_and_what_it_lost_is_noticed() {
+    let mut old = RedisServer::start(&[]);
+    let new = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", old.port())]);
+    let sentinel = Sentinel::of(&old);
+    eventually("found", async || sentinel.knows_a_replica()).await;
+    let nodes = [Node::at(sentinel.url()), Node::at(sentinel.url())];
+    nodes[0].ready().await;
+    let mut player = nodes[1].player(7, 1).await;
+    nodes[0].push(7, 1).await.unwrap();
+    assert_eq!(old.ask_count("WAIT 1 20000"), 1, "the first one is replicated");
+    new.signal("STOP");
+    let before = nodes[0].push(7, 2).await.unwrap().position;
+    player.read_until(2).await;
+    old.kill();
+    new.signal("CONT");
+    begins_anew(&nodes, before, player).await;
+    nodes[0].ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

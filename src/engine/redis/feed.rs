@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
+use super::endpoint::{self, Endpoint};
 use super::keys::Keys;
 use super::link::{Pauses, REFUSED, plain};
 use super::message::{self, Message, News};
@@ -62,7 +63,7 @@ struct Follow {
 
 impl Feed {
     pub(super) fn new(
-        client: &Client,
+        endpoint: Endpoint,
         keys: Arc<Keys>,
         teller: Arc<Teller>,
         rosters: Arc<Rosters>,
@@ -77,7 +78,7 @@ impl Feed {
             lost: Notify::new(),
         });
         let task = Task {
-            client: client.clone(),
+            endpoint,
             shared: Arc::clone(&shared),
             rosters,
             follow_rx,
@@ -122,7 +123,7 @@ impl Feed {
 }
 
 struct Task {
-    client: Client,
+    endpoint: Endpoint,
     shared: Arc<Shared>,
     rosters: Arc<Rosters>,
     follow_rx: mpsc::Receiver<Follow>,
@@ -135,7 +136,7 @@ impl Task {
         let mut pauses = Pauses::default();
         let mut told = false;
         loop {
-            let connecting = connect(self.client.clone(), Arc::clone(&self.shared));
+            let connecting = connect(&self.endpoint, Arc::clone(&self.shared));
             let failure = match connecting.await {
                 Ok(mut connection) => {
                     info!(duels = self.shared.teller.all_followed().len(), "following on Redis");
@@ -182,16 +183,23 @@ impl Task {
                     None => std::future::pending().await,
                 },
                 _tick = ticks.tick() => {
-                    let ping = redis::cmd("PING");
-                    let ping = timeout(limits::REDIS_TIMEOUT, connection.send_packed_command(&ping));
-                    match ping.await {
-                        Ok(Ok(_)) => {}
-                        Ok(Err(error)) => return plain(&error),
-                        Err(_) => return "it did not answer in time".to_owned(),
+                    if let Err(failure) = self.check(connection).await {
+                        return failure;
                     }
                 }
             }
         }
+    }
+
+    /// Whether it lives, and is the server that is asked: after a failover it may be the one before.
+    async fn check(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
+        let asked = self.rosters.lineage();
+        let lineage = timeout(limits::REDIS_TIMEOUT, endpoint::lineage(connection)).await;
+        let lineage = lineage.map_err(|_| "it did not answer in time".to_owned())??;
+        if lineage == asked || asked.is_empty() {
+            return Ok(());
+        }
+        Err("it is not the server that is asked".to_owned())
     }
 
     /// Takes what somebody asks for, and what others ask for meanwhile.
@@ -281,20 +289,16 @@ async fn in_time(done: impl Future<Output = redis::RedisResult<()>>) -> Result<(
 }
 
 /// A connection whose messages are handed on.
-async fn connect(client: Client, shared: Arc<Shared>) -> Result<MultiplexedConnection, String> {
-    let info = client.get_connection_info().clone();
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    let client = Client::open(info.set_redis_settings(settings)).map_err(|error| plain(&error))?;
+async fn connect(
+    endpoint: &Endpoint,
+    shared: Arc<Shared>,
+) -> Result<MultiplexedConnection, String> {
     let take = move |push: PushInfo| {
         shared.take(&push);
         Ok::<(), ()>(())
     };
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(limits::REDIS_TIMEOUT))
-        .set_response_timeout(Some(limits::REDIS_TIMEOUT))
-        .set_push_sender(take);
-    let connecting = client.get_multiplexed_async_connection_with_config(&config);
-    connecting.await.map_err(|error| plain(&error))
+    let config = AsyncConnectionConfig::new().set_push_sender(take);
+    endpoint.connect(ProtocolVersion::RESP3, config).await
 }
 
 impl Shared {

@@ -12,13 +12,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisError, ServerErrorKind, Value,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use super::endpoint::{self, Endpoint};
 use super::script;
 use crate::engine::EngineError;
 use crate::limits;
@@ -48,15 +52,24 @@ struct Request {
 pub(super) struct Link {
     requests_tx: mpsc::Sender<Request>,
     stopped: AtomicBool,
+    /// Of the server that is asked, or was last.
+    lineage: Arc<Mutex<String>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Link {
-    pub(super) fn new(client: Client) -> Arc<Self> {
+    pub(super) fn new(endpoint: Endpoint) -> Arc<Self> {
         let (requests_tx, requests_rx) = mpsc::channel(limits::ENGINE_QUEUE_MAX);
-        let task = tokio::spawn(run(client, requests_rx));
+        let lineage = Arc::default();
+        let task = tokio::spawn(run(endpoint, Arc::clone(&lineage), requests_rx));
         let task = AbortOnDropHandle::new(task);
-        Arc::new(Self { requests_tx, stopped: AtomicBool::new(false), _task: task })
+        let stopped = AtomicBool::new(false);
+        Arc::new(Self { requests_tx, stopped, lineage, _task: task })
+    }
+
+    /// Of which lineage the data is that is asked for.
+    pub(super) fn lineage(&self) -> String {
+        self.lineage.lock().clone()
     }
 
     /// Takes its place in the order at once. `read` is handed the answer, on the connection's task, which it must not hold up.
@@ -82,11 +95,15 @@ impl Request {
     }
 }
 
-async fn run(client: Client, mut requests_rx: mpsc::Receiver<Request>) {
+async fn run(
+    endpoint: Endpoint,
+    lineage: Arc<Mutex<String>>,
+    mut requests_rx: mpsc::Receiver<Request>,
+) {
     let mut pauses = Pauses::default();
     let mut told = false;
     loop {
-        let failure = match connect(&client).await {
+        let failure = match connect(&endpoint, &lineage).await {
             Ok(mut connection) => {
                 info!("connected to Redis");
                 told = false;
@@ -113,12 +130,13 @@ async fn run(client: Client, mut requests_rx: mpsc::Receiver<Request>) {
 }
 
 /// A connection, ready to have scripts called by their hashes.
-async fn connect(client: &Client) -> Result<MultiplexedConnection, String> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(limits::REDIS_TIMEOUT))
-        .set_response_timeout(Some(limits::REDIS_TIMEOUT));
-    let connecting = client.get_multiplexed_async_connection_with_config(&config);
-    let mut connection = connecting.await.map_err(|error| plain(&error))?;
+async fn connect(
+    endpoint: &Endpoint,
+    lineage: &Mutex<String>,
+) -> Result<MultiplexedConnection, String> {
+    let config = AsyncConnectionConfig::new();
+    let mut connection = endpoint.connect(ProtocolVersion::RESP2, config).await?;
+    *lineage.lock() = endpoint::lineage(&mut connection).await?;
     check_eviction(&mut connection).await?;
     let mut load = redis::pipe();
     for script in script::all() {

@@ -58,6 +58,11 @@ impl Rosters {
         Arc::new(Self { link, keys, teller, unsaid: Arc::default() })
     }
 
+    /// Of which lineage the data is that is asked for.
+    pub(super) fn lineage(&self) -> String {
+        self.link.lineage()
+    }
+
     /// A script about a roster.
     fn script(&self, script: &'static Script, duel: DuelId) -> Cmd {
         script::call(script, &[self.keys.duel(duel)])
