@@ -162,6 +162,8 @@ pub struct RedisConfig {
     pub url: Secret,
     /// What the names of all keys and channels begin with.
     pub prefix: String,
+    /// How many replicas must have what is acknowledged.
+    pub wait_replicas: u32,
 }
 
 /// Settings of the engine that stores on the disk.

@@ -105,6 +105,8 @@ fn read_redis(reader: &mut Reader<'_>, wanted: bool) -> Option<RedisConfig> {
             false => Err("must be at most 64 characters out of A-Z a-z 0-9 _ - . :".to_owned()),
         }
     });
+    let wait_replicas =
+        u32::try_from(reader.number("REDIS_WAIT_REPLICAS", 0, 100)).unwrap_or(u32::MAX);
     let url = reader.optional("REDIS_URL");
     if !wanted {
         return None;
@@ -122,7 +124,7 @@ fn read_redis(reader: &mut Reader<'_>, wanted: bool) -> Option<RedisConfig> {
             "must begin with redis://, rediss://, redis+unix:// or redis+sentinel://",
         );
     }
-    Some(RedisConfig { url: Secret::new(url), prefix })
+    Some(RedisConfig { url: Secret::new(url), prefix, wait_replicas })
 }
 
 pub(super) fn read_engine(reader: &mut Reader<'_>) -> EngineConfig {

@@ -133,9 +133,14 @@ pub const VARIABLES: &[Variable] = &[
     ),
     none(
         "REDIS_URL",
-        "with ENGINE=redis: redis://[user:password@]host[:port][/database], or rediss:// for TLS",
+        "with ENGINE=redis: redis://[user:password@]host[:port][/database], rediss:// for TLS, redis+unix:///path, or redis+sentinel://host[:port],…/master[/database]",
     ),
     with("REDIS_PREFIX", "duelhub", "what the names of all keys and channels in Redis begin with"),
+    with(
+        "REDIS_WAIT_REPLICAS",
+        "0",
+        "how many replicas must have a push before it is acknowledged; what players see does not wait",
+    ),
     with("ENGINE_MAX_DUELS", "200000", "duels held at a time"),
     with("ENGINE_MAX_LOG_EVENTS", "1000", "events kept per duel"),
     with("ENGINE_MAX_LOG_BYTES", "1048576", "bytes of events kept per duel, at least 1048576"),

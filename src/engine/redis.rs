@@ -37,7 +37,7 @@ use self::answer::Parts;
 use self::endpoint::Endpoint;
 use self::feed::Feed;
 use self::keys::Keys;
-use self::link::{IN_DOUBT, Link, Outcome};
+use self::link::{IN_DOUBT, Link, Order, Outcome};
 use self::roster::{Rosters, millis, understood};
 use self::script::Args as _;
 use self::teller::Teller;
@@ -89,7 +89,7 @@ impl RedisEngine {
         let keys = Arc::new(Keys::new(redis.prefix.clone()));
         let (stale_tx, stale_rx) = mpsc::channel(roster::STALE_MAX);
         let teller = Arc::new(Teller::new(stale_tx));
-        let link = Link::new(endpoint.clone());
+        let link = Link::new(endpoint.clone(), redis.wait_replicas);
         let rosters = Rosters::new(Arc::clone(&link), Arc::clone(&keys), Arc::clone(&teller));
         let feed =
             Feed::new(endpoint, Arc::clone(&keys), Arc::clone(&teller), Arc::clone(&rosters));
@@ -137,11 +137,11 @@ impl RedisEngine {
     /// Asks at once. `read` reads the answer in the order of the answers, whether or not it is awaited.
     fn ask<T: Send + 'static, E: From<EngineError> + Send + 'static>(
         &self,
-        command: Cmd,
+        order: impl Into<Order>,
         read: impl FnOnce(Parts, bool) -> Result<Result<T, E>, Malformed> + Send + 'static,
     ) -> Answer<'static, T, E> {
         let (answer_tx, answer_rx) = oneshot::channel();
-        self.link.ask(command, move |Outcome { value, crowded }| {
+        self.link.ask(order, move |Outcome { value, crowded }| {
             let parts = value.and_then(|value| understood(Parts::of(value)));
             let answer = match parts.and_then(|parts| understood(read(parts, crowded))) {
                 Ok(answer) => answer,

@@ -57,7 +57,11 @@ impl Store {
             }
             Kind::Redis => {
                 let url = self.redis.as_ref().unwrap().url();
-                let redis = RedisConfig { url: Secret::new(url), prefix: "test".to_owned() };
+                let redis = RedisConfig {
+                    url: Secret::new(url),
+                    prefix: "test".to_owned(),
+                    wait_replicas: 0,
+                };
                 Arc::new(RedisEngine::new(self.config.clone(), &redis).unwrap())
             }
         }

@@ -193,6 +193,19 @@ async fn sentinels_say_where_the_master_is_and_what_it_lost_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_too_few_replicas_have_is_in_doubt() {
+    let redis = RedisServer::start(&[]);
+    let node = Node::waiting_for(1, redis.url());
+    let in_doubt = EngineError::Unavailable { may_have_taken_effect: true };
+    assert_eq!(node.push(7, 1).await, Err(AppendError::Engine(in_doubt)));
+    let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", redis.port())]);
+    assert!(node.push_surely(7, 1).await.duplicate, "it was there");
+    node.push_surely(7, 2).await;
+    drop(replica);
+    assert_eq!(node.push(7, 3).await, Err(AppendError::Engine(in_doubt)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_cut_off_catches_up_when_it_is_back() {
     let redis = RedisServer::start(&[]);
     let network = Proxy::to(redis.port()).await;

@@ -39,6 +39,11 @@ impl Node {
 
     /// One that reaches Redis at `url`.
     pub(crate) fn at(url: String) -> Self {
+        Self::waiting_for(0, url)
+    }
+
+    /// The same, for which as many replicas must have what it acknowledges.
+    pub(crate) fn waiting_for(wait_replicas: u32, url: String) -> Self {
         let hour = Duration::from_secs(3600);
         let engine_config = EngineConfig {
             duels_max: 100_000,
@@ -54,7 +59,7 @@ impl Node {
             presence_grace: Duration::from_millis(200),
             watchers_max: 4,
         };
-        let redis = RedisConfig { url: Secret::new(url), prefix: "test".to_owned() };
+        let redis = RedisConfig { url: Secret::new(url), prefix: "test".to_owned(), wait_replicas };
         let engine: Arc<dyn Engine> = Arc::new(RedisEngine::new(engine_config, &redis).unwrap());
         let metrics = Arc::new(Metrics::new());
         let hub = Hub::new(Arc::clone(&engine), hub_config, Arc::clone(&metrics));

@@ -30,6 +30,9 @@ use crate::limits;
 /// Calls that are sent at a time.
 const BATCH_MAX: usize = 512;
 
+/// How long replicas may take to have what was sent.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Nothing has taken effect.
 pub(super) const REFUSED: EngineError = EngineError::Unavailable { may_have_taken_effect: false };
 
@@ -42,8 +45,28 @@ pub(super) struct Outcome {
     pub(super) crowded: bool,
 }
 
-struct Request {
+/// Something that Redis is asked.
+pub(super) struct Order {
     command: Cmd,
+    /// Whether as many replicas as are wanted must have it.
+    kept: bool,
+}
+
+impl Order {
+    /// What is to outlive a failover, if so many replicas are wanted.
+    pub(super) const fn kept(command: Cmd) -> Self {
+        Self { command, kept: true }
+    }
+}
+
+impl From<Cmd> for Order {
+    fn from(command: Cmd) -> Self {
+        Self { command, kept: false }
+    }
+}
+
+struct Request {
+    order: Order,
     read: Box<dyn FnOnce(Outcome) + Send>,
 }
 
@@ -58,11 +81,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(endpoint: Endpoint) -> Arc<Self> {
+    /// `wait_replicas`: how many replicas must have what is to be kept.
+    pub(super) fn new(endpoint: Endpoint, wait_replicas: u32) -> Arc<Self> {
         let (requests_tx, requests_rx) = mpsc::channel(limits::ENGINE_QUEUE_MAX);
         let lineage = Arc::default();
-        let task = tokio::spawn(run(endpoint, Arc::clone(&lineage), requests_rx));
-        let task = AbortOnDropHandle::new(task);
+        let task = Task { endpoint, wait_replicas, lineage: Arc::clone(&lineage), requests_rx };
+        let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
         let stopped = AtomicBool::new(false);
         Arc::new(Self { requests_tx, stopped, lineage, _task: task })
     }
@@ -73,8 +97,8 @@ impl Link {
     }
 
     /// Takes its place in the order at once. `read` is handed the answer, on the connection's task, which it must not hold up.
-    pub(super) fn ask(&self, command: Cmd, read: impl FnOnce(Outcome) + Send + 'static) {
-        let request = Request { command, read: Box::new(read) };
+    pub(super) fn ask(&self, order: impl Into<Order>, read: impl FnOnce(Outcome) + Send + 'static) {
+        let request = Request { order: order.into(), read: Box::new(read) };
         if self.stopped.load(Ordering::Relaxed) {
             return request.refuse(REFUSED);
         }
@@ -95,37 +119,119 @@ impl Request {
     }
 }
 
-async fn run(
+/// Sends what is asked, for as long as anybody may ask.
+struct Task {
     endpoint: Endpoint,
+    wait_replicas: u32,
     lineage: Arc<Mutex<String>>,
-    mut requests_rx: mpsc::Receiver<Request>,
-) {
-    let mut pauses = Pauses::default();
-    let mut told = false;
-    loop {
-        let failure = match connect(&endpoint, &lineage).await {
-            Ok(mut connection) => {
-                info!("connected to Redis");
-                told = false;
-                pauses.reset();
-                match serve(&mut connection, &mut requests_rx).await {
+    requests_rx: mpsc::Receiver<Request>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut pauses = Pauses::default();
+        let mut told = false;
+        loop {
+            let failure = match connect(&self.endpoint, &self.lineage).await {
+                Ok(mut connection) => {
+                    info!("connected to Redis");
+                    told = false;
+                    pauses.reset();
+                    match self.serve(&mut connection).await {
+                        None => return,
+                        Some(failure) => failure,
+                    }
+                }
+                Err(failure) => failure,
+            };
+            if !told {
+                warn!(error = %failure, "Redis is away; it is tried again, in silence");
+                told = true;
+            }
+            let until = Instant::now() + pauses.next();
+            while let Ok(request) = timeout_at(until, self.requests_rx.recv()).await {
+                match request {
+                    Some(request) => request.refuse(REFUSED),
                     None => return,
-                    Some(failure) => failure,
                 }
             }
-            Err(failure) => failure,
-        };
-        if !told {
-            warn!(error = %failure, "Redis is away; it is tried again, in silence");
-            told = true;
         }
-        let until = Instant::now() + pauses.next();
-        while let Ok(request) = timeout_at(until, requests_rx.recv()).await {
-            match request {
-                Some(request) => request.refuse(REFUSED),
-                None => return,
+    }
+
+    /// Sends what comes, until the connection fails. `None`: nothing will come any more.
+    async fn serve(&mut self, connection: &mut MultiplexedConnection) -> Option<String> {
+        loop {
+            let mut batch = Batch::default();
+            let mut next = Some(self.requests_rx.recv().await?);
+            while let Some(request) = next {
+                batch.add(request);
+                let more = batch.reads.len() < BATCH_MAX;
+                next = if more { self.requests_rx.try_recv().ok() } else { None };
+            }
+            let failure = batch.send(connection, self.wait_replicas).await;
+            if failure.is_some() {
+                return failure;
             }
         }
+    }
+}
+
+/// Reads an answer; and whether it is of something that replicas must have.
+type Read = (Box<dyn FnOnce(Outcome) + Send>, bool);
+
+/// What is sent together.
+#[derive(Default)]
+struct Batch {
+    pipeline: redis::Pipeline,
+    reads: Vec<Read>,
+}
+
+impl Batch {
+    fn add(&mut self, Request { order: Order { command, kept }, read }: Request) {
+        self.pipeline.add_command(command);
+        self.reads.push((read, kept));
+    }
+
+    /// Why the connection is of no use any more, if it is not.
+    async fn send(
+        mut self,
+        connection: &mut MultiplexedConnection,
+        wait_replicas: u32,
+    ) -> Option<String> {
+        let crowded = self.reads.len() > limits::UNCROWDED_MAX;
+        let waits = wait_replicas > 0 && self.reads.iter().any(|(_, kept)| *kept);
+        if waits {
+            let ms = u64::try_from(WAIT_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+            self.pipeline.cmd("WAIT").arg(wait_replicas).arg(ms);
+        }
+        let count = self.reads.len() + usize::from(waits);
+        let sending = connection.send_packed_commands(&self.pipeline, 0, count);
+        let mut values = match timeout(limits::REDIS_TIMEOUT, sending).await {
+            Ok(Ok(values)) if values.len() == count => values,
+            failed => {
+                self.reads.into_iter().for_each(|(read, _)| {
+                    read(Outcome { value: Err(IN_DOUBT), crowded });
+                });
+                return Some(match failed {
+                    Ok(Ok(_)) => "it answered something else".to_owned(),
+                    Ok(Err(error)) => plain(&error),
+                    Err(_) => "it did not answer in time".to_owned(),
+                });
+            }
+        };
+        let mut failure = None;
+        let have = if waits { values.pop() } else { None };
+        let replicated = match have.map(|have| answered(have, &mut failure)) {
+            None => true,
+            Some(Ok(Value::Int(have))) => have >= i64::from(wait_replicas),
+            Some(_) => false,
+        };
+        for ((read, kept), value) in self.reads.into_iter().zip(values) {
+            let value = answered(value, &mut failure);
+            let value = if kept && !replicated { value.and(Err(IN_DOUBT)) } else { value };
+            read(Outcome { value, crowded });
+        }
+        failure
     }
 }
 
@@ -160,47 +266,6 @@ async fn check_eviction(connection: &mut MultiplexedConnection) -> Result<(), St
         return Err("its maxmemory-policy must be noeviction".to_owned());
     }
     Ok(())
-}
-
-/// Sends what comes, until the connection fails. `None`: nothing will come any more.
-async fn serve(
-    connection: &mut MultiplexedConnection,
-    requests_rx: &mut mpsc::Receiver<Request>,
-) -> Option<String> {
-    loop {
-        let mut reads = Vec::new();
-        let mut pipeline = redis::pipe();
-        let mut next = Some(requests_rx.recv().await?);
-        while let Some(Request { command, read }) = next {
-            pipeline.add_command(command);
-            reads.push(read);
-            next = if reads.len() < BATCH_MAX { requests_rx.try_recv().ok() } else { None };
-        }
-        let sending = connection.send_packed_commands(&pipeline, 0, reads.len());
-        let crowded = reads.len() > limits::UNCROWDED_MAX;
-        let mut failure = None;
-        match timeout(limits::REDIS_TIMEOUT, sending).await {
-            Ok(Ok(values)) if values.len() == reads.len() => {
-                for (read, value) in reads.into_iter().zip(values) {
-                    let value = answered(value, &mut failure);
-                    read(Outcome { value, crowded });
-                }
-            }
-            failed => {
-                failure = Some(match failed {
-                    Ok(Ok(_)) => "it answered something else".to_owned(),
-                    Ok(Err(error)) => plain(&error),
-                    Err(_) => "it did not answer in time".to_owned(),
-                });
-                for read in reads {
-                    read(Outcome { value: Err(IN_DOUBT), crowded });
-                }
-            }
-        }
-        if failure.is_some() {
-            return failure;
-        }
-    }
 }
 
 /// Tells an answer from a refusal. After some of these the connection is of no use.

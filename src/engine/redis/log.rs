@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::{self, Parts};
+use super::link::Order;
 use super::script::{self, Args as _};
 use super::{DUELS_FULL, RedisEngine};
 use crate::clock::UnixMs;
@@ -34,7 +35,7 @@ impl RedisEngine {
             .with(fingerprint.unwrap_or_default())
             .with(limits::IDEMPOTENCY_KEYS_MAX);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
-        self.ask(command, move |mut parts, crowded| {
+        self.ask(Order::kept(command), move |mut parts, crowded| {
             let outcome = parts.text()?;
             match &outcome[..] {
                 "closed" => return Ok(Err(AppendError::Closed)),
@@ -77,7 +78,7 @@ impl RedisEngine {
             .with(last_size)
             .with(last_kind);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
-        self.ask(command, move |mut parts, crowded| {
+        self.ask(Order::kept(command), move |mut parts, crowded| {
             let outcome = parts.text()?;
             match &outcome[..] {
                 "closed" => return Ok(Err(AppendError::Closed)),

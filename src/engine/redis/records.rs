@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::link::REFUSED;
+use super::link::{Order, REFUSED};
 use super::script::{self, Args as _};
 use super::{DUELS_FULL, RedisEngine, answer};
 use crate::clock::UnixMs;
@@ -101,7 +101,7 @@ impl RedisEngine {
             .with(answer::show_participants(&merged))
             .with(settings.as_ref().unwrap_or(&known.1));
         let born = self.births(duel);
-        Ok(self.ask(command, move |mut parts, _| {
+        Ok(self.ask(Order::kept(command), move |mut parts, _| {
             match &parts.text()?[..] {
                 "full" => return Ok(Err(OpenError::Engine(DUELS_FULL))),
                 "closed" => return Ok(Err(OpenError::Closed)),

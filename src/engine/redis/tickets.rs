@@ -5,6 +5,7 @@ use std::sync::Arc;
 use redis::Cmd;
 
 use super::RedisEngine;
+use super::link::Order;
 use super::roster::millis;
 use super::script::{self, Args as _};
 use crate::engine::ledger::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX};
@@ -30,7 +31,7 @@ impl RedisEngine {
             .with(ticket.expires_at.0)
             .with(millis(CLOCK_STEP_MAX));
         let counts = Arc::clone(&self.counts);
-        self.ask(command, move |mut parts, _| {
+        self.ask(Order::kept(command), move |mut parts, _| {
             let outcome = parts.text()?;
             counts.remember_tickets(parts.number()?);
             Ok(match &outcome[..] {
@@ -53,7 +54,7 @@ impl RedisEngine {
         };
         let command = command.with(millis(TICKET_LIFE_MAX + CLOCK_STEP_MAX));
         let counts = Arc::clone(&self.counts);
-        self.ask(command, move |mut parts, _| {
+        self.ask(Order::kept(command), move |mut parts, _| {
             let outcome = parts.text()?;
             counts.remember_tickets(parts.number()?);
             Ok(if outcome == "full" { Err(TICKETS_FULL) } else { Ok(()) })
