@@ -88,16 +88,16 @@ pub enum Target {
     },
     /// One that runs.
     Running {
-        /// Where players connect.
-        data: SocketAddr,
+        /// Where players connect: to one node after the other, if there are several.
+        data: Vec<SocketAddr>,
         /// Under which path.
         path: String,
         /// Its control plane.
         control: SocketAddr,
         /// The control plane's token.
         token: Option<Secret>,
-        /// Its process, if it is on this machine: without it there are no figures of CPU and memory.
-        pid: Option<u32>,
+        /// Its processes, if they are on this machine: without them there are no figures of CPU and memory.
+        pids: Vec<u32>,
     },
 }
 

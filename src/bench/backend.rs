@@ -124,7 +124,7 @@ pub(super) async fn push(hub: &Hub, plan: Plan, clock: Clock) -> Result<Vec<Push
     match plan.by {
         PushBy::Unary => push_unary(hub, plan, clock).await,
         PushBy::Stream => push_stream(hub.client.clone(), plan, clock).await,
-        PushBy::Http => push_http(hub.data, plan, clock).await,
+        PushBy::Http => push_http(hub.data[0], plan, clock).await,
     }
 }
 

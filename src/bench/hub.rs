@@ -24,13 +24,14 @@ const START_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the hub is, and how it is asked.
 pub(super) struct Hub {
-    pub(super) data: SocketAddr,
+    /// Where players connect; more than one of several nodes.
+    pub(super) data: Vec<SocketAddr>,
     pub(super) path: String,
     pub(super) control: SocketAddr,
     pub(super) token: Option<Secret>,
     pub(super) client: Client,
-    /// Its process, if that is on this machine.
-    pub(super) pid: Option<u32>,
+    /// Its processes, as far as they are on this machine.
+    pub(super) pids: Vec<u32>,
     own: Option<Own>,
 }
 
@@ -49,13 +50,13 @@ impl Hub {
     /// Starts one, or finds the one that runs.
     pub(super) async fn new(target: &Target) -> Result<Self, BenchError> {
         match target {
-            Target::Running { data, path, control, token, pid } => Ok(Self {
-                data: *data,
+            Target::Running { data, path, control, token, pids } => Ok(Self {
+                data: data.clone(),
                 path: path.clone(),
                 control: *control,
                 token: token.clone(),
                 client: client(*control, token.as_ref())?,
-                pid: *pid,
+                pids: pids.clone(),
                 own: None,
             }),
             Target::Own { engine } => {
@@ -66,7 +67,8 @@ impl Hub {
                 let own = Own { engine, admin, secret, directory, process: None };
                 let (path, client) = ("/ws".to_owned(), client(control, None)?);
                 let own = Some(own);
-                let mut hub = Self { data, path, control, token: None, client, pid: None, own };
+                let (data, pids) = (vec![data], Vec::new());
+                let mut hub = Self { data, path, control, token: None, client, pids, own };
                 hub.start().await?;
                 Ok(hub)
             }
@@ -93,7 +95,7 @@ impl Hub {
             .env("LOG_LEVEL", "warn")
             .env("ENGINE", own.engine)
             .env("DATA_DIR", &own.directory)
-            .env("WEBSOCKET_PORT", self.data.port().to_string())
+            .env("WEBSOCKET_PORT", self.data[0].port().to_string())
             .env("CONTROL_PORT", self.control.port().to_string())
             .env("ADMIN_PORT", own.admin.port().to_string())
             .env("WEBSOCKET_TICKET_SECRET", own.secret.as_str())
@@ -106,7 +108,7 @@ impl Hub {
             .kill_on_drop(true)
             .spawn()
             .map_err(BenchError::machine("a hub could not be started"))?;
-        self.pid = child.id();
+        self.pids = child.id().into_iter().collect();
         own.process = Some(child);
         let ready = timeout(START_TIMEOUT, until_ready(own.admin)).await;
         ready.map_err(|_| BenchError::NotReady)

@@ -102,10 +102,14 @@ pub(super) struct Players {
 
 impl Players {
     /// Starts the thread; nobody connects yet.
-    pub(super) fn spawn(hub: SocketAddr, path: &str, clock: Clock) -> Result<Self, BenchError> {
+    pub(super) fn spawn(
+        nodes: Vec<SocketAddr>,
+        path: &str,
+        clock: Clock,
+    ) -> Result<Self, BenchError> {
         let (orders, waiting) = mpsc::sync_channel(ORDERS_MAX);
         let tally = Arc::new(Tally::default());
-        let crowd = Crowd::new(hub, path, clock, Arc::clone(&tally));
+        let crowd = Crowd::new(nodes, path, clock, Arc::clone(&tally));
         let crowd = crowd.map_err(|error| BenchError::machine("epoll")(error.into()))?;
         let thread = std::thread::Builder::new().name("duelhub-players".to_owned());
         let thread = thread.spawn(move || crowd.run(&waiting));
@@ -150,7 +154,7 @@ mod tests {
     fn faults_of(seqs: &'static [u64]) -> Vec<String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let players = Players::spawn(address, "/ws", Clock::start()).unwrap();
+        let players = Players::spawn(vec![address], "/ws", Clock::start()).unwrap();
         let entry = Entry { duel: 7, ticket: "ticket".to_owned() };
         players.open(vec![entry], 1, 1000);
         let (mut socket, _) = listener.accept().unwrap();

@@ -15,6 +15,13 @@ pub(super) struct Memory {
     pub(super) pss: u64,
 }
 
+impl Memory {
+    /// Of two processes together.
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self { rss: self.rss + other.rss, pss: self.pss + other.pss }
+    }
+}
+
 /// CPU time that a process has used, in all its threads, the kernel's part included.
 pub(super) fn cpu(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -54,7 +54,7 @@ struct Bench<'a> {
 pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Report, BenchError> {
     let clock = Clock::start();
     let hub = Hub::new(&options.target).await?;
-    let players = Players::spawn(hub.data, &hub.path, clock)?;
+    let players = Players::spawn(hub.data.clone(), &hub.path, clock)?;
     let report = Report::new(title(options));
     let mut bench = Bench { options, progress, clock, hub, players, report };
     match options.scenario {
@@ -193,7 +193,13 @@ fn count(number: u64) -> f64 {
 
 impl Bench<'_> {
     fn server_cpu(&self) -> Option<Duration> {
-        self.hub.pid.and_then(process::cpu)
+        // Of all processes, or of none.
+        self.hub.pids.iter().map(|pid| process::cpu(*pid)).reduce(|sum, cpu| Some(sum? + cpu?))?
+    }
+
+    fn memory(&self) -> Option<process::Memory> {
+        let each = self.hub.pids.iter().map(|pid| process::memory(*pid));
+        each.reduce(|sum, memory| Some(sum?.plus(memory?)))?
     }
 
     fn open(&self) -> u64 {
@@ -284,7 +290,7 @@ impl Bench<'_> {
 
     /// What the process weighs with everybody there.
     fn weigh(&mut self) {
-        let Some(memory) = self.hub.pid.and_then(process::memory) else { return };
+        let Some(memory) = self.memory() else { return };
         let connections = count(self.open()).max(1.0);
         self.report.add("proportional memory (PSS)", "MB", count(memory.pss) / 1e6);
         self.report.add("resident memory (RSS)", "MB", count(memory.rss) / 1e6);
@@ -292,8 +298,7 @@ impl Bench<'_> {
     }
 
     async fn idle(&mut self, connections: u64) -> Result<(), BenchError> {
-        let memory = |bench: &Self| bench.hub.pid.and_then(process::memory);
-        let (before, slab) = (memory(self), process::kernel_slab());
+        let (before, slab) = (self.memory(), process::kernel_slab());
         self.connect(pairs(connections / 2)).await?;
         // Everybody's first ping is answered, and some of the next round.
         sleep(SETTLE).await;
@@ -308,7 +313,7 @@ impl Bench<'_> {
                 self.report.add("CPU per 10,000 connections", "% of a core", 1e6 * share / open);
             }
         }
-        if let (Some(before), Some(after)) = (before, memory(self)) {
+        if let (Some(before), Some(after)) = (before, self.memory()) {
             let grown = |before: u64, after: u64| count(after.saturating_sub(before)) / open;
             self.report.add("PSS per connection", "bytes", grown(before.pss, after.pss));
             self.report.add("RSS per connection", "bytes", grown(before.rss, after.rss));

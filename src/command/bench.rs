@@ -57,12 +57,17 @@ fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg 
 
 fn scenario(name: &'static str, about: &'static str) -> Command {
     Command::new(name).about(about).args([
-        Arg::new("url").long("url").value_name("URL").help("Load this hub: ws://host:port/path"),
+        Arg::new("url")
+            .long("url")
+            .value_name("URL")
+            .action(ArgAction::Append)
+            .help("Load this hub: ws://host:port/path; once for each of several nodes"),
         Arg::new("pid")
             .long("pid")
             .requires("url")
+            .action(ArgAction::Append)
             .value_parser(value_parser!(u32))
-            .help("Its process on this machine, for CPU and memory"),
+            .help("A process of it on this machine, for CPU and memory"),
         Arg::new("push")
             .long("push")
             .value_parser(["unary", "stream", "http"])
@@ -143,22 +148,30 @@ fn options(name: &str, matches: &ArgMatches, config: Config) -> Result<Options, 
 }
 
 fn target(matches: &ArgMatches, config: Config) -> Result<Target, String> {
-    let Some(url) = matches.get_one::<String>("url") else {
+    let Some(urls) = matches.get_many::<String>("url") else {
         let engine = match config.engine_kind {
             EngineKind::Memory => "memory",
             EngineKind::Embedded(_) => "embedded",
             EngineKind::Redis(_) => "redis",
         };
+        if engine == "redis" {
+            return Err("with ENGINE=redis a bench needs --url, of nodes that run".to_owned());
+        }
         return Ok(Target::Own { engine });
     };
     if config.control.tls.is_some() {
         return Err("the control plane uses TLS, which a load does not speak".to_owned());
     }
-    let rest = url.strip_prefix("ws://").ok_or("--url must begin with ws://")?;
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let data: Option<SocketAddr> = host.to_socket_addrs().ok().and_then(|mut all| all.next());
-    let data = data.ok_or_else(|| format!("--url: {host} is no address with a port"))?;
-    let pid = matches.get_one::<u32>("pid").copied();
+    let (mut data, mut path) = (Vec::new(), String::new());
+    for url in urls {
+        let rest = url.strip_prefix("ws://").ok_or("--url must begin with ws://")?;
+        let (host, path_of) = rest.split_once('/').unwrap_or((rest, ""));
+        let address: Option<SocketAddr> =
+            host.to_socket_addrs().ok().and_then(|mut all| all.next());
+        data.push(address.ok_or_else(|| format!("--url: {host} is no address with a port"))?);
+        path = format!("/{path_of}");
+    }
+    let pids = matches.get_many::<u32>("pid").into_iter().flatten().copied().collect();
     let (control, token) = (config.control.address, config.control.token);
-    Ok(Target::Running { data, path: format!("/{path}"), control, token, pid })
+    Ok(Target::Running { data, path, control, token, pids })
 }

@@ -238,7 +238,7 @@ impl Engine for RedisEngine {
     }
 
     fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>> {
-        self.standing(duels, self.config.idle_retention)
+        Box::pin(self.standing(duels, self.config.idle_retention))
     }
 
     fn arrive(&self, arrival: Arrival) -> Answer<'_, ()> {

@@ -78,7 +78,8 @@ struct Pings {
 
 /// The thread's own.
 pub(super) struct Crowd {
-    hub: SocketAddr,
+    /// The nodes, among which the players are dealt.
+    nodes: Vec<SocketAddr>,
     path: String,
     clock: Clock,
     tally: Arc<Tally>,
@@ -97,14 +98,14 @@ pub(super) struct Crowd {
 
 impl Crowd {
     pub(super) fn new(
-        hub: SocketAddr,
+        nodes: Vec<SocketAddr>,
         path: &str,
         clock: Clock,
         tally: Arc<Tally>,
     ) -> rustix::io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
-            hub,
+            nodes,
             path: path.to_owned(),
             clock,
             tally,
@@ -199,18 +200,23 @@ impl Crowd {
         }
     }
 
+    fn node_of(&self, index: usize) -> SocketAddr {
+        self.nodes[index % self.nodes.len()]
+    }
+
     /// A socket that connects, and is watched.
     fn connect(&self, index: usize) -> rustix::io::Result<OwnedFd> {
-        let family = if self.hub.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let node = self.node_of(index);
+        let family = if node.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-        if self.hub.is_ipv4() && self.hub.ip().is_loopback() {
+        if node.is_ipv4() && node.ip().is_loopback() {
             let host = u8::try_from(1 + index / PER_ADDRESS).unwrap_or(u8::MAX);
             let source = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), 0);
             rustix::net::bind(&socket, &source)?;
         }
         sockopt::set_tcp_nodelay(&socket, true)?;
-        match rustix::net::connect(&socket, &self.hub) {
+        match rustix::net::connect(&socket, &node) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error),
         }
@@ -257,10 +263,10 @@ impl Crowd {
     }
 
     fn shake_hands(&mut self, index: usize) {
+        let host = self.node_of(index).to_string();
         let link = &mut self.links[index];
         link.state = State::Shaking;
         let resume = link.epoch.as_ref().map(|epoch| format!("{epoch}:{}", link.served));
-        let host = self.hub.to_string();
         let request = wire::request(&host, &self.path, &link.ticket, resume.as_deref());
         self.send(index, request.as_bytes());
     }

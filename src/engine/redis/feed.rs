@@ -33,6 +33,9 @@ const WAITING_MAX: usize = 1024;
 /// Duels that are subscribed to at a time.
 const BATCH_MAX: usize = 512;
 
+/// Duels that are compared in one step.
+const COMPARED_AT_ONCE: usize = 32;
+
 /// Follows duels. Dropping it ends the connection.
 #[derive(Debug)]
 pub(super) struct Feed {
@@ -257,7 +260,7 @@ impl Task {
                 let _gone = done.send(());
             }
             // What is newly followed is looked at by who asked.
-            self.rosters.compare(again);
+            again.chunks(COMPARED_AT_ONCE).for_each(|some| self.rosters.compare(some.to_vec()));
         }
         Ok(())
     }

@@ -18,6 +18,9 @@ use crate::engine::{Answer, EngineError, Head, StatusFilter};
 use crate::id::DuelId;
 use crate::limits;
 
+/// Duels that are compared in one step.
+const HEADS_AT_ONCE: usize = 32;
+
 /// Duels that are forgotten at a time in each bucket.
 const PRUNE_AT_ONCE: usize = 64;
 
@@ -72,7 +75,20 @@ impl RedisEngine {
         Ok(found)
     }
 
-    pub(super) fn standing(
+    /// Where duels stand, some at a time: Redis does nothing else meanwhile.
+    pub(super) async fn standing(
+        &self,
+        duels: Vec<DuelId>,
+        idle: Duration,
+    ) -> Result<Vec<(DuelId, Head)>, EngineError> {
+        let mut heads = Vec::with_capacity(duels.len());
+        for some in duels.chunks(HEADS_AT_ONCE) {
+            heads.extend(self.some_standing(some.to_vec(), idle).await?);
+        }
+        Ok(heads)
+    }
+
+    fn some_standing(
         &self,
         duels: Vec<DuelId>,
         idle: Duration,

@@ -14,8 +14,10 @@ local now = clock()
 
 -- One history of this server's data. It changes whenever some of what was acknowledged may be gone: with a failover, and
 -- with a restart.
+local line
 local function lineage()
-    return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+    line = line or string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+    return line
 end
 
 local function number(value)
@@ -35,10 +37,9 @@ end
 local function look(base, fresh_epoch)
     local row = redis.call('HMGET', base, 'e', 'g', 's', 'n', 'o', 'b', 'w', 'x', 't')
     if not row[1] then return nil end
-    local line = lineage()
-    if row[2] ~= line then
+    if row[2] ~= lineage() then
         row[1] = fresh_epoch
-        redis.call('HSET', base, 'e', fresh_epoch, 'g', line)
+        redis.call('HSET', base, 'e', fresh_epoch, 'g', lineage())
     end
     return {
         base = base, epoch = row[1], status = row[3], seq = tonumber(row[4]), oldest = tonumber(row[5]),
