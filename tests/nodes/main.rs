@@ -8,6 +8,7 @@ mod faults;
 mod ill_redis;
 mod kit;
 mod presence;
+mod processes;
 #[path = "../kit/proxy.rs"]
 mod proxy;
 #[path = "../kit/redis_server.rs"]
