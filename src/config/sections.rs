@@ -115,13 +115,13 @@ fn read_redis(reader: &mut Reader<'_>, wanted: bool) -> Option<RedisConfig> {
         reader.problem("REDIS_URL", "is required with ENGINE=redis");
         return None;
     };
-    if !["redis://", "rediss://", "redis+unix://", "redis+sentinel://"]
+    if !["redis://", "rediss://", "redis+unix://", "redis+sentinel://", "redis+cluster://"]
         .iter()
         .any(|scheme| url.starts_with(scheme))
     {
         reader.problem(
             "REDIS_URL",
-            "must begin with redis://, rediss://, redis+unix:// or redis+sentinel://",
+            "must begin with redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://",
         );
     }
     Some(RedisConfig { url: Secret::new(url), prefix, wait_replicas })

@@ -15,8 +15,10 @@
 mod answer;
 mod endpoint;
 mod feed;
+mod feeds;
 mod keys;
 mod link;
+mod links;
 mod listing;
 mod log;
 mod message;
@@ -35,9 +37,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::answer::Parts;
 use self::endpoint::Endpoint;
-use self::feed::Feed;
+use self::feeds::Feeds;
 use self::keys::Keys;
-use self::link::{IN_DOUBT, Link, Order, Outcome};
+use self::link::{IN_DOUBT, Order, Outcome};
+use self::links::Links;
 use self::roster::{Rosters, millis, understood};
 use self::script::Args as _;
 use self::teller::Teller;
@@ -59,8 +62,8 @@ use crate::ticket::Ticket;
 pub struct RedisEngine {
     config: EngineConfig,
     keys: Arc<Keys>,
-    link: Arc<Link>,
-    feed: Feed,
+    links: Arc<Links>,
+    feeds: Feeds,
     teller: Arc<Teller>,
     rosters: Arc<Rosters>,
     counts: Arc<Counts>,
@@ -76,7 +79,9 @@ struct Counts {
 
 /// A `REDIS_URL` that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("REDIS_URL: must be redis://…, rediss://…, redis+unix://… or redis+sentinel://…/master")]
+#[error(
+    "REDIS_URL: must be redis://…, rediss://…, redis+unix://…, redis+sentinel://…/master or redis+cluster://…"
+)]
 pub struct RedisUrlError;
 
 impl RedisEngine {
@@ -86,13 +91,12 @@ impl RedisEngine {
     /// [`RedisUrlError`].
     pub fn new(config: EngineConfig, redis: &RedisConfig) -> Result<Self, RedisUrlError> {
         let endpoint = Endpoint::parse(redis.url.as_str())?;
-        let keys = Arc::new(Keys::new(redis.prefix.clone()));
+        let keys = Arc::new(Keys::new(redis.prefix.clone(), endpoint.is_cluster()));
         let (stale_tx, stale_rx) = mpsc::channel(roster::STALE_MAX);
         let teller = Arc::new(Teller::new(stale_tx));
-        let link = Link::new(endpoint.clone(), redis.wait_replicas);
-        let rosters = Rosters::new(Arc::clone(&link), Arc::clone(&keys), Arc::clone(&teller));
-        let feed =
-            Feed::new(endpoint, Arc::clone(&keys), Arc::clone(&teller), Arc::clone(&rosters));
+        let links = Links::new(&endpoint, &keys, redis.wait_replicas);
+        let rosters = Rosters::new(Arc::clone(&links), Arc::clone(&keys), Arc::clone(&teller));
+        let feeds = Feeds::new(&endpoint, &keys, &teller, &rosters);
         let work = [
             tokio::spawn(Arc::clone(&rosters).run_refreshes(stale_rx)),
             tokio::spawn(Arc::clone(&rosters).run_leases()),
@@ -100,8 +104,8 @@ impl RedisEngine {
         let engine = Self {
             config,
             keys,
-            link,
-            feed,
+            links,
+            feeds,
             teller,
             rosters,
             counts: Arc::default(),
@@ -121,7 +125,7 @@ impl RedisEngine {
             .with(u8::from(has_room || duel == DuelId::PROBE))
             .with(millis(self.config.idle_retention))
             .with(millis(self.config.closed_retention))
-            .with("PUBLISH")
+            .with(self.keys.publish)
             .with(self.keys.watch())
             .with(&self.keys.node)
     }
@@ -141,7 +145,7 @@ impl RedisEngine {
         read: impl FnOnce(Parts, bool) -> Result<Result<T, E>, Malformed> + Send + 'static,
     ) -> Answer<'static, T, E> {
         let (answer_tx, answer_rx) = oneshot::channel();
-        self.link.ask(order, move |Outcome { value, crowded }| {
+        self.links.ask(order, move |Outcome { value, crowded }| {
             let parts = value.and_then(|value| understood(Parts::of(value)));
             let answer = match parts.and_then(|parts| understood(read(parts, crowded))) {
                 Ok(answer) => answer,
@@ -166,7 +170,7 @@ impl Engine for RedisEngine {
 
     fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
         Box::pin(async move {
-            self.feed.follow(duel).await?;
+            self.feeds.follow(duel).await?;
             self.record(duel, true).await?.ok_or(IN_DOUBT)
         })
     }
@@ -210,7 +214,7 @@ impl Engine for RedisEngine {
     }
 
     fn leave(&self, duel: DuelId) {
-        self.feed.leave(duel);
+        self.feeds.leave(duel);
         self.rosters.leave(duel);
     }
 
@@ -264,9 +268,9 @@ impl Engine for RedisEngine {
 
     fn watch(&self, on: bool) -> Answer<'_, ()> {
         if on {
-            return Box::pin(self.feed.watch());
+            return Box::pin(self.feeds.watch());
         }
-        self.feed.unwatch();
+        self.feeds.unwatch();
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -284,8 +288,8 @@ impl Engine for RedisEngine {
             Some(text) => {
                 let teller = Arc::clone(&self.teller);
                 let channel = self.keys.duel(signal.duel);
-                let command = redis::cmd("PUBLISH").with(channel).with(text);
-                self.link.ask(command, move |outcome| {
+                let command = redis::cmd(self.keys.publish).with(channel).with(text);
+                self.links.ask(command, move |outcome| {
                     tell(outcome.value.map(|_| teller.signal(signal)));
                 });
             }
@@ -303,7 +307,7 @@ impl Engine for RedisEngine {
     fn stop(&self) -> Answer<'_, ()> {
         Box::pin(async {
             self.rosters.end_lease().await;
-            self.link.stop();
+            self.links.stop();
             Ok(())
         })
     }

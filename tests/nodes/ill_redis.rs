@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::kit::eventually;
 use crate::redis_server::RedisServer;
 
 /// A real Sentinel that watches over a master called `game`. Killed when it is dropped.
@@ -16,9 +17,7 @@ pub(crate) struct Sentinel {
 
 impl Sentinel {
     pub(crate) fn of(master: &RedisServer) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let port = free_port();
         let directory = tempfile::tempdir().unwrap();
         let config = format!(
             "port {port}\nsentinel monitor game 127.0.0.1 {} 1\n\
@@ -54,7 +53,75 @@ impl Drop for Sentinel {
     }
 }
 
+/// A port that nobody listens on, at the moment.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Three masters that share the slots.
+pub(crate) struct Cluster {
+    pub(crate) members: [RedisServer; 3],
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Self {
+        let member = || {
+            let bus = free_port().to_string();
+            RedisServer::start(&["--cluster-enabled", "yes", "--cluster-port", &bus])
+        };
+        let members = [member(), member(), member()];
+        for (member, range) in members.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
+            member.ask(&format!("CLUSTER ADDSLOTSRANGE {range}")).unwrap();
+        }
+        let bus = members[0].ask_list("CONFIG GET cluster-port")[1].clone();
+        for member in &members[1..] {
+            member.ask(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", members[0].port())).unwrap();
+        }
+        let cluster = Self { members };
+        eventually("one cluster", async || {
+            let knows_all = |member: &RedisServer| {
+                let info = member.ask("CLUSTER INFO").unwrap();
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+            };
+            cluster.members.iter().all(knows_all)
+        })
+        .await;
+        cluster
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let hosts = self.members.iter().map(|member| format!("127.0.0.1:{}", member.port()));
+        format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
+    }
+
+    /// Moves the slot of a key, with what is in it, to another master.
+    pub(crate) fn move_slot_of(&self, key: &str) {
+        let slot = self.members[0].ask_count(&format!("CLUSTER KEYSLOT {key}"));
+        let own = |member: &RedisServer| {
+            let moved = member.ask(&format!("CLUSTER COUNTKEYSINSLOT {slot}"));
+            moved.is_err() || member.ask_count(&format!("CLUSTER COUNTKEYSINSLOT {slot}")) > 0
+        };
+        let from = self.members.iter().find(|member| own(member)).expect("somebody has it");
+        let to = self.members.iter().find(|member| member.port() != from.port()).unwrap();
+        let (from_id, to_id) = (from.ask("CLUSTER MYID").unwrap(), to.ask("CLUSTER MYID").unwrap());
+        to.ask(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}")).unwrap();
+        from.ask(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}")).unwrap();
+        for key in from.ask_list(&format!("CLUSTER GETKEYSINSLOT {slot} 1000")) {
+            // What has gone meanwhile is answered with NOKEY.
+            from.ask(&format!("MIGRATE 127.0.0.1 {} {key} 0 5000", to.port())).unwrap();
+        }
+        for member in [to, from] {
+            member.ask(&format!("CLUSTER SETSLOT {slot} NODE {to_id}")).unwrap();
+        }
+    }
+}
+
 impl RedisServer {
+    /// What is answered with a list of texts.
+    pub(crate) fn ask_list(&self, line: &str) -> Vec<String> {
+        self.ask_for(line).unwrap()
+    }
+
     /// Kills it: what is not on the disk is gone.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -3,6 +3,7 @@
 //! Nodes are hubs with their background work, in this process; Redis is a real one, killed, stopped, emptied and cut off.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod cluster;
 mod delivery;
 mod faults;
 mod ill_redis;

@@ -1,27 +1,41 @@
 //! Where Redis is: at one address, or wherever its Sentinels say that the master is.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
+    ProtocolVersion, Value,
 };
 
 use super::RedisUrlError;
+use super::answer::Parts;
 use super::link::plain;
+use crate::engine::event_row::Malformed;
 use crate::limits;
 
-/// How long one Sentinel may take, so that the others are asked in time.
-const SENTINEL_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long one who should know may take, so that the others are asked in time.
+const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The port of a Sentinel, unless the URL says another.
-const SENTINEL_PORT: &str = "26379";
+/// The ports, unless the URL says others.
+const SENTINEL_PORT: u16 = 26379;
+const REDIS_PORT: u16 = 6379;
 
 /// One of them.
 #[derive(Clone)]
 pub(super) enum Endpoint {
     /// At one address.
     Fixed(ConnectionInfo),
+    /// At that master of a Cluster which has a hash tag.
+    Cluster {
+        /// Members that say which it is.
+        members: Vec<Client>,
+        /// The hash tag. Empty: it has still to be named.
+        tag: String,
+        /// How to be let in there; its address is replaced.
+        info: ConnectionInfo,
+    },
     /// Where the Sentinels say.
     Sentinels {
         /// All of them.
@@ -35,47 +49,81 @@ pub(super) enum Endpoint {
 
 impl Endpoint {
     /// Reads a URL: `redis://…`, `rediss://…`, `redis+unix://…`, or
-    /// `redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/database]`.
+    /// `redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/database]`, or
+    /// `redis+cluster://[user:password@]host[:port][,host[:port]…]`.
     pub(super) fn parse(url: &str) -> Result<Self, RedisUrlError> {
-        let fixed = |url: String| url.into_connection_info().map_err(|_| RedisUrlError);
-        let Some(rest) = url.strip_prefix("redis+sentinel://") else {
-            return Ok(Self::Fixed(fixed(url.to_owned())?));
-        };
-        let (authority, path) = rest.split_once('/').ok_or(RedisUrlError)?;
-        let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let (master, database) = path.split_once('/').unwrap_or((path, "0"));
-        if master.is_empty() {
-            return Err(RedisUrlError);
+        if let Some(rest) = url.strip_prefix("redis+sentinel://") {
+            let (authority, path) = rest.split_once('/').ok_or(RedisUrlError)?;
+            let (master, database) = path.split_once('/').unwrap_or((path, "0"));
+            if master.is_empty() {
+                return Err(RedisUrlError);
+            }
+            let (login, hosts) = hosts(authority);
+            return Ok(Self::Sentinels {
+                sentinels: clients("", hosts, SENTINEL_PORT)?,
+                master: master.to_owned(),
+                info: info(&format!("redis://{login}localhost/{database}"))?,
+            });
         }
-        let login = if login.is_empty() { String::new() } else { format!("{login}@") };
-        let sentinel = |host: &str| {
-            let port = if host.contains(':') { "" } else { SENTINEL_PORT };
-            let colon = if port.is_empty() { "" } else { ":" };
-            Client::open(format!("redis://{host}{colon}{port}")).map_err(|_| RedisUrlError)
-        };
-        Ok(Self::Sentinels {
-            sentinels: hosts.split(',').map(sentinel).collect::<Result<_, _>>()?,
-            master: master.to_owned(),
-            info: fixed(format!("redis://{login}localhost/{database}"))?,
-        })
+        if let Some(rest) = url.strip_prefix("redis+cluster://") {
+            let (login, hosts) = hosts(rest.trim_end_matches('/'));
+            return Ok(Self::Cluster {
+                members: clients(&login, hosts, REDIS_PORT)?,
+                tag: String::new(),
+                info: info(&format!("redis://{login}localhost"))?,
+            });
+        }
+        Ok(Self::Fixed(info(url)?))
+    }
+
+    /// The same of a Cluster, for a hash tag.
+    pub(super) fn with_tag(mut self, name: &str) -> Self {
+        if let Self::Cluster { tag, .. } = &mut self {
+            name.clone_into(tag);
+        }
+        self
+    }
+
+    pub(super) const fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster { .. })
     }
 
     /// Where it is now.
     async fn find(&self) -> Result<ConnectionInfo, String> {
-        let Self::Sentinels { sentinels, master, info } = self else {
-            let Self::Fixed(info) = self else { unreachable!("there are two kinds") };
-            return Ok(info.clone());
+        let mut failure = "nobody is named who knows".to_owned();
+        let (those_who_know, info) = match self {
+            Self::Fixed(info) => return Ok(info.clone()),
+            Self::Sentinels { sentinels, info, .. } => (sentinels, info),
+            Self::Cluster { members, info, .. } => (members, info),
         };
-        let mut failure = "no Sentinel is named".to_owned();
-        for sentinel in sentinels {
-            match ask(sentinel, master).await {
+        for client in those_who_know {
+            match self.ask(client).await {
                 Ok((host, port)) => {
-                    return Ok(info.clone().set_addr(redis::ConnectionAddr::Tcp(host, port)));
+                    return Ok(info.clone().set_addr(ConnectionAddr::Tcp(host, port)));
                 }
                 Err(error) => failure = error,
             }
         }
-        Err(format!("no Sentinel knows the master: {failure}"))
+        Err(format!("nobody knows the master: {failure}"))
+    }
+
+    /// Where one who should know says that the master is.
+    async fn ask(&self, client: &Client) -> Result<(String, u16), String> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ASK_TIMEOUT))
+            .set_response_timeout(Some(ASK_TIMEOUT));
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await.map_err(|error| plain(&error))?;
+        let address = match self {
+            Self::Cluster { tag, .. } => owner(&mut connection, client, tag).await,
+            Self::Sentinels { master, .. } => {
+                let mut command = redis::cmd("SENTINEL");
+                command.arg("get-master-addr-by-name").arg(master);
+                command.query_async(&mut connection).await
+            }
+            Self::Fixed(_) => Ok(None),
+        };
+        address.map_err(|error| plain(&error))?.ok_or_else(|| "it has no such master".to_owned())
     }
 
     /// Connects, with `config`, to a server that takes writes.
@@ -95,17 +143,55 @@ impl Endpoint {
     }
 }
 
-/// Where a Sentinel says that a master is.
-async fn ask(sentinel: &Client, master: &str) -> Result<(String, u16), String> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(SENTINEL_TIMEOUT))
-        .set_response_timeout(Some(SENTINEL_TIMEOUT));
-    let connecting = sentinel.get_multiplexed_async_connection_with_config(&config);
-    let mut connection = connecting.await.map_err(|error| plain(&error))?;
-    let mut command = redis::cmd("SENTINEL");
-    command.arg("get-master-addr-by-name").arg(master);
-    let address: Result<Option<(String, u16)>, _> = command.query_async(&mut connection).await;
-    address.map_err(|error| plain(&error))?.ok_or_else(|| "it has no such master".to_owned())
+/// Of `[user:password@]host[,host…]`: the login, with its `@`, and the hosts.
+fn hosts(authority: &str) -> (String, &str) {
+    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    (if login.is_empty() { String::new() } else { format!("{login}@") }, hosts)
+}
+
+fn clients(login: &str, hosts: &str, port: u16) -> Result<Vec<Client>, RedisUrlError> {
+    let client = |host: &str| {
+        let port = if host.contains(':') { String::new() } else { format!(":{port}") };
+        Client::open(info(&format!("redis://{login}{host}{port}"))?).map_err(|_| RedisUrlError)
+    };
+    hosts.split(',').map(client).collect()
+}
+
+fn info(url: &str) -> Result<ConnectionInfo, RedisUrlError> {
+    url.into_connection_info().map_err(|_| RedisUrlError)
+}
+
+/// The master of the slot of a hash tag, as a member of the Cluster says.
+async fn owner(
+    connection: &mut MultiplexedConnection,
+    member: &Client,
+    tag: &str,
+) -> redis::RedisResult<Option<(String, u16)>> {
+    let mut slot = redis::cmd("CLUSTER");
+    slot.arg("KEYSLOT").arg(tag);
+    let slot: u64 = slot.query_async(connection).await?;
+    let mut slots = redis::cmd("CLUSTER");
+    slots.arg("SLOTS");
+    let slots: Vec<Value> = slots.query_async(connection).await?;
+    let ConnectionAddr::Tcp(own, _) = member.get_connection_info().addr() else { return Ok(None) };
+    for range in slots {
+        // One that does not know its own name is the one that was asked.
+        if let Ok((range, host, port)) = master_of(range)
+            && range.contains(&slot)
+        {
+            return Ok(Some((if host.is_empty() { own.clone() } else { host }, port)));
+        }
+    }
+    Ok(None)
+}
+
+/// Of first, last, the master and its replicas, each with host, port, and more: the slots, and where the master is.
+fn master_of(range: Value) -> Result<(RangeInclusive<u64>, String, u16), Malformed> {
+    let mut parts = Parts::of(range)?;
+    let slots = parts.number()?..=parts.number()?;
+    let mut master = parts.parts()?;
+    let (host, port) = (master.text()?, master.number()?);
+    Ok((slots, host, u16::try_from(port).map_err(|_| Malformed("a port"))?))
 }
 
 /// Of which lineage the data of a server is that takes writes; see `scripts/common.lua`.

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use super::endpoint::{self, Endpoint};
-use super::keys::Keys;
+use super::keys::{BUCKETS, Keys};
 use super::link::{Pauses, REFUSED, plain};
 use super::message::{self, Message, News};
 use super::roster::Rosters;
@@ -35,6 +35,44 @@ const BATCH_MAX: usize = 512;
 
 /// Duels that are compared in one step.
 const COMPARED_AT_ONCE: usize = 32;
+
+/// Which duels are told of on a connection.
+#[derive(Debug)]
+pub(super) enum Scope {
+    /// All.
+    All,
+    /// Those of one slot of a Cluster.
+    Bucket {
+        /// Which.
+        bucket: u64,
+        /// Its hash tag.
+        tag: String,
+    },
+}
+
+impl Scope {
+    fn includes(&self, duel: DuelId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Bucket { bucket, .. } => duel.get() % BUCKETS == *bucket,
+        }
+    }
+
+    fn tag(&self) -> &str {
+        match self {
+            Self::All => "",
+            Self::Bucket { tag, .. } => tag,
+        }
+    }
+
+    /// The commands that subscribe to a duel, and no more.
+    const fn commands(&self) -> [&'static str; 2] {
+        match self {
+            Self::All => ["SUBSCRIBE", "UNSUBSCRIBE"],
+            Self::Bucket { .. } => ["SSUBSCRIBE", "SUNSUBSCRIBE"],
+        }
+    }
+}
 
 /// Follows duels. Dropping it ends the connection.
 #[derive(Debug)]
@@ -67,6 +105,7 @@ struct Follow {
 impl Feed {
     pub(super) fn new(
         endpoint: Endpoint,
+        scope: Scope,
         keys: Arc<Keys>,
         teller: Arc<Teller>,
         rosters: Arc<Rosters>,
@@ -82,6 +121,7 @@ impl Feed {
         });
         let task = Task {
             endpoint,
+            scope,
             shared: Arc::clone(&shared),
             rosters,
             follow_rx,
@@ -127,6 +167,7 @@ impl Feed {
 
 struct Task {
     endpoint: Endpoint,
+    scope: Scope,
     shared: Arc<Shared>,
     rosters: Arc<Rosters>,
     follow_rx: mpsc::Receiver<Follow>,
@@ -142,7 +183,11 @@ impl Task {
             let connecting = connect(&self.endpoint, Arc::clone(&self.shared));
             let failure = match connecting.await {
                 Ok(mut connection) => {
-                    info!(duels = self.shared.teller.all_followed().len(), "following on Redis");
+                    info!(
+                        duels = self.followed().len(),
+                        slot = self.scope.tag(),
+                        "following on Redis"
+                    );
                     told = false;
                     pauses.reset();
                     self.serve(&mut connection).await
@@ -167,8 +212,7 @@ impl Task {
         let mut ticks = interval(limits::PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
-        let mut wanted: Vec<_> =
-            shared.teller.all_followed().into_iter().map(|duel| (duel, None)).collect();
+        let mut wanted: Vec<_> = self.followed().into_iter().map(|duel| (duel, None)).collect();
         loop {
             let served = self.bring_up_to_date(connection, &mut wanted).await;
             if let Err(failure) = served {
@@ -196,7 +240,7 @@ impl Task {
 
     /// Whether it lives, and is the server that is asked: after a failover it may be the one before.
     async fn check(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
-        let asked = self.rosters.lineage();
+        let asked = self.rosters.lineage(self.scope.tag());
         let lineage = timeout(limits::REDIS_TIMEOUT, endpoint::lineage(connection)).await;
         let lineage = lineage.map_err(|_| "it did not answer in time".to_owned())??;
         if lineage == asked || asked.is_empty() {
@@ -245,14 +289,13 @@ impl Task {
         let left = left.into_iter().filter(|duel| !self.shared.teller.follows(*duel));
         let left: Vec<_> = left.filter(|duel| self.subscribed.remove(duel)).collect();
         for batch in left.chunks(BATCH_MAX) {
-            let channels = self.channels(batch);
-            in_time(connection.unsubscribe(channels)).await?;
+            self.say(connection, self.scope.commands()[1], batch).await?;
         }
         let wanted = std::mem::take(wanted);
         let mut wanted = wanted.into_iter().peekable();
         while wanted.peek().is_some() {
             let (duels, waiting): (Vec<_>, Vec<_>) = wanted.by_ref().take(BATCH_MAX).unzip();
-            in_time(connection.subscribe(self.channels(&duels))).await?;
+            self.say(connection, self.scope.commands()[0], &duels).await?;
             self.subscribed.extend(&duels);
             let again: Vec<_> =
                 duels.iter().zip(&waiting).filter(|(_, w)| w.is_none()).map(|(d, _)| *d).collect();
@@ -265,8 +308,25 @@ impl Task {
         Ok(())
     }
 
-    fn channels(&self, duels: &[DuelId]) -> Vec<String> {
-        duels.iter().map(|duel| self.shared.keys.duel(*duel)).collect()
+    /// The duels of this connection that are followed.
+    fn followed(&self) -> Vec<DuelId> {
+        let mut duels = self.shared.teller.all_followed();
+        duels.retain(|duel| self.scope.includes(*duel));
+        duels
+    }
+
+    /// Subscribes to duels, or no more: a command for each, which has one answer.
+    async fn say(
+        &self,
+        connection: &mut MultiplexedConnection,
+        command: &str,
+        duels: &[DuelId],
+    ) -> Result<(), String> {
+        let mut pipeline = redis::pipe();
+        for duel in duels {
+            pipeline.cmd(command).arg(self.shared.keys.duel(*duel));
+        }
+        in_time(pipeline.exec_async(connection)).await
     }
 
     async fn set_watching(&mut self, connection: &mut MultiplexedConnection) -> Result<(), String> {
@@ -309,7 +369,8 @@ impl Shared {
         if push.kind == PushKind::Disconnection {
             self.lost.notify_one();
         }
-        if let (PushKind::Message, Some(Value::BulkString(bytes))) = (&push.kind, push.data.get(1))
+        if let (PushKind::Message | PushKind::SMessage, Some(Value::BulkString(bytes))) =
+            (&push.kind, push.data.get(1))
         {
             match message::read(bytes) {
                 Ok(message) => self.hand_on(message),

@@ -14,11 +14,20 @@ pub(super) struct Keys {
     prefix: String,
     /// This process.
     pub(super) node: String,
+    /// The command that tells the nodes that follow a duel: within its slot, if there are several.
+    pub(super) publish: &'static str,
 }
 
 impl Keys {
-    pub(super) fn new(prefix: String) -> Self {
-        Self { prefix, node: format!("{:016x}", rand::random::<u64>()) }
+    pub(super) fn new(prefix: String, is_cluster: bool) -> Self {
+        let publish = if is_cluster { "SPUBLISH" } else { "PUBLISH" };
+        Self { prefix, node: format!("{:016x}", rand::random::<u64>()), publish }
+    }
+
+    /// All hash tags: those of the buckets first.
+    pub(super) fn tags(&self) -> Vec<String> {
+        let buckets = (0..BUCKETS).map(|bucket| format!("{}:{bucket:02}", self.prefix));
+        buckets.chain(["tickets", "nodes"].map(|name| format!("{}:{name}", self.prefix))).collect()
     }
 
     /// The hash of a duel, and the channel on which it is told. The probe is this node's own.

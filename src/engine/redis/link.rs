@@ -57,6 +57,11 @@ impl Order {
     pub(super) const fn kept(command: Cmd) -> Self {
         Self { command, kept: true }
     }
+
+    /// The command's words.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = redis::Arg<&[u8]>> {
+        self.command.args_iter()
+    }
 }
 
 impl From<Cmd> for Order {
@@ -97,8 +102,8 @@ impl Link {
     }
 
     /// Takes its place in the order at once. `read` is handed the answer, on the connection's task, which it must not hold up.
-    pub(super) fn ask(&self, order: impl Into<Order>, read: impl FnOnce(Outcome) + Send + 'static) {
-        let request = Request { order: order.into(), read: Box::new(read) };
+    pub(super) fn ask(&self, order: Order, read: impl FnOnce(Outcome) + Send + 'static) {
+        let request = Request { order, read: Box::new(read) };
         if self.stopped.load(Ordering::Relaxed) {
             return request.refuse(REFUSED);
         }
@@ -279,6 +284,9 @@ fn answered(value: Value, failure: &mut Option<String>) -> Result<Value, EngineE
         error.kind(),
         ErrorKind::Server(
             ServerErrorKind::NoScript
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::TryAgain
                 | ServerErrorKind::ReadOnly
                 | ServerErrorKind::BusyLoading
                 | ServerErrorKind::MasterDown

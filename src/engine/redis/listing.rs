@@ -38,7 +38,7 @@ impl RedisEngine {
                 .with("LIMIT")
                 .with(0)
                 .with(each);
-            asked.push(answered(&self.link, command));
+            asked.push(answered(&self.links, command));
         }
         let (mut ids, mut known_up_to) = (Vec::new(), u64::MAX);
         for answer in asked {
@@ -82,8 +82,10 @@ impl RedisEngine {
         idle: Duration,
     ) -> Result<Vec<(DuelId, Head)>, EngineError> {
         let mut heads = Vec::with_capacity(duels.len());
-        for some in duels.chunks(HEADS_AT_ONCE) {
-            heads.extend(self.some_standing(some.to_vec(), idle).await?);
+        for group in self.links.groups(duels) {
+            for some in group.chunks(HEADS_AT_ONCE) {
+                heads.extend(self.some_standing(some.to_vec(), idle).await?);
+            }
         }
         Ok(heads)
     }
@@ -118,7 +120,7 @@ impl RedisEngine {
                 .with(PRUNE_AT_ONCE)
                 .with(index_kept);
             let counted = Arc::clone(&counted);
-            self.link.ask(command, move |Outcome { value, .. }| {
+            self.links.ask(command, move |Outcome { value, .. }| {
                 let left = value.and_then(|value| understood(answer::number(value)));
                 let mut counted = counted.lock();
                 *counted = counted.and_then(|sum| Ok(sum + left?));
@@ -127,7 +129,7 @@ impl RedisEngine {
         let (answer_tx, answer_rx) = oneshot::channel();
         let counts = Arc::clone(&self.counts);
         let tickets = self.tickets(&script::FORGET_TICKETS).with(now.0);
-        self.link.ask(tickets, move |Outcome { value, .. }| {
+        self.links.ask(tickets, move |Outcome { value, .. }| {
             let left = value.and_then(|value| understood(answer::number(value)));
             // Answers are read in their order, so that all are counted.
             let pruned = (*counted.lock()).and_then(|duels| Ok((duels, left?)));

@@ -15,7 +15,8 @@ use tracing::{info, warn};
 
 use super::answer::{self, Parts};
 use super::keys::Keys;
-use super::link::{IN_DOUBT, Link, Outcome};
+use super::link::{IN_DOUBT, Outcome};
+use super::links::Links;
 use super::message;
 use super::script::{
     self, ACKED, Args as _, DEPART, EXPEL, HEADS, HEARTBEAT, OFFLINE, ONLINE, Script,
@@ -43,7 +44,7 @@ const NODE_KEPT: Duration = Duration::from_secs(86_400);
 /// Keeps rosters true.
 #[derive(Debug)]
 pub(super) struct Rosters {
-    link: Arc<Link>,
+    links: Arc<Links>,
     keys: Arc<Keys>,
     teller: Arc<Teller>,
     /// Goings that Redis was not there to hear of.
@@ -54,13 +55,13 @@ pub(super) struct Rosters {
 type Standing = (DuelId, Head, u64);
 
 impl Rosters {
-    pub(super) fn new(link: Arc<Link>, keys: Arc<Keys>, teller: Arc<Teller>) -> Arc<Self> {
-        Arc::new(Self { link, keys, teller, unsaid: Arc::default() })
+    pub(super) fn new(links: Arc<Links>, keys: Arc<Keys>, teller: Arc<Teller>) -> Arc<Self> {
+        Arc::new(Self { links, keys, teller, unsaid: Arc::default() })
     }
 
-    /// Of which lineage the data is that is asked for.
-    pub(super) fn lineage(&self) -> String {
-        self.link.lineage()
+    /// Of which lineage the data of a hash tag is that is asked for.
+    pub(super) fn lineage(&self, tag: &str) -> String {
+        self.links.lineage(tag)
     }
 
     /// A script about a roster.
@@ -68,7 +69,7 @@ impl Rosters {
         script::call(script, &[self.keys.duel(duel)])
             .with(duel.get())
             .with(&self.keys.node)
-            .with("PUBLISH")
+            .with(self.keys.publish)
             .with(self.keys.watch())
     }
 
@@ -83,7 +84,7 @@ impl Rosters {
         self.keep_duel(duel, "SADD");
         let command = self.online(duel, viewer, since).with(connection.0).with(connections_max);
         let (teller, keys) = (Arc::clone(&self.teller), Arc::clone(&self.keys));
-        self.link.ask(command, move |outcome| {
+        self.links.ask(command, move |outcome| {
             let said = outcome.value.and_then(|value| understood(arrived(value)));
             read(said.map(|(version, oldest)| {
                 if version > 0 {
@@ -103,7 +104,7 @@ impl Rosters {
     /// Says that a connection that was let in has gone.
     pub(super) fn depart(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
         let command = self.script(&DEPART, duel).with(user.get()).with(connection.0);
-        self.link.ask(command, |_| {});
+        self.links.ask(command, |_| {});
     }
 
     fn online(&self, duel: DuelId, viewer: Viewer, since: UnixMs) -> Cmd {
@@ -140,7 +141,7 @@ impl Rosters {
             | SignalKind::Revoked { .. } => return read(Ok(())),
         };
         let (teller, unsaid) = (Arc::clone(&self.teller), Arc::clone(&self.unsaid));
-        self.link.ask(command, move |outcome| {
+        self.links.ask(command, move |outcome| {
             let version = outcome.value.and_then(|value| understood(change(value)));
             read(match version {
                 Ok(0) => Ok(()),
@@ -177,7 +178,7 @@ impl Rosters {
     /// Has this node's duels in mind, for whoever takes its users out should it be no more.
     fn keep_duel(&self, duel: DuelId, command: &str) {
         let key = self.keys.duels_of_node(&self.keys.node);
-        self.link.ask(redis::cmd(command).with(key).with(duel.get()), |_| {});
+        self.links.ask(redis::cmd(command).with(key).with(duel.get()), |_| {});
     }
 
     /// Where duels stand; being asked about keeps them for `idle`.
@@ -195,7 +196,7 @@ impl Rosters {
         for _ in &duels {
             command.arg(answer::show_epoch(Epoch::random()));
         }
-        self.link.ask(command, move |Outcome { value, .. }| {
+        self.links.ask(command, move |Outcome { value, .. }| {
             read(value.and_then(|value| understood(standings(&duels, value))));
         });
     }
@@ -229,7 +230,7 @@ impl Rosters {
         }
         let teller = Arc::clone(&self.teller);
         let key = format!("{}:p", self.keys.duel(duel));
-        self.link.ask(redis::cmd("HGETALL").with(key), move |outcome| {
+        self.links.ask(redis::cmd("HGETALL").with(key), move |outcome| {
             let read = outcome.value.and_then(|value| understood(answer::roster(value)));
             if let Ok((version, online)) = read {
                 teller.roster(duel, version, online);
@@ -272,8 +273,8 @@ impl Rosters {
             .with(&self.keys.node)
             .with(millis(lease));
         let own = self.keys.duels_of_node(&self.keys.node);
-        self.link.ask(redis::cmd("PEXPIRE").with(own).with(millis(NODE_KEPT)), |_| {});
-        let value = answered(&self.link, command).await?;
+        self.links.ask(redis::cmd("PEXPIRE").with(own).with(millis(NODE_KEPT)), |_| {});
+        let value = answered(&self.links, command).await?;
         let read = || {
             let mut parts = Parts::of(value)?;
             Ok((parts.number()? == 1, parts.parts()?.each(answer::text)?))
@@ -292,23 +293,23 @@ impl Rosters {
         let mut count = 0;
         loop {
             let some = redis::cmd("SRANDMEMBER").with(&key).with(EXPEL_BATCH);
-            let some = answered(&self.link, some).await?;
+            let some = answered(&self.links, some).await?;
             let duels = understood(Parts::of(some).and_then(|parts| parts.each(answer::number)))?;
             let mut forget = redis::cmd("SREM").with(&key);
             for id in &duels {
                 let Ok(duel) = DuelId::try_from(*id) else { continue };
                 let reason = message::show_reason(OfflineReason::Lost);
                 let command = self.script(&EXPEL, duel).with(node).with(reason);
-                self.link.ask(command, |_| {});
+                self.links.ask(command, |_| {});
                 forget.arg(*id);
             }
             if duels.is_empty() {
                 break;
             }
             count += duels.len();
-            answered(&self.link, forget).await?;
+            answered(&self.links, forget).await?;
         }
-        answered(&self.link, redis::cmd("ZREM").with(self.keys.nodes()).with(node)).await?;
+        answered(&self.links, redis::cmd("ZREM").with(self.keys.nodes()).with(node)).await?;
         info!(node, duels = count, "a node is no more; its users were taken out");
         Ok(())
     }
@@ -321,7 +322,7 @@ impl Rosters {
         let mut asked = Vec::with_capacity(duels.len());
         for duel in duels {
             let key = format!("{}:p", self.keys.duel(*duel));
-            asked.push((*duel, answered(&self.link, redis::cmd("HGETALL").with(key))));
+            asked.push((*duel, answered(&self.links, redis::cmd("HGETALL").with(key))));
         }
         let mut rosters = Vec::with_capacity(duels.len());
         for (duel, answer) in asked {
@@ -341,11 +342,11 @@ fn keep_unsaid(unsaid: &mut Vec<Signal>, signal: Signal) {
 
 /// Asks, and waits for the answer.
 pub(super) fn answered(
-    link: &Link,
+    links: &Links,
     command: Cmd,
 ) -> impl Future<Output = Result<redis::Value, EngineError>> + use<> {
     let (answer_tx, answer_rx) = tokio::sync::oneshot::channel();
-    link.ask(command, move |outcome| {
+    links.ask(command, move |outcome| {
         let _gone = answer_tx.send(outcome.value);
     });
     async move { answer_rx.await.unwrap_or(Err(IN_DOUBT)) }
