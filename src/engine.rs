@@ -62,12 +62,17 @@ pub trait Engine: Debug + Send + Sync {
     /// Declares a duel, bringing it into being if need be.
     fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, Opened, OpenError>;
 
-    /// The duel as it stands, brought into being if need be. From then on, until [`Engine::leave`], this node's sink is told
-    /// what happens in it, whichever node did it; who is online on others it is told before this answers.
-    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord>;
+    /// From the answer until [`Engine::leave`] this node's sink is told what happens in the duel, whichever node did it.
+    fn follow(&self, _duel: DuelId) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Nobody on this node follows the duel any more.
     fn leave(&self, _duel: DuelId) {}
+
+    /// The duel as it stands, brought into being if need be. Who is online on other nodes the sink of one that follows it is
+    /// told before this answers.
+    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord>;
 
     /// Stores an event, bringing the duel into being if need be.
     fn append(

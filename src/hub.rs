@@ -263,7 +263,9 @@ impl Hub {
         };
         self.engine.revoke(revocation).await?;
         if let Some((duel, user)) = user {
-            self.engine.signal(Signal { duel, kind: SignalKind::Revoked { user } }).await?;
+            let told = self.engine.signal(Signal { duel, kind: SignalKind::Revoked { user } });
+            // The tickets are revoked already.
+            told.await.map_err(|_| EngineError::Unavailable { may_have_taken_effect: true })?;
             // Once more: a connection may have received a resume ticket between the instant and the signal.
             let issued_until = crate::clock::now();
             let again = self.engine.revoke(Revocation::User { duel, user, issued_until }).await;
@@ -373,6 +375,7 @@ impl Hub {
                 }
             }
             Notice::Head { duel, position } => self.note(duel, position),
+            Notice::Interrupted => self.watchers.interrupt(),
         }
         connections
     }

@@ -208,6 +208,9 @@ impl From<WatchError> for Failure {
         match error {
             WatchError::TooMany => Self::Limit("CONTROL_MAX_WATCHERS"),
             WatchError::TooSlow => Self::WatcherTooSlow,
+            WatchError::Interrupted => {
+                EngineError::Unavailable { may_have_taken_effect: false }.into()
+            }
             WatchError::Engine(error) => error.into(),
         }
     }

@@ -138,6 +138,8 @@ pub enum Notice {
         /// All of them.
         online: Vec<Online>,
     },
+    /// What happens in duels that this node does not follow was not heard for a while.
+    Interrupted,
     /// Where the log of a duel stands that this node follows: something of it may have been missed.
     Head {
         /// The duel.

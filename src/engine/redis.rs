@@ -16,7 +16,9 @@ mod answer;
 mod endpoint;
 mod feed;
 mod feeds;
+mod here;
 mod keys;
+mod lease;
 mod link;
 mod links;
 mod listing;
@@ -38,7 +40,9 @@ use tokio_util::task::AbortOnDropHandle;
 use self::answer::Parts;
 use self::endpoint::Endpoint;
 use self::feeds::Feeds;
+use self::here::Here;
 use self::keys::Keys;
+use self::lease::Leases;
 use self::link::{IN_DOUBT, Order, Outcome};
 use self::links::Links;
 use self::roster::{Rosters, millis, understood};
@@ -67,7 +71,8 @@ pub struct RedisEngine {
     teller: Arc<Teller>,
     rosters: Arc<Rosters>,
     counts: Arc<Counts>,
-    _work: [AbortOnDropHandle<()>; 2],
+    leases: Arc<Leases>,
+    _work: [AbortOnDropHandle<()>; 3],
 }
 
 /// What Redis held when it was last asked.
@@ -93,13 +98,17 @@ impl RedisEngine {
         let endpoint = Endpoint::parse(redis.url.as_str())?;
         let keys = Arc::new(Keys::new(redis.prefix.clone(), endpoint.is_cluster()));
         let (stale_tx, stale_rx) = mpsc::channel(roster::STALE_MAX);
-        let teller = Arc::new(Teller::new(stale_tx));
+        let here = Arc::<Here>::default();
+        let teller = Arc::new(Teller::new(stale_tx, Arc::clone(&here)));
         let links = Links::new(&endpoint, &keys, redis.wait_replicas);
-        let rosters = Rosters::new(Arc::clone(&links), Arc::clone(&keys), Arc::clone(&teller));
+        let rosters =
+            Rosters::new(Arc::clone(&links), Arc::clone(&keys), Arc::clone(&teller), here);
         let feeds = Feeds::new(&endpoint, &keys, &teller, &rosters);
+        let leases = Leases::new(Arc::clone(&rosters));
         let work = [
             tokio::spawn(Arc::clone(&rosters).run_refreshes(stale_rx)),
-            tokio::spawn(Arc::clone(&rosters).run_leases()),
+            tokio::spawn(Arc::clone(&leases).run()),
+            tokio::spawn(Arc::clone(&leases).run_expulsions()),
         ];
         let engine = Self {
             config,
@@ -108,6 +117,7 @@ impl RedisEngine {
             feeds,
             teller,
             rosters,
+            leases,
             counts: Arc::default(),
             _work: work.map(AbortOnDropHandle::new),
         };
@@ -145,9 +155,11 @@ impl RedisEngine {
         read: impl FnOnce(Parts, bool) -> Result<Result<T, E>, Malformed> + Send + 'static,
     ) -> Answer<'static, T, E> {
         let (answer_tx, answer_rx) = oneshot::channel();
-        self.links.ask(order, move |Outcome { value, crowded }| {
+        self.links.ask(order, move |Outcome { value, crowded, unsafe_yet }| {
             let parts = value.and_then(|value| understood(Parts::of(value)));
             let answer = match parts.and_then(|parts| understood(read(parts, crowded))) {
+                // It was told, but whoever asked must not rely on it.
+                Ok(Ok(_)) if unsafe_yet => Err(IN_DOUBT.into()),
                 Ok(answer) => answer,
                 Err(error) => Err(error.into()),
             };
@@ -168,11 +180,12 @@ impl Engine for RedisEngine {
         self.teller.connect(sink);
     }
 
+    fn follow(&self, duel: DuelId) -> Answer<'_, ()> {
+        Box::pin(self.feeds.follow(duel))
+    }
+
     fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
-        Box::pin(async move {
-            self.feeds.follow(duel).await?;
-            self.record(duel, true).await?.ok_or(IN_DOUBT)
-        })
+        Box::pin(async move { self.record(duel, true).await?.ok_or(IN_DOUBT) })
     }
 
     fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, Opened, OpenError> {
@@ -306,7 +319,7 @@ impl Engine for RedisEngine {
 
     fn stop(&self) -> Answer<'_, ()> {
         Box::pin(async {
-            self.rosters.end_lease().await;
+            self.leases.end().await;
             self.links.stop();
             Ok(())
         })

@@ -119,7 +119,8 @@ impl Hub {
             acked_seq: 0,
             ending: OfflineReason::Lost,
         };
-        // After joining: a revocation either refuses the ticket here, or finds the connection in the list.
+        self.engine.follow(duel).await?;
+        // After joining and following: a revocation either refuses the ticket here, or finds the connection in the list.
         if let Some(ticket) = ticket {
             self.engine.admit(ticket).await?;
         }

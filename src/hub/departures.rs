@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -17,6 +18,9 @@ use super::connection::Connection;
 use super::duel::LiveDuel;
 use crate::engine::{Signal, SignalKind};
 use crate::id::{ConnectionId, DuelId, UserId};
+
+/// Goings that are said at a time.
+const UNDER_WAY_MAX: usize = 64;
 
 /// Those within their grace, the one that ends first on top.
 #[derive(Debug, Default)]
@@ -67,17 +71,27 @@ impl Hub {
         self.departures.add(Departure { ends_at, duel: live.id, user, last });
     }
 
+    /// Several at a time, since an engine may take its time.
     pub(super) async fn run_departures(self: &Arc<Self>) {
+        let mut under_way = JoinSet::new();
         loop {
-            let Departure { duel, user, last, .. } = self.departures.next().await;
-            let Some(live) = self.live(duel) else { continue };
-            if let Some(reason) = live.end_grace(user, last) {
-                let kind = SignalKind::Offline { user, reason };
-                if let Err(error) = self.engine.signal(Signal { duel, kind }).await {
-                    warn!(duel_id = duel.get(), %error, "a user's going was not passed on");
-                }
+            let departure = self.departures.next().await;
+            if under_way.len() >= UNDER_WAY_MAX {
+                let _done = under_way.join_next().await;
             }
-            self.retire(&live);
+            while under_way.try_join_next().is_some() {}
+            under_way.spawn(Arc::clone(self).depart(departure));
         }
+    }
+
+    async fn depart(self: Arc<Self>, Departure { duel, user, last, .. }: Departure) {
+        let Some(live) = self.live(duel) else { return };
+        if let Some(reason) = live.end_grace(user, last) {
+            let kind = SignalKind::Offline { user, reason };
+            if let Err(error) = self.engine.signal(Signal { duel, kind }).await {
+                warn!(duel_id = duel.get(), %error, "a user's going was not passed on");
+            }
+        }
+        self.retire(&live);
     }
 }

@@ -122,6 +122,10 @@ impl LiveDuel {
     /// Marks the duel as retired if nobody is left in it: whether it is now.
     pub(super) fn retire(&self) -> bool {
         let mut state = self.state.lock();
+        if state.retired {
+            // Somebody else has; there may be another in its place by now.
+            return false;
+        }
         state.retired = state.connections.is_empty() && state.leaving.is_empty();
         state.retired
     }

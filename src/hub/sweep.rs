@@ -34,12 +34,18 @@ impl Hub {
     }
 
     async fn sweep_all(&self) -> Result<(), EngineError> {
+        let swept = self.sweep_live().await;
+        // Also when that failed: what is pruned may be what is missing.
+        self.engine.prune(clock::now()).await.and(swept)
+    }
+
+    async fn sweep_live(&self) -> Result<(), EngineError> {
         let live: Vec<_> = self.duels.read().values().cloned().collect();
         for batch in live.chunks(BATCH) {
             self.sweep(batch).await?;
             tokio::task::yield_now().await;
         }
-        self.engine.prune(clock::now()).await
+        Ok(())
     }
 
     async fn sweep(&self, batch: &[Arc<LiveDuel>]) -> Result<(), EngineError> {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{Hub, OnlineUser};
 use crate::clock::UnixMs;
@@ -72,6 +73,9 @@ pub enum WatchError {
     /// The watcher reads too slowly, and would miss changes.
     #[error("the watcher reads too slowly")]
     TooSlow,
+    /// Changes on other nodes were not heard for a while.
+    #[error("changes on other nodes were missed")]
+    Interrupted,
     /// The engine's own reasons.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -91,6 +95,7 @@ struct Watcher {
     filter: WatchFilter,
     changes_tx: mpsc::Sender<Change>,
     too_slow: AtomicBool,
+    interrupted: CancellationToken,
 }
 
 /// One watch. Dropping it ends it.
@@ -112,8 +117,8 @@ impl Watchers {
 
     pub(super) fn watch(&self, hub: Arc<Hub>, filter: WatchFilter) -> Result<Watch, WatchError> {
         let (changes_tx, changes_rx) = mpsc::channel(limits::WATCH_CHANGES_MAX);
-        let too_slow = AtomicBool::new(false);
-        let watcher = Arc::new(Watcher { filter, changes_tx, too_slow });
+        let (too_slow, interrupted) = (AtomicBool::new(false), CancellationToken::new());
+        let watcher = Arc::new(Watcher { filter, changes_tx, too_slow, interrupted });
         let mut list = self.list.write();
         if list.len() >= self.count_max {
             return Err(WatchError::TooMany);
@@ -132,6 +137,11 @@ impl Watchers {
         if list.is_empty() {
             ended();
         }
+    }
+
+    /// Ends all of them: they would be told less than there is.
+    pub(super) fn interrupt(&self) {
+        self.list.read().iter().for_each(|watcher| watcher.interrupted.cancel());
     }
 
     pub(super) fn opened(&self, duel: DuelId, position: Position) {
@@ -172,12 +182,16 @@ impl Watch {
     /// The next change. Cancel safe.
     ///
     /// # Errors
-    /// [`WatchError::TooSlow`], once a change did not fit. Nothing more comes then.
+    /// [`WatchError::TooSlow`], once a change did not fit; [`WatchError::Interrupted`]. Nothing more comes then.
     pub async fn next(&mut self) -> Result<Change, WatchError> {
         if self.watcher.too_slow.load(Ordering::Relaxed) {
             return Err(WatchError::TooSlow);
         }
-        self.changes_rx.recv().await.ok_or(WatchError::TooSlow)
+        tokio::select! {
+            biased;
+            () = self.watcher.interrupted.cancelled() => Err(WatchError::Interrupted),
+            change = self.changes_rx.recv() => change.ok_or(WatchError::TooSlow),
+        }
     }
 
     /// The next page of the present state after `after`: the changes, how many duels they are of, and where the page

@@ -99,7 +99,8 @@ impl Subject {
             | Notice::Opened { .. }
             | Notice::Signal(_)
             | Notice::Roster { .. }
-            | Notice::Head { .. } => None,
+            | Notice::Head { .. }
+            | Notice::Interrupted => None,
         };
         self.told().into_iter().filter_map(of_duel).collect()
     }
@@ -112,7 +113,8 @@ impl Subject {
             | Notice::Appended { .. }
             | Notice::Signal(_)
             | Notice::Roster { .. }
-            | Notice::Head { .. } => None,
+            | Notice::Head { .. }
+            | Notice::Interrupted => None,
         };
         self.told().into_iter().filter_map(of_duel).collect()
     }

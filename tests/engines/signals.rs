@@ -12,7 +12,8 @@ fn signals(engine: &Subject) -> Vec<Signal> {
         Notice::Opened { .. }
         | Notice::Appended { .. }
         | Notice::Roster { .. }
-        | Notice::Head { .. } => None,
+        | Notice::Head { .. }
+        | Notice::Interrupted => None,
     };
     engine.told().into_iter().filter_map(signal).collect()
 }

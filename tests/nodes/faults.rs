@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use duelhub::engine::{AppendError, EngineError};
 use duelhub::event::Position;
-use duelhub::hub::{Lost, Recovery};
+use duelhub::hub::{Lost, Recovery, WatchError};
+use duelhub::limits;
 use tokio::time::{Instant, sleep};
 
 use crate::ill_redis::Sentinel;
@@ -203,6 +204,58 @@ async fn a_push_that_too_few_replicas_have_is_in_doubt() {
     node.push_surely(7, 2).await;
     drop(replica);
     assert_eq!(node.push(7, 3).await, Err(AppendError::Engine(in_doubt)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_added_does_not_stop_what_is_told() {
+    let redis = RedisServer::start(&[]);
+    let nodes = [Node::on(&redis), Node::on(&redis)];
+    nodes[0].push_surely(7, 1).await;
+    // The server's replication id is another one from now on, and so is the epoch.
+    let _replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", redis.port())]);
+    eventually("attached", async || {
+        redis.ask("INFO replication").unwrap().contains("state=online")
+    })
+    .await;
+    let mut player = nodes[1].player(7, 1).await;
+    nodes[0].ready().await;
+    for nth in 2..=4 {
+        nodes[0].push_surely(7, nth).await;
+        player.read_until(nth).await;
+        sleep(Duration::from_millis(600)).await;
+    }
+    assert_eq!(nodes[1].metrics.sweep_repairs.get(), 0, "it was told, not found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_was_away_for_long_takes_nobody_offline() {
+    let redis = RedisServer::start(&[]);
+    let nodes = [Node::on(&redis), Node::on(&redis), Node::on(&redis)];
+    let mut one = nodes[0].player(7, 1).await;
+    let _two = nodes[1].player(7, 2).await;
+    one.sees(2, true).await;
+    let mut watch = nodes[2].watch_all().await;
+    redis.signal("STOP");
+    sleep(limits::NODE_LEASE + Duration::from_secs(1)).await;
+    redis.signal("CONT");
+    assert_eq!(
+        watch.next().await.err(),
+        Some(WatchError::Interrupted),
+        "it may have missed something"
+    );
+    for node in &nodes {
+        node.ready().await;
+    }
+    nodes[2].push_surely(7, 1).await;
+    while one.position.seq < 1 {
+        let batch = one.attachment.next().await.unwrap();
+        assert_eq!(batch.presence, [], "nobody has gone");
+        one.position.seq += batch.events.len() as u64;
+        if batch.is_empty() {
+            one.attachment.woken().await;
+        }
+    }
+    assert_eq!(nodes[2].online(7).await, [1, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

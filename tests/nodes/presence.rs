@@ -1,10 +1,10 @@
 //! Who is online is said of users, over all nodes; nobody stays online as a ghost.
 
-use duelhub::hub::Dismissal;
+use duelhub::hub::{Change, ChangeKind, Dismissal};
 use duelhub::limits;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::kit::{Node, eventually};
+use crate::kit::{DEADLINE, Node, eventually, id_of};
 use crate::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,6 +70,7 @@ async fn the_users_of_a_killed_node_go_offline_when_its_lease_ends() {
     let two = killed.player(7, 2).await;
     let three = killed.player(8, 3).await;
     one.sees(2, true).await;
+    let mut watch = nodes[0].watch_all().await;
     let since = Instant::now();
     // The node first, so that nothing is said of it: as far as the others can tell, it was killed.
     drop(killed);
@@ -77,4 +78,10 @@ async fn the_users_of_a_killed_node_go_offline_when_its_lease_ends() {
     one.sees(2, false).await;
     assert!(since.elapsed() < 2 * limits::NODE_LEASE, "{:?}", since.elapsed());
     eventually("expelled", async || nodes[1].online(8).await.is_empty()).await;
+    let of_duel_8 = async {
+        while !matches!(watch.next().await.unwrap(),
+            Change { duel, kind: ChangeKind::Offline(..), .. } if duel == id_of(8))
+        {}
+    };
+    timeout(DEADLINE, of_duel_8).await.expect("whoever took them out hears of it, too");
 }

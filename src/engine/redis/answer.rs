@@ -126,16 +126,30 @@ pub(super) fn fallen(value: Value) -> Result<Arc<Event>, Malformed> {
 
 /// Of a roster's fields: the last change, and who is online.
 pub(super) fn roster(value: Value) -> Result<(u64, Vec<Online>), Malformed> {
+    roster_of(value, "").map(|(version, online, _)| (version, online))
+}
+
+/// The same, and who of them is on a node.
+pub(super) fn roster_of(
+    value: Value,
+    node: &str,
+) -> Result<(u64, Vec<Online>, Vec<UserId>), Malformed> {
     let mut fields = Parts::of(value)?;
-    let (mut version, mut online) = (0, Vec::new());
+    let (mut version, mut online, mut on_node) = (0, Vec::new(), Vec::new());
     while let Ok(field) = fields.text() {
         if field == "v" {
             version = fields.number()?;
         } else {
-            online.push(online_of(&field, &fields.text()?).ok_or(Malformed("a roster"))?);
+            let entry = fields.text()?;
+            let one = online_of(&field, &entry).ok_or(Malformed("a roster"))?;
+            let nodes = entry.split(' ').nth(3).unwrap_or_default();
+            if nodes.split(',').any(|other| other == node) {
+                on_node.push(one.viewer.user);
+            }
+            online.push(one);
         }
     }
-    Ok((version, online))
+    Ok((version, online, on_node))
 }
 
 /// A user's field, and `role since acked nodes connections`.

@@ -194,17 +194,19 @@ fn master_of(range: Value) -> Result<(RangeInclusive<u64>, String, u16), Malform
     Ok((slots, host, u16::try_from(port).map_err(|_| Malformed("a port"))?))
 }
 
-/// Of which lineage the data of a server is that takes writes; see `scripts/common.lua`.
-pub(super) async fn lineage(connection: &mut MultiplexedConnection) -> Result<String, String> {
-    let mut command = redis::cmd("INFO");
-    command.arg("replication");
-    let info: Result<String, _> = command.query_async(connection).await;
-    let info = info.map_err(|error| plain(&error))?;
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
-    if field("role:").is_some_and(|role| role != "master") {
+/// Which server it is, if it takes writes: the same for as long as it runs.
+pub(super) async fn identity(connection: &mut MultiplexedConnection) -> Result<String, String> {
+    let mut asked = redis::pipe();
+    asked.cmd("INFO").arg("replication").cmd("INFO").arg("server");
+    let info: Result<(String, String), _> = asked.query_async(connection).await;
+    let (replication, server) = info.map_err(|error| plain(&error))?;
+    let field = |info: &str, name: &str| {
+        info.lines().find_map(|line| line.strip_prefix(name)).map(ToOwned::to_owned)
+    };
+    if field(&replication, "role:").is_some_and(|role| role != "master") {
         return Err("it is a replica".to_owned());
     }
-    Ok(field("master_replid:").unwrap_or_default().to_owned())
+    Ok(field(&server, "run_id:").unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -92,7 +92,6 @@ struct Shared {
     changed: Notify,
     /// Whether this node watches all duels.
     watches: AtomicBool,
-    lost: Notify,
 }
 
 /// Somebody waits until a channel is subscribed to: a duel's, or that of all.
@@ -117,7 +116,6 @@ impl Feed {
             left: Mutex::default(),
             changed: Notify::new(),
             watches: AtomicBool::new(false),
-            lost: Notify::new(),
         });
         let task = Task {
             endpoint,
@@ -159,9 +157,10 @@ impl Feed {
     }
 
     pub(super) fn leave(&self, duel: DuelId) {
-        self.shared.teller.leave(duel);
-        self.shared.left.lock().insert(duel);
-        self.shared.changed.notify_one();
+        if self.shared.teller.leave(duel) {
+            self.shared.left.lock().insert(duel);
+            self.shared.changed.notify_one();
+        }
     }
 }
 
@@ -180,7 +179,8 @@ impl Task {
         let mut pauses = Pauses::default();
         let mut told = false;
         loop {
-            let connecting = connect(&self.endpoint, Arc::clone(&self.shared));
+            let lost = Arc::new(Notify::new());
+            let connecting = connect(&self.endpoint, Arc::clone(&self.shared), Arc::clone(&lost));
             let failure = match connecting.await {
                 Ok(mut connection) => {
                     info!(
@@ -190,12 +190,15 @@ impl Task {
                     );
                     told = false;
                     pauses.reset();
-                    self.serve(&mut connection).await
+                    self.serve(&mut connection, &lost).await
                 }
                 Err(failure) => failure,
             };
             self.subscribed.clear();
-            self.watching = false;
+            if std::mem::take(&mut self.watching) {
+                // What is told from now on is not heard.
+                self.shared.teller.interrupted();
+            }
             if !told {
                 warn!(error = failure, "Redis tells nothing; it is tried again, in silence");
                 told = true;
@@ -208,10 +211,12 @@ impl Task {
     }
 
     /// Subscribes to what is asked for, until the connection fails.
-    async fn serve(&mut self, connection: &mut MultiplexedConnection) -> String {
+    async fn serve(&mut self, connection: &mut MultiplexedConnection, lost: &Notify) -> String {
         let mut ticks = interval(limits::PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
+        // What was told before may be of another history.
+        self.followed().into_iter().for_each(|duel| shared.teller.forget_roster(duel));
         let mut wanted: Vec<_> = self.followed().into_iter().map(|duel| (duel, None)).collect();
         loop {
             let served = self.bring_up_to_date(connection, &mut wanted).await;
@@ -219,7 +224,7 @@ impl Task {
                 return failure;
             }
             tokio::select! {
-                () = shared.lost.notified() => return "the connection was lost".to_owned(),
+                () = lost.notified() => return "the connection was lost".to_owned(),
                 () = shared.changed.notified() => {}
                 follow = self.follow_rx.recv() => match follow {
                     Some(follow) => {
@@ -240,10 +245,10 @@ impl Task {
 
     /// Whether it lives, and is the server that is asked: after a failover it may be the one before.
     async fn check(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
-        let asked = self.rosters.lineage(self.scope.tag());
-        let lineage = timeout(limits::REDIS_TIMEOUT, endpoint::lineage(connection)).await;
-        let lineage = lineage.map_err(|_| "it did not answer in time".to_owned())??;
-        if lineage == asked || asked.is_empty() {
+        let asked = self.rosters.server(self.scope.tag());
+        let server = timeout(limits::REDIS_TIMEOUT, endpoint::identity(connection)).await;
+        let server = server.map_err(|_| "it did not answer in time".to_owned())??;
+        if server == asked || asked.is_empty() {
             return Ok(());
         }
         Err("it is not the server that is asked".to_owned())
@@ -355,8 +360,12 @@ async fn in_time(done: impl Future<Output = redis::RedisResult<()>>) -> Result<(
 async fn connect(
     endpoint: &Endpoint,
     shared: Arc<Shared>,
+    lost: Arc<Notify>,
 ) -> Result<MultiplexedConnection, String> {
     let take = move |push: PushInfo| {
+        if push.kind == PushKind::Disconnection {
+            lost.notify_one();
+        }
         shared.take(&push);
         Ok::<(), ()>(())
     };
@@ -366,9 +375,6 @@ async fn connect(
 
 impl Shared {
     fn take(&self, push: &PushInfo) {
-        if push.kind == PushKind::Disconnection {
-            self.lost.notify_one();
-        }
         if let (PushKind::Message | PushKind::SMessage, Some(Value::BulkString(bytes))) =
             (&push.kind, push.data.get(1))
         {

@@ -30,6 +30,9 @@ use crate::limits;
 /// Calls that are sent at a time.
 const BATCH_MAX: usize = 512;
 
+/// Of them, those whose answers may be large: some MiB in all.
+const LARGE_MAX: usize = 8;
+
 /// How long replicas may take to have what was sent.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -43,6 +46,14 @@ pub(super) const IN_DOUBT: EngineError = EngineError::Unavailable { may_have_tak
 pub(super) struct Outcome {
     pub(super) value: Result<Value, EngineError>,
     pub(super) crowded: bool,
+    /// It is done, but fewer replicas than are wanted have it.
+    pub(super) unsafe_yet: bool,
+}
+
+impl Outcome {
+    pub(super) const fn failed(error: EngineError) -> Self {
+        Self { value: Err(error), crowded: false, unsafe_yet: false }
+    }
 }
 
 /// Something that Redis is asked.
@@ -50,12 +61,19 @@ pub(super) struct Order {
     command: Cmd,
     /// Whether as many replicas as are wanted must have it.
     kept: bool,
+    /// Whether the answer may be large.
+    large: bool,
 }
 
 impl Order {
     /// What is to outlive a failover, if so many replicas are wanted.
     pub(super) const fn kept(command: Cmd) -> Self {
-        Self { command, kept: true }
+        Self { command, kept: true, large: false }
+    }
+
+    /// What may be answered with much.
+    pub(super) const fn large(command: Cmd) -> Self {
+        Self { command, kept: false, large: true }
     }
 
     /// The command's words.
@@ -66,7 +84,7 @@ impl Order {
 
 impl From<Cmd> for Order {
     fn from(command: Cmd) -> Self {
-        Self { command, kept: false }
+        Self { command, kept: false, large: false }
     }
 }
 
@@ -80,8 +98,8 @@ struct Request {
 pub(super) struct Link {
     requests_tx: mpsc::Sender<Request>,
     stopped: AtomicBool,
-    /// Of the server that is asked, or was last.
-    lineage: Arc<Mutex<String>>,
+    /// The server that is asked, or was last.
+    server: Arc<Mutex<String>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -89,16 +107,16 @@ impl Link {
     /// `wait_replicas`: how many replicas must have what is to be kept.
     pub(super) fn new(endpoint: Endpoint, wait_replicas: u32) -> Arc<Self> {
         let (requests_tx, requests_rx) = mpsc::channel(limits::ENGINE_QUEUE_MAX);
-        let lineage = Arc::default();
-        let task = Task { endpoint, wait_replicas, lineage: Arc::clone(&lineage), requests_rx };
+        let server = Arc::default();
+        let task = Task { endpoint, wait_replicas, server: Arc::clone(&server), requests_rx };
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
         let stopped = AtomicBool::new(false);
-        Arc::new(Self { requests_tx, stopped, lineage, _task: task })
+        Arc::new(Self { requests_tx, stopped, server, _task: task })
     }
 
-    /// Of which lineage the data is that is asked for.
-    pub(super) fn lineage(&self) -> String {
-        self.lineage.lock().clone()
+    /// Which server is asked. Empty: none was, so far.
+    pub(super) fn server(&self) -> String {
+        self.server.lock().clone()
     }
 
     /// Takes its place in the order at once. `read` is handed the answer, on the connection's task, which it must not hold up.
@@ -120,7 +138,7 @@ impl Link {
 
 impl Request {
     fn refuse(self, error: EngineError) {
-        (self.read)(Outcome { value: Err(error), crowded: false });
+        (self.read)(Outcome::failed(error));
     }
 }
 
@@ -128,7 +146,7 @@ impl Request {
 struct Task {
     endpoint: Endpoint,
     wait_replicas: u32,
-    lineage: Arc<Mutex<String>>,
+    server: Arc<Mutex<String>>,
     requests_rx: mpsc::Receiver<Request>,
 }
 
@@ -137,7 +155,7 @@ impl Task {
         let mut pauses = Pauses::default();
         let mut told = false;
         loop {
-            let failure = match connect(&self.endpoint, &self.lineage).await {
+            let failure = match connect(&self.endpoint, &self.server).await {
                 Ok(mut connection) => {
                     info!("connected to Redis");
                     told = false;
@@ -170,7 +188,7 @@ impl Task {
             let mut next = Some(self.requests_rx.recv().await?);
             while let Some(request) = next {
                 batch.add(request);
-                let more = batch.reads.len() < BATCH_MAX;
+                let more = batch.reads.len() < BATCH_MAX && batch.large < LARGE_MAX;
                 next = if more { self.requests_rx.try_recv().ok() } else { None };
             }
             let failure = batch.send(connection, self.wait_replicas).await;
@@ -189,10 +207,13 @@ type Read = (Box<dyn FnOnce(Outcome) + Send>, bool);
 struct Batch {
     pipeline: redis::Pipeline,
     reads: Vec<Read>,
+    /// Those whose answers may be large.
+    large: usize,
 }
 
 impl Batch {
-    fn add(&mut self, Request { order: Order { command, kept }, read }: Request) {
+    fn add(&mut self, Request { order: Order { command, kept, large }, read }: Request) {
+        self.large += usize::from(large);
         self.pipeline.add_command(command);
         self.reads.push((read, kept));
     }
@@ -215,7 +236,7 @@ impl Batch {
             Ok(Ok(values)) if values.len() == count => values,
             failed => {
                 self.reads.into_iter().for_each(|(read, _)| {
-                    read(Outcome { value: Err(IN_DOUBT), crowded });
+                    read(Outcome::failed(IN_DOUBT));
                 });
                 return Some(match failed {
                     Ok(Ok(_)) => "it answered something else".to_owned(),
@@ -233,8 +254,7 @@ impl Batch {
         };
         for ((read, kept), value) in self.reads.into_iter().zip(values) {
             let value = answered(value, &mut failure);
-            let value = if kept && !replicated { value.and(Err(IN_DOUBT)) } else { value };
-            read(Outcome { value, crowded });
+            read(Outcome { value, crowded, unsafe_yet: kept && !replicated });
         }
         failure
     }
@@ -243,11 +263,11 @@ impl Batch {
 /// A connection, ready to have scripts called by their hashes.
 async fn connect(
     endpoint: &Endpoint,
-    lineage: &Mutex<String>,
+    server: &Mutex<String>,
 ) -> Result<MultiplexedConnection, String> {
     let config = AsyncConnectionConfig::new();
     let mut connection = endpoint.connect(ProtocolVersion::RESP2, config).await?;
-    *lineage.lock() = endpoint::lineage(&mut connection).await?;
+    *server.lock() = endpoint::identity(&mut connection).await?;
     check_eviction(&mut connection).await?;
     let mut load = redis::pipe();
     for script in script::all() {
@@ -280,7 +300,7 @@ fn answered(value: Value, failure: &mut Option<String>) -> Result<Value, EngineE
         return Err(EngineError::Full { limit: "maxmemory of Redis" });
     }
     let error = RedisError::from(error);
-    let not_done = matches!(
+    let refuses_all = matches!(
         error.kind(),
         ErrorKind::Server(
             ServerErrorKind::NoScript
@@ -291,11 +311,18 @@ fn answered(value: Value, failure: &mut Option<String>) -> Result<Value, EngineE
                 | ServerErrorKind::BusyLoading
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ClusterDown
-                | ServerErrorKind::NoPerm
         )
-    ) || matches!(error.code(), Some("MISCONF" | "NOREPLICAS" | "BUSY" | "NOAUTH"));
-    *failure = Some(plain(&error));
-    Err(if not_done { REFUSED } else { IN_DOUBT })
+    ) || error.code() == Some("NOAUTH");
+    if refuses_all {
+        *failure = Some(plain(&error));
+        return Err(REFUSED);
+    }
+    if matches!(error.code(), Some("MISCONF" | "NOREPLICAS" | "BUSY")) {
+        return Err(REFUSED);
+    }
+    // Of this call alone; a script may have done a part of it.
+    warn!(error = plain(&error), "Redis could not do what it was asked");
+    Err(IN_DOUBT)
 }
 
 /// Without what it may quote of a command or an address.

@@ -41,28 +41,27 @@ impl Links {
         };
         match link {
             Some(link) => link.ask(order, read),
-            None => read(Outcome { value: Err(REFUSED), crowded: false }),
+            None => read(Outcome::failed(REFUSED)),
         }
     }
 
-    /// Of which lineage the data of a tag is.
-    pub(super) fn lineage(&self, tag: &str) -> String {
+    /// Which server is asked about a tag. Empty: none was, so far.
+    pub(super) fn server(&self, tag: &str) -> String {
         match self {
-            Self::One(link) => link.lineage(),
-            Self::ByTag(links) => links.get(tag).map(|link| link.lineage()).unwrap_or_default(),
+            Self::One(link) => link.server(),
+            Self::ByTag(links) => links.get(tag).map(|link| link.server()).unwrap_or_default(),
         }
     }
 
-    /// Duels that can be asked about in one step.
-    pub(super) fn groups(&self, duels: Vec<DuelId>) -> Vec<Vec<DuelId>> {
-        if matches!(self, Self::One(_)) {
-            return vec![duels];
-        }
+    /// Duels that can be asked about in one step, at most `count` together.
+    pub(super) fn groups(&self, duels: &[DuelId], count: usize) -> Vec<Vec<DuelId>> {
         let mut groups: BTreeMap<u64, Vec<DuelId>> = BTreeMap::new();
         for duel in duels {
-            groups.entry(duel.get() % BUCKETS).or_default().push(duel);
+            let group = if matches!(self, Self::One(_)) { 0 } else { duel.get() % BUCKETS };
+            groups.entry(group).or_default().push(*duel);
         }
-        groups.into_values().collect()
+        let chunks = groups.values().flat_map(|group| group.chunks(count));
+        chunks.map(<[_]>::to_vec).collect()
     }
 
     pub(super) fn stop(&self) {

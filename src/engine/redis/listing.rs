@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -13,13 +14,16 @@ use super::link::Outcome;
 use super::roster::{answered, millis, understood};
 use super::script::{self, Args as _};
 use super::{IN_DOUBT, RedisEngine};
-use crate::clock::UnixMs;
+use crate::clock::{self, UnixMs};
 use crate::engine::{Answer, EngineError, Head, StatusFilter};
 use crate::id::DuelId;
 use crate::limits;
 
 /// Duels that are compared in one step.
 const HEADS_AT_ONCE: usize = 32;
+
+/// Such steps under way at a time.
+const HEADS_UNDER_WAY: usize = 4;
 
 /// Duels that are forgotten at a time in each bucket.
 const PRUNE_AT_ONCE: usize = 64;
@@ -81,11 +85,12 @@ impl RedisEngine {
         duels: Vec<DuelId>,
         idle: Duration,
     ) -> Result<Vec<(DuelId, Head)>, EngineError> {
-        let mut heads = Vec::with_capacity(duels.len());
-        for group in self.links.groups(duels) {
-            for some in group.chunks(HEADS_AT_ONCE) {
-                heads.extend(self.some_standing(some.to_vec(), idle).await?);
-            }
+        let groups = self.links.groups(&duels, HEADS_AT_ONCE);
+        let asked = groups.into_iter().map(|some| self.some_standing(some, idle));
+        let mut answers = stream::iter(asked).buffered(HEADS_UNDER_WAY);
+        let mut heads = Vec::new();
+        while let Some(some) = answers.next().await {
+            heads.extend(some?);
         }
         Ok(heads)
     }
@@ -113,10 +118,12 @@ impl RedisEngine {
     pub(super) fn forget(&self, now: UnixMs) -> Answer<'_, ()> {
         let longest = self.config.idle_retention.max(self.config.closed_retention);
         let index_kept = millis(4 * longest + Duration::from_secs(600));
+        // By Redis' own clock: a node whose clock is wrong must not make others forget.
+        let ahead = millis(now.since(clock::now()));
         let counted = Arc::new(Mutex::new(Ok(0)));
         for bucket in 0..BUCKETS {
             let command = script::call(&script::PRUNE, &self.keys.index(bucket))
-                .with(now.0)
+                .with(ahead)
                 .with(PRUNE_AT_ONCE)
                 .with(index_kept);
             let counted = Arc::clone(&counted);
@@ -128,7 +135,7 @@ impl RedisEngine {
         }
         let (answer_tx, answer_rx) = oneshot::channel();
         let counts = Arc::clone(&self.counts);
-        let tickets = self.tickets(&script::FORGET_TICKETS).with(now.0);
+        let tickets = self.tickets(&script::FORGET_TICKETS).with(ahead);
         self.links.ask(tickets, move |Outcome { value, .. }| {
             let left = value.and_then(|value| understood(answer::number(value)));
             // Answers are read in their order, so that all are counted.

@@ -112,11 +112,14 @@ impl RedisEngine {
             .with(answer::show_epoch(after.epoch))
             .with(after.seq)
             .with(count.min(self.config.log_events_max));
-        self.ask(command, |mut parts, _| {
-            Ok(Ok(match &parts.text()?[..] {
-                "gone" => Page::Gone,
-                _ => Page::Events(parts.parts()?.each(answer::entry)?),
-            }))
+        self.ask(Order::large(command), move |mut parts, _| {
+            if parts.text()? == "gone" {
+                return Ok(Ok(Page::Gone));
+            }
+            let events = parts.parts()?.each(answer::entry)?;
+            // A log of which something was taken away cannot be served without a gap.
+            let is_whole = events.iter().zip(after.seq + 1..).all(|(event, seq)| event.seq == seq);
+            Ok(Ok(if is_whole { Page::Events(events) } else { Page::Gone }))
         })
     }
 
@@ -136,7 +139,8 @@ impl RedisEngine {
                 .with(answer::show_epoch(up_to.epoch))
                 .with(up_to.seq)
                 .with(count);
-            let page = self.ask(command, |parts, _| Ok::<_, Malformed>(Ok(latest_page(parts)?)));
+            let page = self
+                .ask(Order::large(command), |parts, _| Ok::<_, Malformed>(Ok(latest_page(parts)?)));
             let Some((events, last)) = page.await? else { return Ok(Vec::new()) };
             up_to.seq = events.last().map_or(0, |event| event.seq.saturating_sub(1));
             newest_first.extend(events.into_iter().map(Ok::<_, EngineError>));

@@ -33,11 +33,9 @@ impl RedisEngine {
     }
 
     pub(super) fn record(&self, duel: DuelId, enters: bool) -> Answer<'static, Option<DuelRecord>> {
-        let known = self.teller.roster_version(duel).map(|version| version.to_string());
-        let command = self
-            .change(&script::RECORD, duel)
-            .with(u8::from(enters))
-            .with(known.unwrap_or_default());
+        let known = self.teller.roster_version(duel);
+        let shown = known.map(|version| version.to_string()).unwrap_or_default();
+        let command = self.change(&script::RECORD, duel).with(u8::from(enters)).with(shown);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
         self.ask(command, move |mut parts, _| {
             match &parts.text()?[..] {
@@ -51,7 +49,8 @@ impl RedisEngine {
             let (participants, settings) = (parts.text()?, parts.text()?);
             let (version, roster) = (parts.number()?, parts.value()?);
             born(parts.number()?, head.position);
-            if enters {
+            // Unchanged, it was not answered.
+            if enters && known != Some(version) {
                 teller.roster(duel, version, answer::roster(roster)?.1);
             }
             let declared = !participants.is_empty();

@@ -1,36 +1,30 @@
-//! Who is online over all nodes, and what keeps that true: a lease for each node, and rosters that are read again.
+//! Who is online over all nodes: said, and read again when something of it was missed.
 //!
-//! A node says of each duel in which it has somebody that it does, and renews its lease. When a lease has ended, whoever
-//! notices takes that node's users out of its duels. A node whose own lease had ended, as after a pause, says everything
-//! again; so it does for a duel whose roster has lost what was said.
+//! What this node says it remembers in [`Here`], under whose lock it is said. A roster that lacks somebody who is here, as after
+//! a flush, is told again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::Cmd;
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::{info, warn};
+use redis::{Cmd, Value};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::warn;
 
 use super::answer::{self, Parts};
+use super::here::{Here, Local};
 use super::keys::Keys;
-use super::link::{IN_DOUBT, Outcome};
+use super::link::{IN_DOUBT, Order, Outcome};
 use super::links::Links;
 use super::message;
-use super::script::{
-    self, ACKED, Args as _, DEPART, EXPEL, HEADS, HEARTBEAT, OFFLINE, ONLINE, Script,
-};
+use super::script::{self, ACKED, Args as _, DEPART, HEADS, OFFLINE, ONLINE, Script};
 use super::teller::Teller;
 use crate::clock::UnixMs;
 use crate::engine::event_row::Malformed;
-use crate::engine::{Arrival, EngineError, Head, OfflineReason, Online, Signal, SignalKind};
-use crate::event::{Epoch, Viewer};
+use crate::engine::{Arrival, EngineError, Head, Online, Signal, SignalKind};
+use crate::event::{Epoch, Role, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
-
-/// Duels of a node that is no more, looked after at a time.
-const EXPEL_BATCH: usize = 256;
 
 /// Rosters that wait to be read again.
 pub(super) const STALE_MAX: usize = 4096;
@@ -39,38 +33,51 @@ pub(super) const STALE_MAX: usize = 4096;
 const UNSAID_MAX: usize = 65_536;
 
 /// How long what is known of a node is kept without a sign of life.
-const NODE_KEPT: Duration = Duration::from_secs(86_400);
+pub(super) const NODE_KEPT: Duration = Duration::from_secs(86_400);
 
 /// Keeps rosters true.
 #[derive(Debug)]
 pub(super) struct Rosters {
-    links: Arc<Links>,
-    keys: Arc<Keys>,
+    pub(super) links: Arc<Links>,
+    pub(super) keys: Arc<Keys>,
     teller: Arc<Teller>,
+    here: Arc<Here>,
     /// Goings that Redis was not there to hear of.
     unsaid: Arc<Mutex<Vec<Signal>>>,
+    /// Everything has to be said again.
+    pub(super) again: Notify,
 }
 
 /// Where a log stands, and which change of the roster was the last.
 type Standing = (DuelId, Head, u64);
 
 impl Rosters {
-    pub(super) fn new(links: Arc<Links>, keys: Arc<Keys>, teller: Arc<Teller>) -> Arc<Self> {
-        Arc::new(Self { links, keys, teller, unsaid: Arc::default() })
+    pub(super) fn new(
+        links: Arc<Links>,
+        keys: Arc<Keys>,
+        teller: Arc<Teller>,
+        here: Arc<Here>,
+    ) -> Arc<Self> {
+        let again = Notify::new();
+        Arc::new(Self { links, keys, teller, here, unsaid: Arc::default(), again })
     }
 
-    /// Of which lineage the data of a hash tag is that is asked for.
-    pub(super) fn lineage(&self, tag: &str) -> String {
-        self.links.lineage(tag)
+    /// Which server is asked about a hash tag.
+    pub(super) fn server(&self, tag: &str) -> String {
+        self.links.server(tag)
     }
 
-    /// A script about a roster.
-    fn script(&self, script: &'static Script, duel: DuelId) -> Cmd {
+    /// A script about a roster, in the name of a node.
+    pub(super) fn script_as(&self, node: &str, script: &'static Script, duel: DuelId) -> Cmd {
         script::call(script, &[self.keys.duel(duel)])
             .with(duel.get())
-            .with(&self.keys.node)
+            .with(node)
             .with(self.keys.publish)
             .with(self.keys.watch())
+    }
+
+    fn script(&self, script: &'static Script, duel: DuelId) -> Cmd {
+        self.script_as(&self.keys.node, script, duel)
     }
 
     /// Says that a connection was let in; `read` is handed the error, or nothing, once it was told.
@@ -80,9 +87,21 @@ impl Rosters {
         read: impl FnOnce(Result<(), EngineError>) + Send + 'static,
     ) {
         let Arrival { duel, viewer, since, connection, connections_max, .. } = arrival;
-        self.teller.is_here(duel, viewer, since);
-        self.keep_duel(duel, "SADD");
         let command = self.online(duel, viewer, since).with(connection.0).with(connections_max);
+        self.here.arrive(duel, (viewer, since), Some(connection), || {
+            self.say_online(duel, viewer, since, command, read);
+        });
+    }
+
+    fn say_online(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        since: UnixMs,
+        command: Cmd,
+        read: impl FnOnce(Result<(), EngineError>) + Send + 'static,
+    ) {
+        self.keep_duel(duel);
         let (teller, keys) = (Arc::clone(&self.teller), Arc::clone(&self.keys));
         self.links.ask(command, move |outcome| {
             let said = outcome.value.and_then(|value| understood(arrived(value)));
@@ -104,7 +123,7 @@ impl Rosters {
     /// Says that a connection that was let in has gone.
     pub(super) fn depart(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
         let command = self.script(&DEPART, duel).with(user.get()).with(connection.0);
-        self.links.ask(command, |_| {});
+        self.here.depart(duel, user, connection, || self.links.ask(command, |_| {}));
     }
 
     fn online(&self, duel: DuelId, viewer: Viewer, since: UnixMs) -> Cmd {
@@ -122,24 +141,43 @@ impl Rosters {
         read: impl FnOnce(Result<(), EngineError>) + Send + 'static,
     ) {
         let duel = signal.duel;
-        let command = match &signal.kind {
+        match signal.kind {
             SignalKind::Online { viewer, since } => {
-                self.teller.is_here(duel, *viewer, *since);
-                self.keep_duel(duel, "SADD");
-                self.online(duel, *viewer, *since).with("").with(0)
+                let command = self.online(duel, viewer, since).with("").with(0);
+                self.here.arrive(duel, (viewer, since), None, || {
+                    self.say_online(duel, viewer, since, command, read);
+                });
             }
             SignalKind::Offline { user, reason } => {
-                self.teller.is_gone(duel, *user);
-                let reason = message::show_reason(*reason);
-                self.script(&OFFLINE, duel).with(user.get()).with(reason)
+                let command = self.script(&OFFLINE, duel).with(user.get());
+                let command = command.with(message::show_reason(reason));
+                let mut read = Some(read);
+                let gone = self.here.go(duel, user, || {
+                    if let Some(read) = read.take() {
+                        self.say(command, signal, read);
+                    }
+                });
+                if let (false, Some(read)) = (gone, read) {
+                    // They are back, so they have not gone.
+                    read(Ok(()));
+                }
             }
             SignalKind::Acked { user, seq } => {
-                self.script(&ACKED, duel).with(user.get()).with(*seq)
+                let command = self.script(&ACKED, duel).with(user.get()).with(seq);
+                self.say(command, signal, read);
             }
             SignalKind::Disconnect { .. }
             | SignalKind::Replace { .. }
-            | SignalKind::Revoked { .. } => return read(Ok(())),
-        };
+            | SignalKind::Revoked { .. } => read(Ok(())),
+        }
+    }
+
+    fn say(
+        &self,
+        command: Cmd,
+        signal: Signal,
+        read: impl FnOnce(Result<(), EngineError>) + Send + 'static,
+    ) {
         let (teller, unsaid) = (Arc::clone(&self.teller), Arc::clone(&self.unsaid));
         self.links.ask(command, move |outcome| {
             let version = outcome.value.and_then(|value| understood(change(value)));
@@ -157,28 +195,25 @@ impl Rosters {
         });
     }
 
-    /// Says again what Redis was not there to hear of, unless it is not so any more.
-    fn say_unsaid(&self) {
+    /// Says again what Redis was not there to hear of.
+    pub(super) fn say_unsaid(&self) {
         let unsaid = std::mem::take(&mut *self.unsaid.lock());
-        for signal in unsaid {
-            let SignalKind::Offline { user, .. } = &signal.kind else { continue };
-            if !self.teller.has_here(signal.duel, *user) {
-                self.announce(signal, |_| {});
-            }
-        }
+        unsaid.into_iter().for_each(|signal| self.announce(signal, |_| {}));
     }
 
     /// Nobody of the duel is on this node any more.
     pub(super) fn leave(&self, duel: DuelId) {
         if duel != DuelId::PROBE {
-            self.keep_duel(duel, "SREM");
+            let key = self.keys.duels_of_node(&self.keys.node);
+            self.links.ask(redis::cmd("SREM").with(key).with(duel.get()), |_| {});
         }
     }
 
     /// Has this node's duels in mind, for whoever takes its users out should it be no more.
-    fn keep_duel(&self, duel: DuelId, command: &str) {
+    fn keep_duel(&self, duel: DuelId) {
         let key = self.keys.duels_of_node(&self.keys.node);
-        self.links.ask(redis::cmd(command).with(key).with(duel.get()), |_| {});
+        self.links.ask(redis::cmd("SADD").with(&key).with(duel.get()), |_| {});
+        self.links.ask(redis::cmd("PEXPIRE").with(key).with(millis(NODE_KEPT)), |_| {});
     }
 
     /// Where duels stand; being asked about keeps them for `idle`.
@@ -201,8 +236,14 @@ impl Rosters {
         });
     }
 
-    /// Tells where duels stand, and reads the rosters that have changed.
+    /// After a time in which nothing was heard: tells where duels stand, has the rosters read that have changed, and says of
+    /// whom of this node the tickets were revoked since they came.
     pub(super) fn compare(&self, duels: Vec<DuelId>) {
+        for duel in &duels {
+            for local in self.here.of(*duel) {
+                self.check_revoked(*duel, &local);
+            }
+        }
         let teller = Arc::clone(&self.teller);
         self.heads(duels, Duration::ZERO, move |standings| {
             // What cannot be asked now, the next sweep finds.
@@ -212,106 +253,65 @@ impl Rosters {
         });
     }
 
-    /// Reads the rosters that have to be read again. Ends only by being dropped.
-    pub(super) async fn run_refreshes(self: Arc<Self>, mut stale_rx: mpsc::Receiver<DuelId>) {
-        while let Some(duel) = stale_rx.recv().await {
-            self.refresh(duel);
-        }
-    }
-
-    /// Says again who is here, and reads who is online.
-    fn refresh(&self, duel: DuelId) {
-        let here = self.teller.here(duel);
-        if !here.is_empty() {
-            self.keep_duel(duel, "SADD");
-        }
-        for kind in here {
-            self.announce(Signal { duel, kind }, |_| {});
-        }
+    fn check_revoked(&self, duel: DuelId, local: &Local) {
+        let [_, users] = self.keys.tickets();
+        let (user, since) = (local.viewer.user, local.since);
+        let command = redis::cmd("HGET").with(users);
+        let command = command.with(format!("{}:{}", duel.get(), user.get()));
         let teller = Arc::clone(&self.teller);
-        let key = format!("{}:p", self.keys.duel(duel));
-        self.links.ask(redis::cmd("HGETALL").with(key), move |outcome| {
-            let read = outcome.value.and_then(|value| understood(answer::roster(value)));
-            if let Ok((version, online)) = read {
-                teller.roster(duel, version, online);
+        self.links.ask(command, move |outcome| {
+            let issued_until = outcome.value.ok().and_then(|value| answer::number(value).ok());
+            if issued_until.is_some_and(|until| until >= since.0) {
+                teller.signal(Signal { duel, kind: SignalKind::Revoked { user } });
             }
         });
     }
 
-    /// Renews the lease, and takes out the users of nodes whose leases have ended. Ends only by being dropped.
-    pub(super) async fn run_leases(self: Arc<Self>) {
-        let mut ticks = interval(limits::NODE_LEASE / 5);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut first = true;
+    /// Reads the rosters that have to be read again, one after the other. Ends only by being dropped.
+    pub(super) async fn run_refreshes(self: Arc<Self>, mut stale_rx: mpsc::Receiver<DuelId>) {
         loop {
-            ticks.tick().await;
-            let Ok((lapsed, ended)) = self.renew(limits::NODE_LEASE).await else { continue };
-            self.say_unsaid();
-            if lapsed && !std::mem::take(&mut first) {
-                warn!("this node's lease had ended; it says again who is online on it");
-                self.say_everything_again();
-            }
-            for node in ended.into_iter().filter(|node| *node != self.keys.node) {
-                if let Err(error) = self.expel(&node).await {
-                    warn!(%error, node, "the users of a node that is no more were not taken out");
+            tokio::select! {
+                biased;
+                duel = stale_rx.recv() => match duel {
+                    Some(duel) => self.refresh(duel).await,
+                    None => return,
+                },
+                () = self.again.notified() => {
+                    for duel in self.here.duels() {
+                        self.refresh(duel).await;
+                    }
                 }
             }
         }
     }
 
-    fn say_everything_again(&self) {
-        for duel in self.teller.all_followed() {
-            if !self.teller.here(duel).is_empty() {
-                self.refresh(duel);
+    /// Reads who is online, and says again who is here and is not in it.
+    async fn refresh(self: &Arc<Self>, duel: DuelId) {
+        let (done_tx, done_rx) = oneshot::channel();
+        let rosters = Arc::clone(self);
+        let key = format!("{}:p", self.keys.duel(duel));
+        self.links.ask(Order::large(redis::cmd("HGETALL").with(key)), move |outcome| {
+            let read = outcome
+                .value
+                .and_then(|value| understood(answer::roster_of(value, &rosters.keys.node)));
+            // What cannot be read now, the next sweep finds again.
+            if let Ok((version, online, on_node)) = read {
+                let full = online.len() >= limits::ONLINE_LISTED_MAX;
+                rosters.here.again(duel, |local| rosters.say_again(duel, local, &on_node, full));
+                rosters.teller.roster(duel, version, online);
             }
+            let _gone = done_tx.send(());
+        });
+        let _read = done_rx.await;
+    }
+
+    fn say_again(&self, duel: DuelId, local: &Local, on_node: &[UserId], full: bool) {
+        let Local { viewer, since, .. } = *local;
+        let left_out = full && viewer.role == Role::Spectator;
+        if !left_out && !on_node.contains(&viewer.user) {
+            let command = self.online(duel, viewer, since).with("").with(0);
+            self.say_online(duel, viewer, since, command, |_| {});
         }
-    }
-
-    /// Renews the lease: whether it had ended, and which others have.
-    async fn renew(&self, lease: Duration) -> Result<(bool, Vec<String>), EngineError> {
-        let command = script::call(&HEARTBEAT, &[self.keys.nodes()])
-            .with(&self.keys.node)
-            .with(millis(lease));
-        let own = self.keys.duels_of_node(&self.keys.node);
-        self.links.ask(redis::cmd("PEXPIRE").with(own).with(millis(NODE_KEPT)), |_| {});
-        let value = answered(&self.links, command).await?;
-        let read = || {
-            let mut parts = Parts::of(value)?;
-            Ok((parts.number()? == 1, parts.parts()?.each(answer::text)?))
-        };
-        understood(read())
-    }
-
-    /// Shortens the lease, so that who does not come back elsewhere is soon offline.
-    pub(super) async fn end_lease(&self) {
-        let _unreachable = self.renew(limits::NODE_LEASE / 3).await;
-    }
-
-    /// Takes the users of a node out of its duels, some at a time. Several nodes may do so at once.
-    async fn expel(&self, node: &str) -> Result<(), EngineError> {
-        let key = self.keys.duels_of_node(node);
-        let mut count = 0;
-        loop {
-            let some = redis::cmd("SRANDMEMBER").with(&key).with(EXPEL_BATCH);
-            let some = answered(&self.links, some).await?;
-            let duels = understood(Parts::of(some).and_then(|parts| parts.each(answer::number)))?;
-            let mut forget = redis::cmd("SREM").with(&key);
-            for id in &duels {
-                let Ok(duel) = DuelId::try_from(*id) else { continue };
-                let reason = message::show_reason(OfflineReason::Lost);
-                let command = self.script(&EXPEL, duel).with(node).with(reason);
-                self.links.ask(command, |_| {});
-                forget.arg(*id);
-            }
-            if duels.is_empty() {
-                break;
-            }
-            count += duels.len();
-            answered(&self.links, forget).await?;
-        }
-        answered(&self.links, redis::cmd("ZREM").with(self.keys.nodes()).with(node)).await?;
-        info!(node, duels = count, "a node is no more; its users were taken out");
-        Ok(())
     }
 
     /// Who is online in duels.
@@ -341,12 +341,12 @@ fn keep_unsaid(unsaid: &mut Vec<Signal>, signal: Signal) {
 }
 
 /// Asks, and waits for the answer.
-pub(super) fn answered(
+pub(super) fn answered<O: Into<Order>>(
     links: &Links,
-    command: Cmd,
-) -> impl Future<Output = Result<redis::Value, EngineError>> + use<> {
-    let (answer_tx, answer_rx) = tokio::sync::oneshot::channel();
-    links.ask(command, move |outcome| {
+    order: O,
+) -> impl Future<Output = Result<Value, EngineError>> + use<O> {
+    let (answer_tx, answer_rx) = oneshot::channel();
+    links.ask(order.into(), move |outcome| {
         let _gone = answer_tx.send(outcome.value);
     });
     async move { answer_rx.await.unwrap_or(Err(IN_DOUBT)) }
@@ -365,19 +365,19 @@ pub(super) fn millis(duration: Duration) -> u64 {
 }
 
 /// Which change of the roster it was.
-fn change(value: redis::Value) -> Result<u64, Malformed> {
+fn change(value: Value) -> Result<u64, Malformed> {
     Parts::of(value)?.number()
 }
 
 /// Which change of the roster it was, and which connections of which nodes have to go.
-fn arrived(value: redis::Value) -> Result<(u64, Vec<(String, ConnectionId)>), Malformed> {
+fn arrived(value: Value) -> Result<(u64, Vec<(String, ConnectionId)>), Malformed> {
     let mut parts = Parts::of(value)?;
     let version = parts.number()?;
     let connections = parts.each(|value| message::connection(&answer::text(value)?))?;
     Ok((version, connections))
 }
 
-fn standings(duels: &[DuelId], value: redis::Value) -> Result<Vec<Standing>, Malformed> {
+fn standings(duels: &[DuelId], value: Value) -> Result<Vec<Standing>, Malformed> {
     Parts::of(value)?.each(|standing| {
         let mut parts = Parts::of(standing)?;
         let at = usize::try_from(parts.number()?).ok().and_then(|at| at.checked_sub(1));

@@ -11,10 +11,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 
-use crate::clock::UnixMs;
+use super::here::Here;
 use crate::engine::{Notice, Online, Signal, SignalKind, Sink};
-use crate::event::{Epoch, Event, Position, Viewer};
-use crate::id::{DuelId, UserId};
+use crate::event::{Epoch, Event, Position};
+use crate::id::DuelId;
 
 /// The way to the sink.
 pub(super) struct Teller {
@@ -22,6 +22,7 @@ pub(super) struct Teller {
     followed: RwLock<HashMap<DuelId, Arc<Mutex<Followed>>>>,
     /// Duels whose rosters are to be read again. What does not fit is found by the next sweep.
     stale_tx: mpsc::Sender<DuelId>,
+    here: Arc<Here>,
 }
 
 /// A duel that this node follows.
@@ -35,8 +36,6 @@ struct Followed {
     version: Option<u64>,
     /// The last change that came by while the roster was not known.
     passed: u64,
-    /// Who is online on this node.
-    here: Vec<(Viewer, UnixMs)>,
 }
 
 impl std::fmt::Debug for Teller {
@@ -48,8 +47,8 @@ impl std::fmt::Debug for Teller {
 }
 
 impl Teller {
-    pub(super) fn new(stale_tx: mpsc::Sender<DuelId>) -> Self {
-        Self { sink: OnceLock::new(), followed: RwLock::default(), stale_tx }
+    pub(super) fn new(stale_tx: mpsc::Sender<DuelId>, here: Arc<Here>) -> Self {
+        Self { sink: OnceLock::new(), followed: RwLock::default(), stale_tx, here }
     }
 
     pub(super) fn connect(&self, sink: Sink) {
@@ -61,8 +60,9 @@ impl Teller {
         self.followed.write().entry(duel).or_default();
     }
 
-    pub(super) fn leave(&self, duel: DuelId) {
-        self.followed.write().remove(&duel);
+    /// Whether it was followed.
+    pub(super) fn leave(&self, duel: DuelId) -> bool {
+        self.followed.write().remove(&duel).is_some()
     }
 
     pub(super) fn follows(&self, duel: DuelId) -> bool {
@@ -146,7 +146,10 @@ impl Teller {
         if version <= known {
             return;
         }
-        if version > known + 1 {
+        // Somebody who is here has not gone, whatever was said: it has to be said again that they are.
+        let wrong = matches!(&signal.kind, SignalKind::Offline { user, .. }
+            if self.here.has(signal.duel, *user));
+        if version > known + 1 || wrong {
             (followed.version, followed.passed) = (None, version);
             drop(followed);
             return self.refresh(signal.duel);
@@ -162,12 +165,14 @@ impl Teller {
         if followed.version.is_some_and(|known| known >= version) {
             return;
         }
-        if followed.passed > version {
-            drop(followed);
-            return self.refresh(duel);
-        }
         followed.version = Some(version);
         self.tell(Notice::Roster { duel, online });
+        if followed.passed > version {
+            // More has changed since. It is told so far, so that presence does not stand still where much changes.
+            (followed.version, followed.passed) = (None, 0);
+            drop(followed);
+            self.refresh(duel);
+        }
     }
 
     /// Up to which change the node knows who is online.
@@ -175,34 +180,16 @@ impl Teller {
         self.followed(duel).and_then(|followed| followed.lock().version)
     }
 
-    /// Remembers who is online on this node.
-    pub(super) fn is_here(&self, duel: DuelId, viewer: Viewer, since: UnixMs) {
-        let Some(followed) = self.followed(duel) else { return };
-        let mut followed = followed.lock();
-        followed.here.retain(|(other, _)| other.user != viewer.user);
-        followed.here.push((viewer, since));
-    }
-
-    /// Forgets who was online on this node.
-    pub(super) fn is_gone(&self, duel: DuelId, user: UserId) {
+    /// The roster has to be read again before anything of it is told.
+    pub(super) fn forget_roster(&self, duel: DuelId) {
         if let Some(followed) = self.followed(duel) {
-            followed.lock().here.retain(|(viewer, _)| viewer.user != user);
+            let mut followed = followed.lock();
+            (followed.version, followed.passed) = (None, 0);
         }
     }
 
-    /// Whether a user is online on this node.
-    pub(super) fn has_here(&self, duel: DuelId, user: UserId) -> bool {
-        let here = |followed: &Followed| followed.here.iter().any(|(v, _)| v.user == user);
-        self.followed(duel).is_some_and(|followed| here(&followed.lock()))
-    }
-
-    /// Who is online on this node, as it would be announced.
-    pub(super) fn here(&self, duel: DuelId) -> Vec<SignalKind> {
-        let Some(followed) = self.followed(duel) else { return Vec::new() };
-        let announce = |(viewer, since): &(Viewer, UnixMs)| SignalKind::Online {
-            viewer: *viewer,
-            since: *since,
-        };
-        followed.lock().here.iter().map(announce).collect()
+    /// What happened in all duels was not heard for a while.
+    pub(super) fn interrupted(&self) {
+        self.tell(Notice::Interrupted);
     }
 }

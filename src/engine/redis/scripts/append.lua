@@ -8,6 +8,8 @@ if duel and key ~= '' then
     local known = redis.call('HGET', duel.parts.keys, key)
     if known then
         if string.sub(known, 1, #fingerprint) ~= fingerprint then return { 'reused' } end
+        -- A write, so that who waits for replicas waits for those that have the first one, too.
+        redis.call('HSET', base, 'e', duel.epoch)
         return { 'duplicate', duel.epoch, tonumber(string.sub(known, #fingerprint + 1)) }
     end
 end

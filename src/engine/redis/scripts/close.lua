@@ -5,7 +5,10 @@ local status, end_row, end_size = ARGV[12], ARGV[13], tonumber(ARGV[14])
 local last_row, last_size, last_kind = ARGV[15], tonumber(ARGV[16]), ARGV[17]
 
 if not be() then return { 'full' } end
-if duel.status == status then return { 'duplicate', duel.epoch, duel.seq } end
+if duel.status == status then
+    redis.call('HSET', base, 'e', duel.epoch)
+    return { 'duplicate', duel.epoch, duel.seq }
+end
 if duel.status ~= '0' then return { 'closed' } end
 if last_row ~= '' then store(last_row, last_size, last_kind) end
 store(end_row, end_size, '')

@@ -1,4 +1,4 @@
--- Forgets what of tickets is needed no more. ARGV, after those of tickets.lua: the present.
+-- Forgets what of tickets is needed no more. ARGV, after those of tickets.lua: how far ahead to look.
 
-forget(tonumber(ARGV[3]))
+forget(now + ARGV[3])
 return count()

@@ -1,7 +1,7 @@
--- Forgets duels that have expired. KEYS: a bucket's duels by when to look, and by id. ARGV: the present, how many at most, for
--- how long the index is kept.
+-- Forgets duels that have expired. KEYS: a bucket's duels by when to look, and by id. ARGV: how far ahead to look, how many at
+-- most, for how long the index is kept.
 
-local present = tonumber(ARGV[1])
+local present = now + ARGV[1]
 local prefix = string.sub(KEYS[1], 1, -4)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', present, 'LIMIT', 0, ARGV[2])) do
     local base = prefix .. id
