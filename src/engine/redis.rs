@@ -52,7 +52,7 @@ use super::event_row::Malformed;
 use super::{
     AdmitError, Answer, AppendError, Appended, Arrival, Declaration, DuelRecord, Engine,
     EngineCounts, EngineError, Head, Latest, Online, OpenError, Opened, Page, Revocation, Signal,
-    Sink, StatusFilter,
+    Sink, StatusFilter, StoreCounts,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, RedisConfig};
@@ -141,7 +141,7 @@ impl RedisEngine {
     }
 
     /// A script that stores events.
-    fn store(&self, script: &'static script::Script, duel: DuelId) -> Cmd {
+    fn storing(&self, script: &'static script::Script, duel: DuelId) -> Cmd {
         self.change(script, duel)
             .with(self.config.log_events_max)
             .with(self.config.log_bytes_max)
@@ -315,6 +315,10 @@ impl Engine for RedisEngine {
             duels: self.counts.duels.load(Ordering::Relaxed),
             remembered_tickets: self.counts.tickets.load(Ordering::Relaxed),
         }
+    }
+
+    fn store(&self) -> Option<StoreCounts> {
+        Some(self.links.counts())
     }
 
     fn stop(&self) -> Answer<'_, ()> {

@@ -9,7 +9,7 @@
 //! time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use super::endpoint::{self, Endpoint};
 use super::script;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, StoreCounts};
 use crate::limits;
 
 /// Calls that are sent at a time.
@@ -88,6 +88,17 @@ impl From<Cmd> for Order {
     }
 }
 
+/// How it does.
+#[derive(Debug, Default)]
+struct State {
+    /// The server that is asked, or was last.
+    server: Mutex<String>,
+    connected: AtomicBool,
+    /// What was sent together, and how often nothing came of it.
+    batches: AtomicU64,
+    failures: AtomicU64,
+}
+
 struct Request {
     order: Order,
     read: Box<dyn FnOnce(Outcome) + Send>,
@@ -98,8 +109,7 @@ struct Request {
 pub(super) struct Link {
     requests_tx: mpsc::Sender<Request>,
     stopped: AtomicBool,
-    /// The server that is asked, or was last.
-    server: Arc<Mutex<String>>,
+    state: Arc<State>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -107,16 +117,16 @@ impl Link {
     /// `wait_replicas`: how many replicas must have what is to be kept.
     pub(super) fn new(endpoint: Endpoint, wait_replicas: u32) -> Arc<Self> {
         let (requests_tx, requests_rx) = mpsc::channel(limits::ENGINE_QUEUE_MAX);
-        let server = Arc::default();
-        let task = Task { endpoint, wait_replicas, server: Arc::clone(&server), requests_rx };
+        let state = Arc::<State>::default();
+        let task = Task { endpoint, wait_replicas, state: Arc::clone(&state), requests_rx };
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
         let stopped = AtomicBool::new(false);
-        Arc::new(Self { requests_tx, stopped, server, _task: task })
+        Arc::new(Self { requests_tx, stopped, state, _task: task })
     }
 
     /// Which server is asked. Empty: none was, so far.
     pub(super) fn server(&self) -> String {
-        self.server.lock().clone()
+        self.state.server.lock().clone()
     }
 
     /// Takes its place in the order at once. `read` is handed the answer, on the connection's task, which it must not hold up.
@@ -128,6 +138,15 @@ impl Link {
         if let Err(refused) = self.requests_tx.try_send(request) {
             refused.into_inner().refuse(REFUSED);
         }
+    }
+
+    /// How it does; adds up over several.
+    pub(super) fn count(&self, counts: &mut StoreCounts) {
+        let State { connected, batches, failures, .. } = &*self.state;
+        counts.usable &= connected.load(Ordering::Relaxed);
+        counts.commits += batches.load(Ordering::Relaxed);
+        counts.failures += failures.load(Ordering::Relaxed);
+        counts.waiting += (self.requests_tx.max_capacity() - self.requests_tx.capacity()) as u64;
     }
 
     /// From now on nothing is sent any more.
@@ -146,7 +165,7 @@ impl Request {
 struct Task {
     endpoint: Endpoint,
     wait_replicas: u32,
-    server: Arc<Mutex<String>>,
+    state: Arc<State>,
     requests_rx: mpsc::Receiver<Request>,
 }
 
@@ -155,9 +174,10 @@ impl Task {
         let mut pauses = Pauses::default();
         let mut told = false;
         loop {
-            let failure = match connect(&self.endpoint, &self.server).await {
+            let failure = match connect(&self.endpoint, &self.state).await {
                 Ok(mut connection) => {
                     info!("connected to Redis");
+                    self.state.connected.store(true, Ordering::Relaxed);
                     told = false;
                     pauses.reset();
                     match self.serve(&mut connection).await {
@@ -167,6 +187,8 @@ impl Task {
                 }
                 Err(failure) => failure,
             };
+            self.state.connected.store(false, Ordering::Relaxed);
+            self.state.failures.fetch_add(1, Ordering::Relaxed);
             if !told {
                 warn!(error = %failure, "Redis is away; it is tried again, in silence");
                 told = true;
@@ -191,6 +213,7 @@ impl Task {
                 let more = batch.reads.len() < BATCH_MAX && batch.large < LARGE_MAX;
                 next = if more { self.requests_rx.try_recv().ok() } else { None };
             }
+            self.state.batches.fetch_add(1, Ordering::Relaxed);
             let failure = batch.send(connection, self.wait_replicas).await;
             if failure.is_some() {
                 return failure;
@@ -261,13 +284,10 @@ impl Batch {
 }
 
 /// A connection, ready to have scripts called by their hashes.
-async fn connect(
-    endpoint: &Endpoint,
-    server: &Mutex<String>,
-) -> Result<MultiplexedConnection, String> {
+async fn connect(endpoint: &Endpoint, state: &State) -> Result<MultiplexedConnection, String> {
     let config = AsyncConnectionConfig::new();
     let mut connection = endpoint.connect(ProtocolVersion::RESP2, config).await?;
-    *server.lock() = endpoint::identity(&mut connection).await?;
+    *state.server.lock() = endpoint::identity(&mut connection).await?;
     check_eviction(&mut connection).await?;
     let mut load = redis::pipe();
     for script in script::all() {

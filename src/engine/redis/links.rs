@@ -9,6 +9,7 @@ use redis::Arg;
 use super::endpoint::Endpoint;
 use super::keys::{BUCKETS, Keys};
 use super::link::{Link, Order, Outcome, REFUSED};
+use crate::engine::StoreCounts;
 use crate::id::DuelId;
 
 /// All of them.
@@ -62,6 +63,17 @@ impl Links {
         }
         let chunks = groups.values().flat_map(|group| group.chunks(count));
         chunks.map(<[_]>::to_vec).collect()
+    }
+
+    /// How they do together.
+    pub(super) fn counts(&self) -> StoreCounts {
+        let mut counts =
+            StoreCounts { usable: true, commits: 0, failures: 0, waiting: 0, disk_bytes: 0 };
+        match self {
+            Self::One(link) => link.count(&mut counts),
+            Self::ByTag(links) => links.values().for_each(|link| link.count(&mut counts)),
+        }
+        counts
     }
 
     pub(super) fn stop(&self) {

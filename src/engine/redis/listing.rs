@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -21,9 +20,6 @@ use crate::limits;
 
 /// Duels that are compared in one step.
 const HEADS_AT_ONCE: usize = 32;
-
-/// Such steps under way at a time.
-const HEADS_UNDER_WAY: usize = 4;
 
 /// Duels that are forgotten at a time in each bucket.
 const PRUNE_AT_ONCE: usize = 64;
@@ -85,12 +81,10 @@ impl RedisEngine {
         duels: Vec<DuelId>,
         idle: Duration,
     ) -> Result<Vec<(DuelId, Head)>, EngineError> {
-        let groups = self.links.groups(&duels, HEADS_AT_ONCE);
-        let asked = groups.into_iter().map(|some| self.some_standing(some, idle));
-        let mut answers = stream::iter(asked).buffered(HEADS_UNDER_WAY);
-        let mut heads = Vec::new();
-        while let Some(some) = answers.next().await {
-            heads.extend(some?);
+        let mut heads = Vec::with_capacity(duels.len());
+        // One step after the other, so that pushes pass between them.
+        for some in self.links.groups(&duels, HEADS_AT_ONCE) {
+            heads.extend(self.some_standing(some, idle).await?);
         }
         Ok(heads)
     }

@@ -27,7 +27,7 @@ impl RedisEngine {
         let fingerprint = idempotency_key.map(|_| push.fingerprint().0.to_vec());
         let event = Unnumbered::of(Content::Pushed(push));
         let command = self
-            .store(&script::APPEND, duel)
+            .storing(&script::APPEND, duel)
             .with(event.row())
             .with(size)
             .with(kind)
@@ -70,7 +70,7 @@ impl RedisEngine {
         let last = last.map(|push| Unnumbered::of(Content::Pushed(push)));
         let end = Unnumbered::of(Content::Closed(ending));
         let command = self
-            .store(&script::CLOSE, duel)
+            .storing(&script::CLOSE, duel)
             .with(answer::show_ending(ending))
             .with(end.row())
             .with(size_of::<Event>())
