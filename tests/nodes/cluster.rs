@@ -36,6 +36,10 @@ async fn duels_are_spread_over_the_masters_and_nothing_changes() {
     }
     let listed = nodes[1].hub.duels(None, StatusFilter::Any, 100).await.unwrap();
     assert!(listed.iter().map(|(duel, ..)| duel.get()).eq(1..=DUELS));
+    for _ in 0..20 {
+        nodes[0].engine.prune(duelhub::clock::now()).await.unwrap();
+        assert_eq!(nodes[0].engine.counts().duels, usize::try_from(DUELS).unwrap());
+    }
     let used = ticket(3, 9);
     nodes[0].hub.attach(&used, None).await.unwrap();
     let again = nodes[1].hub.attach(&used, None).await;

@@ -21,7 +21,7 @@ use super::endpoint::{self, Endpoint};
 use super::keys::{BUCKETS, Keys};
 use super::link::{Pauses, REFUSED, plain};
 use super::message::{self, Message, News};
-use super::roster::Rosters;
+use super::roster::{HEADS_AT_ONCE, Rosters};
 use super::teller::Teller;
 use crate::engine::{EngineError, Signal, SignalKind};
 use crate::id::DuelId;
@@ -32,9 +32,6 @@ const WAITING_MAX: usize = 1024;
 
 /// Duels that are subscribed to at a time.
 const BATCH_MAX: usize = 512;
-
-/// Duels that are compared in one step.
-const COMPARED_AT_ONCE: usize = 32;
 
 /// Which duels are told of on a connection.
 #[derive(Debug)]
@@ -308,7 +305,7 @@ impl Task {
                 let _gone = done.send(());
             }
             // What is newly followed is looked at by who asked.
-            again.chunks(COMPARED_AT_ONCE).for_each(|some| self.rosters.compare(some.to_vec()));
+            again.chunks(HEADS_AT_ONCE).for_each(|some| self.rosters.compare(some.to_vec()));
         }
         Ok(())
     }

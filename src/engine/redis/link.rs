@@ -5,8 +5,9 @@
 //! order, before the next are sent.
 //!
 //! When Redis is away, what was sent may have taken effect; what comes then is refused, until the connection is back. It is
-//! tried again with growing, jittered pauses; what comes during a try waits for how it ends. Bounds: [`limits::ENGINE_QUEUE_MAX`] calls wait, [`BATCH_MAX`] are sent at a
-//! time.
+//! tried again with growing, jittered pauses; what comes during a try waits for how it ends.
+//!
+//! Bounds: [`limits::ENGINE_QUEUE_MAX`] calls wait, [`BATCH_MAX`] are sent at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -10,16 +10,13 @@ use tokio::sync::oneshot;
 use super::answer::{self, Parts};
 use super::keys::BUCKETS;
 use super::link::Outcome;
-use super::roster::{answered, millis, understood};
+use super::roster::{HEADS_AT_ONCE, answered, millis, understood};
 use super::script::{self, Args as _};
-use super::{IN_DOUBT, RedisEngine};
+use super::{Counts, IN_DOUBT, RedisEngine};
 use crate::clock::{self, UnixMs};
 use crate::engine::{Answer, EngineError, Head, StatusFilter};
 use crate::id::DuelId;
 use crate::limits;
-
-/// Duels that are compared in one step.
-const HEADS_AT_ONCE: usize = 32;
 
 /// Duels that are forgotten at a time in each bucket.
 const PRUNE_AT_ONCE: usize = 64;
@@ -114,31 +111,49 @@ impl RedisEngine {
         let index_kept = millis(4 * longest + Duration::from_secs(600));
         // By Redis' own clock: a node whose clock is wrong must not make others forget.
         let ahead = millis(now.since(clock::now()));
-        let counted = Arc::new(Mutex::new(Ok(0)));
-        for bucket in 0..BUCKETS {
-            let command = script::call(&script::PRUNE, &self.keys.index(bucket))
-                .with(ahead)
-                .with(PRUNE_AT_ONCE)
-                .with(index_kept);
-            let counted = Arc::clone(&counted);
+        let (pruned_tx, pruned_rx) = oneshot::channel();
+        let pruning = Arc::new(Mutex::new(Pruning {
+            waiting_for: BUCKETS + 1,
+            left: Ok((0, 0)),
+            pruned_tx: Some(pruned_tx),
+        }));
+        let ask = |command, of_tickets| {
+            let (pruning, counts) = (Arc::clone(&pruning), Arc::clone(&self.counts));
             self.links.ask(command, move |Outcome { value, .. }| {
                 let left = value.and_then(|value| understood(answer::number(value)));
-                let mut counted = counted.lock();
-                *counted = counted.and_then(|sum| Ok(sum + left?));
+                pruning.lock().count(left, of_tickets, &counts);
             });
+        };
+        for bucket in 0..BUCKETS {
+            let command = script::call(&script::PRUNE, &self.keys.index(bucket));
+            ask(command.with(ahead).with(PRUNE_AT_ONCE).with(index_kept), false);
         }
-        let (answer_tx, answer_rx) = oneshot::channel();
-        let counts = Arc::clone(&self.counts);
-        let tickets = self.tickets(&script::FORGET_TICKETS).with(ahead);
-        self.links.ask(tickets, move |Outcome { value, .. }| {
-            let left = value.and_then(|value| understood(answer::number(value)));
-            // Answers are read in their order, so that all are counted.
-            let pruned = (*counted.lock()).and_then(|duels| Ok((duels, left?)));
-            let _gone = answer_tx.send(pruned.map(|(duels, tickets)| {
+        ask(self.tickets(&script::FORGET_TICKETS).with(ahead), true);
+        Box::pin(async move { pruned_rx.await.unwrap_or(Err(IN_DOUBT)) })
+    }
+}
+
+/// What is left of duels and tickets, as far as has been answered: of a Cluster in any order.
+struct Pruning {
+    waiting_for: u64,
+    left: Result<(u64, u64), EngineError>,
+    pruned_tx: Option<oneshot::Sender<Result<(), EngineError>>>,
+}
+
+impl Pruning {
+    fn count(&mut self, left: Result<u64, EngineError>, of_tickets: bool, counts: &Counts) {
+        self.waiting_for -= 1;
+        self.left = self.left.and_then(|(duels, tickets)| match of_tickets {
+            false => Ok((duels + left?, tickets)),
+            true => Ok((duels, left?)),
+        });
+        if self.waiting_for == 0
+            && let Some(pruned_tx) = self.pruned_tx.take()
+        {
+            let _gone = pruned_tx.send(self.left.map(|(duels, tickets)| {
                 counts.duels.store(usize::try_from(duels).unwrap_or(usize::MAX), Ordering::Relaxed);
                 counts.remember_tickets(tickets);
             }));
-        });
-        Box::pin(async move { answer_rx.await.unwrap_or(Err(IN_DOUBT)) })
+        }
     }
 }

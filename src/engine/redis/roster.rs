@@ -26,6 +26,9 @@ use crate::event::{Epoch, Role, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
 
+/// Duels that are compared in one step: Redis does nothing else meanwhile.
+pub(super) const HEADS_AT_ONCE: usize = 32;
+
 /// Rosters that wait to be read again.
 pub(super) const STALE_MAX: usize = 4096;
 
