@@ -169,6 +169,16 @@ impl RedisEngine {
     }
 }
 
+/// An answer, and how it is given. One that is never given may have taken effect.
+fn promise<T: Send + 'static>()
+-> (impl FnOnce(Result<T, EngineError>) + Send + 'static, Answer<'static, T>) {
+    let (answer_tx, answer_rx) = oneshot::channel();
+    let give = move |answer| {
+        let _gone = answer_tx.send(answer);
+    };
+    (give, Box::pin(async move { answer_rx.await.unwrap_or(Err(IN_DOUBT)) }))
+}
+
 const DUELS_FULL: EngineError = EngineError::Full { limit: "ENGINE_MAX_DUELS" };
 
 impl Engine for RedisEngine {
@@ -262,11 +272,9 @@ impl Engine for RedisEngine {
         if arrival.duel == DuelId::PROBE {
             return Box::pin(std::future::ready(Ok(())));
         }
-        let (told_tx, told_rx) = oneshot::channel();
-        self.rosters.arrive(arrival, move |told| {
-            let _gone = told_tx.send(told);
-        });
-        Box::pin(async move { told_rx.await.unwrap_or(Err(IN_DOUBT)) })
+        let (tell, told) = promise();
+        self.rosters.arrive(arrival, tell);
+        told
     }
 
     fn depart(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
@@ -292,10 +300,7 @@ impl Engine for RedisEngine {
             self.teller.signal(signal);
             return Box::pin(std::future::ready(Ok(())));
         }
-        let (told_tx, told_rx) = oneshot::channel();
-        let tell = move |told| {
-            let _gone = told_tx.send(told);
-        };
+        let (tell, told) = promise();
         match message::show(&self.keys.node, &signal) {
             None => self.rosters.announce(signal, tell),
             Some(text) => {
@@ -307,7 +312,7 @@ impl Engine for RedisEngine {
                 });
             }
         }
-        Box::pin(async move { told_rx.await.unwrap_or(Err(IN_DOUBT)) })
+        told
     }
 
     fn counts(&self) -> EngineCounts {

@@ -12,7 +12,7 @@ use super::keys::BUCKETS;
 use super::link::Outcome;
 use super::roster::{HEADS_AT_ONCE, answered, millis, understood};
 use super::script::{self, Args as _};
-use super::{Counts, IN_DOUBT, RedisEngine};
+use super::{Counts, IN_DOUBT, RedisEngine, promise};
 use crate::clock::{self, UnixMs};
 use crate::engine::{Answer, EngineError, Head, StatusFilter};
 use crate::id::DuelId;
@@ -91,19 +91,18 @@ impl RedisEngine {
         duels: Vec<DuelId>,
         idle: Duration,
     ) -> Answer<'static, Vec<(DuelId, Head)>> {
-        let (answer_tx, answer_rx) = oneshot::channel();
+        let (give, heads) = promise();
         let teller = Arc::clone(&self.teller);
         self.rosters.heads(duels, idle, move |standings| {
-            let heads = standings.map(|standings| {
+            give(standings.map(|standings| {
                 let told = standings.into_iter().map(|(duel, head, version)| {
                     teller.head(duel, head.position, version);
                     (duel, head)
                 });
                 told.collect()
-            });
-            let _gone = answer_tx.send(heads);
+            }));
         });
-        Box::pin(async move { answer_rx.await.unwrap_or(Err(IN_DOUBT)) })
+        heads
     }
 
     pub(super) fn forget(&self, now: UnixMs) -> Answer<'_, ()> {

@@ -36,19 +36,14 @@ impl RedisEngine {
             .with(limits::IDEMPOTENCY_KEYS_MAX);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
         self.ask(Order::kept(command), move |mut parts, crowded| {
-            let outcome = parts.text()?;
-            match &outcome[..] {
-                "closed" => return Ok(Err(AppendError::Closed)),
-                "reused" => return Ok(Err(AppendError::KeyReused)),
-                "full" => return Ok(Err(AppendError::Engine(DUELS_FULL))),
-                _ => {}
-            }
-            let position = parts.position()?;
-            if outcome == "duplicate" {
-                return Ok(Ok(Appended { position, event: None, connections: 0 }));
-            }
-            let event = event.number(position.seq, UnixMs(parts.number()?));
-            born(parts.number()?, position);
+            let (position, stored_at) = match stored(&mut parts, born)? {
+                Ok(Stored::Now(position, at)) => (position, at),
+                Ok(Stored::Before(position)) => {
+                    return Ok(Ok(Appended { position, event: None, connections: 0 }));
+                }
+                Err(error) => return Ok(Err(error)),
+            };
+            let event = event.number(position.seq, stored_at);
             let mut connections = 0;
             // The probe is there to prove that events come by on the channel.
             if duel != DuelId::PROBE {
@@ -79,18 +74,13 @@ impl RedisEngine {
             .with(last_kind);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
         self.ask(Order::kept(command), move |mut parts, crowded| {
-            let outcome = parts.text()?;
-            match &outcome[..] {
-                "closed" => return Ok(Err(AppendError::Closed)),
-                "full" => return Ok(Err(AppendError::Engine(DUELS_FULL))),
-                _ => {}
-            }
-            let position = parts.position()?;
-            if outcome == "duplicate" {
-                return Ok(Ok(Appended { position, event: None, connections: 0 }));
-            }
-            let stored_at = UnixMs(parts.number()?);
-            born(parts.number()?, position);
+            let (position, stored_at) = match stored(&mut parts, born)? {
+                Ok(Stored::Now(position, at)) => (position, at),
+                Ok(Stored::Before(position)) => {
+                    return Ok(Ok(Appended { position, event: None, connections: 0 }));
+                }
+                Err(error) => return Ok(Err(error)),
+            };
             if let Some(last) = last {
                 let last = last.number(position.seq - 1, stored_at);
                 teller.event(duel, position.epoch, last, crowded);
@@ -151,6 +141,35 @@ impl RedisEngine {
             }
         }
     }
+}
+
+/// What became of an event.
+enum Stored {
+    /// It is stored there, since then.
+    Now(Position, UnixMs),
+    /// It had been there before.
+    Before(Position),
+}
+
+/// What `append.lua` and `close.lua` answer.
+fn stored(
+    parts: &mut Parts,
+    born: impl Fn(u64, Position),
+) -> Result<Result<Stored, AppendError>, Malformed> {
+    let outcome = parts.text()?;
+    match &outcome[..] {
+        "closed" => return Ok(Err(AppendError::Closed)),
+        "reused" => return Ok(Err(AppendError::KeyReused)),
+        "full" => return Ok(Err(AppendError::Engine(DUELS_FULL))),
+        _ => {}
+    }
+    let position = parts.position()?;
+    if outcome == "duplicate" {
+        return Ok(Ok(Stored::Before(position)));
+    }
+    let stored_at = UnixMs(parts.number()?);
+    born(parts.number()?, position);
+    Ok(Ok(Stored::Now(position, stored_at)))
 }
 
 /// Events, the newest first, and whether there are none before them. `None`: the epoch is another.
