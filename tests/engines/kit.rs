@@ -57,7 +57,7 @@ impl Subject {
     }
 
     fn on(store: Store) -> Self {
-        let engine = store.open();
+        let engine = store.open(0);
         let notices = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&notices);
         engine.connect(Box::new(move |notice| {
@@ -69,13 +69,13 @@ impl Subject {
 
     /// Stops the engine in good order and starts it again; it has told nothing yet.
     pub(crate) async fn restarted(self) -> Self {
-        self.store.stop(self.engine).await;
+        self.store.stop(0, self.engine).await;
         Self::on(self.store)
     }
 
     /// Kills the engine and starts it again; it has told nothing yet.
     pub(crate) async fn killed(self) -> Self {
-        self.store.kill(self.engine).await;
+        self.store.kill(0, self.engine).await;
         Self::on(self.store)
     }
 

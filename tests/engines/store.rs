@@ -30,7 +30,7 @@ impl Kind {
     }
 }
 
-/// Where an engine of one kind keeps what it keeps. Outlives the engines opened in it, of which there is one at a time.
+/// Where an engine of one kind keeps what it keeps. Outlives the engines opened in it.
 #[derive(Debug)]
 pub(crate) struct Store {
     kind: Kind,
@@ -46,8 +46,15 @@ impl Store {
         Self { kind, config, directory: tempfile::tempdir().unwrap(), redis }
     }
 
-    /// Starts the engine on what is there.
-    pub(crate) fn open(&self) -> Arc<dyn Engine> {
+    /// Where a node finds its Redis: there every node has a name of its own, so that what it has sent can be waited for.
+    pub(crate) fn redis_url(&self, node: usize) -> String {
+        let redis = self.redis.as_ref().unwrap();
+        redis.ask(&format!("ACL SETUSER node{node} on nopass ~* &* +@all")).unwrap();
+        format!("{}?user=node{node}&pass=any", redis.url())
+    }
+
+    /// Starts the engine of a node on what is there. Only Redis has more than one node at a time.
+    pub(crate) fn open(&self, node: usize) -> Arc<dyn Engine> {
         match self.kind {
             Kind::Memory => Arc::new(MemoryEngine::new(self.config.clone())),
             Kind::Embedded => {
@@ -56,9 +63,8 @@ impl Store {
                 Arc::new(EmbeddedEngine::open(self.config.clone(), &store).unwrap())
             }
             Kind::Redis => {
-                let url = self.redis.as_ref().unwrap().url();
                 let redis = RedisConfig {
-                    url: Secret::new(url),
+                    url: Secret::new(self.redis_url(node)),
                     prefix: "test".to_owned(),
                     wait_replicas: 0,
                 };
@@ -68,14 +74,14 @@ impl Store {
     }
 
     /// Stops the engine in good order: what is under way is stored.
-    pub(crate) async fn stop(&self, engine: Arc<dyn Engine>) {
+    pub(crate) async fn stop(&self, node: usize, engine: Arc<dyn Engine>) {
         engine.stop().await.unwrap();
-        self.kill(engine).await;
+        self.kill(node, engine).await;
     }
 
     /// Ends the engine as a kill would: what is under way may be lost. The engine's own threads may hold it for another
     /// moment; that it is gone when this returns is what lets the next one be opened.
-    pub(crate) async fn kill(&self, engine: Arc<dyn Engine>) {
+    pub(crate) async fn kill(&self, node: usize, engine: Arc<dyn Engine>) {
         let alone = async {
             while Arc::strong_count(&engine) > 1 {
                 tokio::task::yield_now().await;
@@ -84,20 +90,19 @@ impl Store {
         let deadline = std::time::Duration::from_secs(20);
         tokio::time::timeout(deadline, alone).await.expect("somebody still holds the engine");
         drop(engine);
-        if let Some(redis) = &self.redis {
-            wait_until_alone(redis).await;
-        }
+        self.wait_until_gone(node).await;
     }
-}
 
-/// Waits until nobody else is connected: what was sent before has been done.
-async fn wait_until_alone(redis: &RedisServer) {
-    let others = || redis.ask("CLIENT LIST").unwrap().lines().count() > 1;
-    let alone = async {
-        while others() {
-            tokio::task::yield_now().await;
-        }
-    };
-    let deadline = std::time::Duration::from_secs(20);
-    tokio::time::timeout(deadline, alone).await.expect("somebody stays connected");
+    /// Waits until a node that has ended is connected no more: what it has sent has been done.
+    pub(crate) async fn wait_until_gone(&self, node: usize) {
+        let Some(redis) = &self.redis else { return };
+        let name = format!(" user=node{node} ");
+        let gone = async {
+            while redis.ask("CLIENT LIST").unwrap().contains(&name) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let deadline = std::time::Duration::from_secs(20);
+        tokio::time::timeout(deadline, gone).await.expect("it stays connected");
+    }
 }

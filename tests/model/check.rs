@@ -68,6 +68,8 @@ pub(crate) struct Welcomed {
     pub(crate) position: Position,
     pub(crate) recovery: Recovery,
     pub(crate) state: Vec<Shown>,
+    /// For coming back, where one is handed out.
+    pub(crate) resume_ticket: Option<String>,
 }
 
 /// One connection, as far as it has been served.

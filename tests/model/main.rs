@@ -1,24 +1,34 @@
-//! The model test: random schedules of pushes, players and restarts against hub and engine, checked against a model that
+//! The model test: random schedules of pushes, players and restarts against one node or three, checked against a model that
 //! is too simple to be wrong.
 //!
 //! A schedule is made from its seed alone (`schedule.rs`), run against the real thing (`world.rs`, `players.rs`), and
 //! everything that a backend is answered and a player is shown is held against what must be (`history.rs`, `check.rs`).
 //! `teeth.rs` proves that the checks object to what they are there for.
 //!
-//! A failure names its seed; `MODEL_SEED=17 cargo test --test model` runs that schedule alone, over every engine.
+//! A failure names its seed; `MODEL_SEED=17 cargo test --test model` runs that schedule alone, against every subject.
 //! `MODEL_SCHEDULES` is how many run in all.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod check;
 mod history;
+#[expect(dead_code, reason = "tests/durability uses the rest")]
+#[path = "../durability/kit/hub.rs"]
+mod hub;
+mod node;
 mod players;
 #[path = "../kit/redis_server.rs"]
 mod redis_server;
 mod schedule;
+#[expect(dead_code, reason = "tests/durability uses the rest")]
+#[path = "../durability/kit/site.rs"]
+mod site;
 mod spec;
 #[path = "../engines/store.rs"]
 mod store;
+mod subject;
 mod teeth;
+#[path = "../it/kit/wait.rs"]
+mod wait;
 mod world;
 
 use std::collections::BTreeMap;
@@ -28,10 +38,19 @@ use tokio::task::JoinSet;
 use crate::check::Objection;
 use crate::schedule::Schedule;
 use crate::store::Kind;
+use crate::subject::Subject;
+use crate::wait::soon;
 use crate::world::World;
 
-/// The engines that the schedules are shared out among.
-const ENGINES: &[Kind] = &[Kind::Memory, Kind::Embedded, Kind::Redis];
+/// What the schedules are run against, and how many of a thousand: a node in this process takes milliseconds for one, three
+/// processes a second.
+const SUBJECTS: &[(Subject, u64)] = &[
+    (Subject::OneNode(Kind::Memory), 250),
+    (Subject::OneNode(Kind::Embedded), 250),
+    (Subject::OneNode(Kind::Redis), 200),
+    (Subject::ThreeNodes, 250),
+    (Subject::ThreeProcesses, 50),
+];
 
 /// Schedules in all, unless the environment says otherwise.
 const SCHEDULES: u64 = 1000;
@@ -71,9 +90,9 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 /// Runs one schedule, and says what happened in it.
-async fn run(kind: Kind, seed: u64) -> Result<Tally, Objection> {
+async fn run(subject: Subject, seed: u64) -> Result<Tally, Objection> {
     let schedule = Schedule::from_seed(seed);
-    let mut world = World::new(kind, &schedule);
+    let mut world = World::new(subject, &schedule).await;
     for (step, nth) in schedule.steps.iter().zip(0..) {
         let done = world.step(step).await;
         world = done.map_err(|objection| objection.at(&format!("step {nth}, {step:?}")))?;
@@ -82,17 +101,17 @@ async fn run(kind: Kind, seed: u64) -> Result<Tally, Objection> {
 }
 
 /// Runs one schedule, and fails the test with its seed if anything is wrong.
-async fn run_or_fail(kind: Kind, seed: u64) -> Tally {
+async fn run_or_fail(subject: Subject, seed: u64) -> Tally {
     // In a task of its own, so that a panic inside the hub is reported with the seed, too.
-    let problem = match tokio::spawn(run(kind, seed)).await {
+    let problem = match tokio::spawn(run(subject, seed)).await {
         Ok(Ok(tally)) => return tally,
         Ok(Err(objection)) => objection.to_string(),
         Err(panicked) => panicked.to_string(),
     };
-    panic!("{kind:?}: {problem}\nalone: MODEL_SEED={seed} cargo test --test model");
+    panic!("{subject:?}: {problem}\nalone: MODEL_SEED={seed} cargo test --test model");
 }
 
-async fn run_many(kind: Kind, seeds: impl Iterator<Item = u64>) -> Tally {
+async fn run_many(subject: Subject, seeds: impl Iterator<Item = u64>) -> Tally {
     let mut under_way = JoinSet::new();
     let mut total = Tally::new();
     let mut add = |tally: Result<Tally, tokio::task::JoinError>| match tally {
@@ -107,7 +126,7 @@ async fn run_many(kind: Kind, seeds: impl Iterator<Item = u64>) -> Tally {
         {
             add(tally);
         }
-        under_way.spawn(run_or_fail(kind, seed));
+        under_way.spawn(run_or_fail(subject, seed));
     }
     while let Some(tally) = under_way.join_next().await {
         add(tally);
@@ -117,17 +136,20 @@ async fn run_many(kind: Kind, seeds: impl Iterator<Item = u64>) -> Tally {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_every_player_is_shown_what_the_model_says() {
-    for kind in ENGINES.iter().copied() {
+    for (subject, of_a_thousand) in SUBJECTS.iter().copied() {
         if let Some(seed) = from_environment("MODEL_SEED") {
-            run_or_fail(kind, seed).await;
+            run_or_fail(subject, seed).await;
             continue;
         }
         let schedules = from_environment("MODEL_SCHEDULES").unwrap_or(SCHEDULES);
-        let schedules = schedules.div_ceil(ENGINES.len() as u64);
-        let total = run_many(kind, 1..=schedules).await;
+        let schedules = (schedules * of_a_thousand).div_ceil(1000);
+        let total = run_many(subject, 1..=schedules).await;
         // Few schedules may well miss something; many that do test less than they seem to.
         let missed: Vec<_> = MUST_HAPPEN.iter().filter(|what| !total.contains_key(*what)).collect();
-        assert!(schedules < 200 || missed.is_empty(), "{kind:?} never saw {missed:?}: {total:#?}");
+        assert!(
+            schedules < 200 || missed.is_empty(),
+            "{subject:?} never saw {missed:?}: {total:#?}"
+        );
     }
 }
 

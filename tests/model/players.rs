@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use duelhub::event::{Content, Event, Position, Role, Viewer};
-use duelhub::hub::{Attachment, Connection, Handed, Lost, Outlet};
-use duelhub::ticket::Ticket;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use duelhub::event::{Position, Role, Viewer};
+use duelhub::ticket::Issued;
 
 use crate::Tally;
-use crate::check::{Follower, Objection, ensure, unexpected};
-use crate::history::{History, shown_end};
+use crate::check::{Follower, Objection, unexpected};
+use crate::history::History;
+use crate::node::{Gone, Line, Served};
 use crate::spec::{Shown, user};
 
 /// In which duel, who, as what. The first two are two devices of one user.
@@ -27,106 +25,73 @@ pub(crate) const PLAYERS: [(usize, u64, Role); 6] = [
 /// How long anything may take that works. Generous: a busy machine is no failure.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A socket as the hub knows it: it takes some events as a whole, of some the task has to do the rest, and some not at all.
-#[derive(Debug, Default)]
-pub(crate) struct Socket {
-    /// What it took, in order; `None`: what is not for the player to see.
-    handed: Mutex<Vec<(u64, Option<Shown>)>>,
-    news: Notify,
-}
-
-impl Outlet for Socket {
-    fn hand(&self, connection: &Connection, event: &Event) -> Handed {
-        let handed = match (&event.content, event.seq % 5) {
-            (Content::Closed(_), _) | (_, 0) => Handed::Not,
-            (_, 1) => Handed::Partly,
-            _ => Handed::Whole,
-        };
-        if handed != Handed::Not {
-            let viewer = connection.viewer;
-            let shown = event.includes(viewer).then(|| show(event, viewer));
-            self.handed.lock().push((event.seq, shown));
-            self.news.notify_one();
-        }
-        handed
-    }
-}
-
 /// One device of a user.
 #[derive(Debug)]
 pub(crate) struct Player {
     pub(crate) duel: usize,
     pub(crate) viewer: Viewer,
+    /// The node that they came to last.
+    pub(crate) node: usize,
     /// The connection, and how far it has come.
-    pub(crate) line: Option<(Attachment, Follower)>,
+    pub(crate) line: Option<(Line, Follower)>,
     /// What the client would resume with: from what it received.
     pub(crate) position: Option<Position>,
     /// The ticket by which it came last.
-    pub(crate) used: Option<Ticket>,
+    pub(crate) used: Option<Arc<Issued>>,
     /// Tickets kept for later.
-    pub(crate) pocket: Vec<Ticket>,
+    pub(crate) pocket: Vec<Arc<Issued>>,
     /// Half of the players are handed events as they are stored; the others read all of them.
-    socket: Option<Arc<Socket>>,
-}
-
-/// The event as `viewer` sees it; nothing if it is not for them to see.
-pub(crate) fn show(event: &Event, viewer: Viewer) -> Shown {
-    match &event.content {
-        Content::Closed(ending) => shown_end(event.seq, *ending),
-        Content::Pushed(push) => {
-            let body = push.payload_for(viewer).map_or("", |payload| payload.json());
-            let event_type = push.event_type.as_str().to_owned();
-            Shown { seq: event.seq, event_type, body: body.to_owned() }
-        }
-    }
-}
-
-/// The same for several.
-pub(crate) fn show_all(events: &[Arc<Event>], viewer: Viewer) -> Vec<Shown> {
-    events.iter().map(|event| show(event, viewer)).collect()
+    is_handed: bool,
 }
 
 impl Player {
     pub(crate) fn new((duel, id, role): (usize, u64, Role), is_handed: bool) -> Self {
         let viewer = Viewer { user: user(id), role };
-        let socket = is_handed.then(Arc::default);
-        Self { duel, viewer, line: None, position: None, used: None, pocket: Vec::new(), socket }
+        let (line, position, used, pocket) = (None, None, None, Vec::new());
+        Self { duel, viewer, node: 0, line, position, used, pocket, is_handed }
     }
 
     /// A connection is let in.
-    pub(crate) fn follow(&mut self, attachment: Attachment, follower: Follower) {
-        if let Some(socket) = &mut self.socket {
-            *socket = Arc::default();
-            attachment.set_outlet(Arc::clone(socket) as Arc<dyn Outlet>);
+    pub(crate) fn follow(&mut self, mut line: Line, follower: Follower) {
+        if self.is_handed {
+            line.take_what_is_handed();
         }
-        self.line = Some((attachment, follower));
+        self.line = Some((line, follower));
     }
 
-    /// What was handed over until now has been received, and `batch` after it.
+    /// Checks what the player was served.
     fn receive(
         &mut self,
         history: &mut History,
-        batch: &[Arc<Event>],
+        served: &Served,
         tally: &mut Tally,
-    ) -> Result<Vec<Shown>, Objection> {
-        let Some((attachment, follower)) = &mut self.line else { return Ok(Vec::new()) };
-        // Before what was handed is looked at: of what comes between the two there is word below, and not here.
-        let served = attachment.served_seq();
-        let handed = self.socket.as_ref().map(|socket| std::mem::take(&mut *socket.handed.lock()));
-        let handed = handed.unwrap_or_default();
-        let served = handed.last().map_or(served, |(seq, _)| served.max(*seq));
-        if handed.iter().any(|(_, shown)| shown.is_some()) {
+    ) -> Result<(), Objection> {
+        let Some((_, follower)) = &mut self.line else { return Ok(()) };
+        if served.handed {
             *tally.entry("handed over").or_default() += 1;
         }
-        let handed = handed.into_iter().filter_map(|(_, shown)| shown);
-        let shown: Vec<_> = handed.chain(show_all(batch, self.viewer)).collect();
         let left_out_before = follower.left_out;
-        follower.batch(history, &shown, served)?;
+        follower.batch(history, &served.shown, served.seq)?;
         if follower.left_out > left_out_before {
             *tally.entry("left out for a newer one").or_default() += 1;
         }
-        self.received(history, &shown);
-        Ok(shown)
+        self.received(history, &served.shown);
+        if served.shown.last().is_some_and(|last| last.event_type == "duel_closed") {
+            *tally.entry("the end of a duel shown").or_default() += 1;
+            self.cut();
+        }
+        Ok(())
+    }
+
+    /// What was handed over until now has been received.
+    fn receive_handed(
+        &mut self,
+        history: &mut History,
+        tally: &mut Tally,
+    ) -> Result<(), Objection> {
+        let Some((line, _)) = &mut self.line else { return Ok(()) };
+        let served = line.handed();
+        self.receive(history, &served, tally)
     }
 
     /// A pong says up to where the player was served; what was handed over came before it.
@@ -135,11 +100,16 @@ impl Player {
         history: &mut History,
         tally: &mut Tally,
     ) -> Result<(), Objection> {
-        self.receive(history, &[], tally)?;
+        self.receive_handed(history, tally)?;
         if let (Some((_, follower)), Some(epoch)) = (&self.line, history.epoch) {
             self.position = Some(Position { epoch, seq: follower.cursor });
         }
         Ok(())
+    }
+
+    /// The connection, if it is there.
+    pub(crate) fn open_line(&self) -> Option<&Line> {
+        self.line.as_ref().map(|(line, _)| line).filter(|line| line.is_open())
     }
 
     /// The connection goes; what the player has received stays with them.
@@ -160,11 +130,11 @@ impl Player {
         history: &mut History,
         tally: &mut Tally,
     ) -> Result<bool, Objection> {
-        let Some((attachment, _)) = &mut self.line else { return Ok(false) };
-        let batch = match attachment.next().await {
-            Ok(batch) => batch,
-            Err(Lost::TooSlow) => {
-                self.receive(history, &[], tally)?;
+        let Some((line, _)) = &mut self.line else { return Ok(false) };
+        let served = match line.next().await {
+            Ok(served) => served,
+            Err(Gone::TooSlow) => {
+                self.receive_handed(history, tally)?;
                 if let Some((_, follower)) = &self.line {
                     follower.too_slow(history)?;
                 }
@@ -172,46 +142,43 @@ impl Player {
                 self.cut();
                 return Ok(false);
             }
-            Err(lost) => return unexpected(format!("the connection is lost: {lost}")),
+            Err(Gone::Otherwise(why)) => {
+                return unexpected(format!("the connection is lost: {why}"));
+            }
         };
-        let shown = self.receive(history, &batch.events, tally)?;
-        let empty = batch.is_empty() && shown.is_empty();
-        if shown.last().is_some_and(|last| last.event_type == "duel_closed") {
-            *tally.entry("the end of a duel shown").or_default() += 1;
-            self.cut();
-        }
-        Ok(!empty)
+        self.receive(history, &served, tally)?;
+        Ok(served.more)
     }
 
-    /// Reads until everything has come that the engine must show by now; waits to be woken for it.
+    /// Reads until everything has come that the engine must show by now, or the connection is dismissed; waits to be woken
+    /// for it.
     pub(crate) async fn catch_up(
         &mut self,
         history: &mut History,
         tally: &mut Tally,
     ) -> Result<(), Objection> {
-        let target = history.settled();
+        let reading = self.read_up_to(history.settled(), history, tally);
+        if let Ok(done) = tokio::time::timeout(DEADLINE, Box::pin(reading)).await {
+            return done;
+        }
+        let next = self.line.as_ref().map_or(0, |(_, follower)| follower.cursor + 1);
+        Err(Objection::Lost(next))
+    }
+
+    async fn read_up_to(
+        &mut self,
+        target: u64,
+        history: &mut History,
+        tally: &mut Tally,
+    ) -> Result<(), Objection> {
         loop {
             let more = self.read(history, tally).await?;
-            let Some((attachment, follower)) = &self.line else { return Ok(()) };
-            ensure(attachment.dismissal().is_none(), Objection::Unexpected("dismissed".into()))?;
-            if follower.cursor >= target && !more {
+            let Some((line, follower)) = &self.line else { return Ok(()) };
+            if line.dismissal().is_some() || follower.cursor >= target && !more {
                 return Ok(());
             }
             if !more {
-                let news = async {
-                    match &self.socket {
-                        Some(socket) => socket.news.notified().await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let woken = async {
-                    tokio::select! {
-                        () = attachment.woken() => {}
-                        () = news => {}
-                    }
-                };
-                let woken = tokio::time::timeout(DEADLINE, woken).await;
-                ensure(woken.is_ok(), Objection::Lost(follower.cursor + 1))?;
+                line.woken().await;
             }
         }
     }

@@ -1,12 +1,12 @@
 //! A schedule: everything that happens, made from its seed before any of it does.
 
-use duelhub::event::Ending;
+use duelhub::event::{Ending, Role, Viewer};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::players::PLAYERS;
-use crate::spec::{AUDIENCES, Spec, TYPES};
+use crate::spec::{AUDIENCES, Spec, TYPES, user};
 
 /// Duels of a schedule; most happens in the first.
 pub(crate) const DUELS: usize = 2;
@@ -159,7 +159,10 @@ impl Maker {
         let key = self.chance(25).then_some(nth);
         let coalesce =
             self.chance(20).then(|| *["timer", "score"].choose(&mut self.random).unwrap());
-        Spec { nth, event_type, to, view, key, coalesce }
+        let spec = Spec { nth, event_type, to, view: None, key, coalesce };
+        // A view is for somebody who may see the event.
+        let may_see = |id: &u64| spec.includes(Viewer { user: user(*id), role: Role::Player });
+        Spec { view: view.filter(may_see), ..spec }
     }
 
     fn specs(&mut self) -> Vec<Spec> {
@@ -171,7 +174,7 @@ impl Maker {
 
     fn close(&mut self) -> Step {
         let ending = *[Ending::Finished, Ending::Cancelled].choose(&mut self.random).unwrap();
-        let last = self.chance(50).then(|| Spec { key: None, ..self.spec() });
+        let last = self.chance(50).then(|| Spec { key: None, coalesce: None, ..self.spec() });
         Step::Close { duel: self.duel(), ending, last, awaited: self.chance(70) }
     }
 

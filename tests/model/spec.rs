@@ -54,12 +54,11 @@ pub(crate) fn user(user: u64) -> UserId {
 impl Spec {
     /// As the hub takes it.
     pub(crate) fn push(&self, duel: DuelId) -> Push {
-        let payload = |json: &str| Payload::parse(duel, json, limits::PUSH_BYTES_MAX).unwrap();
-        let nth = self.nth;
-        let view = |id| (user(id), payload(&format!(r#"{{"nth":{nth},"for":{id}}}"#)));
+        let payload = |of| Payload::parse(duel, &self.payload(of), limits::PUSH_BYTES_MAX).unwrap();
+        let view = |id| (user(id), payload(Some(id)));
         Push {
             event_type: EventType::parse(self.event_type).unwrap(),
-            payload: payload(&format!(r#"{{"nth":{nth}}}"#)),
+            payload: payload(None),
             audience: match self.to {
                 To::All => Audience::All,
                 To::Players => Audience::Players,
@@ -68,6 +67,15 @@ impl Spec {
             },
             views: self.view.map(view).into_iter().collect(),
             coalesce_key: self.coalesce.map(Into::into),
+        }
+    }
+
+    /// What the backend pushes for everybody, or for the user who has a view of their own.
+    pub(crate) fn payload(&self, of: Option<u64>) -> String {
+        let nth = self.nth;
+        match of {
+            None => format!(r#"{{"nth":{nth}}}"#),
+            Some(id) => format!(r#"{{"nth":{nth},"for":{id}}}"#),
         }
     }
 

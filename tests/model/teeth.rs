@@ -129,8 +129,12 @@ fn come_back(
 ) -> Option<Objection> {
     let resume = Position { epoch: history.epoch.unwrap(), seq };
     let seq = if recovery == Recovery::Recovered { seq } else { history.len() };
-    let welcomed =
-        Welcomed { position: Position { seq, ..resume }, recovery, state: shown(history, state) };
+    let welcomed = Welcomed {
+        position: Position { seq, ..resume },
+        recovery,
+        state: shown(history, state),
+        resume_ticket: None,
+    };
     Follower::welcome(history, viewer(), Some(resume), &welcomed).err()
 }
 
@@ -145,7 +149,7 @@ fn a_false_recovered_is_noticed() {
     history.push(&spec(1));
     let foreign = Position { epoch: known, seq: 1 };
     let recovery = Recovery::Recovered;
-    let welcomed = Welcomed { position: foreign, recovery, state: Vec::new() };
+    let welcomed = Welcomed { position: foreign, recovery, state: Vec::new(), resume_ticket: None };
     let anew = Follower::welcome(&mut history, viewer(), Some(foreign), &welcomed).unwrap_err();
     assert_eq!(anew, Objection::EpochReused, "another history");
 }

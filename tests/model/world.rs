@@ -1,4 +1,8 @@
-//! A schedule's steps, done to a real hub over a real engine.
+//! A schedule's steps, done to real nodes over a real engine.
+//!
+//! With several nodes, players come to one after the other, and so do the calls of a duel: those whose answers are awaited
+//! together go to one node, because of calls to two nodes nobody can say which comes first. What one node does reaches
+//! players on another in its time, so a check that must find it there waits for it.
 
 mod backend;
 mod doors;
@@ -8,34 +12,38 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use duelhub::config::{EngineConfig, HubConfig, Secret, TicketConfig};
+use duelhub::config::{Secret, TicketConfig};
 use duelhub::engine::Engine;
-use duelhub::hub::Hub;
+use duelhub::hub::Dismissal;
 use duelhub::id::{DuelId, Jti, UserId};
-use duelhub::metrics::Metrics;
 use duelhub::ticket::Tickets;
 
 use self::backend::Call;
 use crate::Tally;
 use crate::check::{Objection, ensure};
 use crate::history::History;
+use crate::node::Node;
 use crate::players::{PLAYERS, Player};
 use crate::schedule::{DUELS, Schedule, Step};
 use crate::spec::Spec;
-use crate::store::{Kind, Store};
+use crate::subject::{HOUR, Home, SECRET, Subject};
+use crate::wait::soon;
 
-/// One node's life.
-struct Node {
-    engine: Arc<dyn Engine>,
-    hub: Arc<Hub>,
-}
+/// Between two looks at what a process does in its time.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Everything.
 pub(crate) struct World {
-    kind: Kind,
-    store: Store,
-    hub_config: HubConfig,
-    node: Node,
+    subject: Subject,
+    home: Home,
+    nodes: Vec<Node>,
+    /// Turns that nodes have had.
+    turns: usize,
+    /// By duel, the node to which its calls go.
+    called: Vec<usize>,
+    /// Looks at the logs where the nodes are processes.
+    observer: Option<Arc<dyn Engine>>,
+    connections_per_user_max: usize,
     tickets: Tickets,
     histories: Vec<History>,
     players: Vec<Player>,
@@ -43,59 +51,86 @@ pub(crate) struct World {
     calls: Vec<Call>,
     spent: HashSet<Jti>,
     revoked: HashSet<Jti>,
+    /// Whose connections may be thought to be there although a kill ended them, until its lease has.
+    maybe_ghosts: HashSet<(usize, UserId)>,
+    /// Who was disconnected: another node may hear of it when they have come back already.
+    disconnected: HashSet<(usize, UserId)>,
     /// By whom, in which duel, up to where.
     acked: HashMap<(usize, UserId), u64>,
     tally: Tally,
 }
 
-impl Node {
-    fn start(store: &Store, config: &HubConfig) -> Self {
-        let engine = store.open();
-        let hub = Hub::new(Arc::clone(&engine), config.clone(), Arc::new(Metrics::new()));
-        Self { engine, hub }
-    }
-}
-
 impl World {
-    pub(crate) fn new(kind: Kind, schedule: &Schedule) -> Self {
-        let hour = Duration::from_secs(3600);
-        let engine_config = EngineConfig {
-            duels_max: 100,
-            log_events_max: schedule.log_events_max,
-            log_bytes_max: 1024 * 1024,
-            tickets_max: 10_000,
-            closed_retention: hour,
-            idle_retention: hour,
-        };
-        let hub_config = HubConfig {
-            sync_interval: Duration::from_secs(1),
-            connections_per_user_max: schedule.per_user_max,
-            presence_grace: Duration::from_secs(3),
-            watchers_max: 1,
-        };
-        let store = Store::new(kind, engine_config);
+    pub(crate) async fn new(subject: Subject, schedule: &Schedule) -> Self {
+        let home = subject.home(schedule);
+        let mut nodes = Vec::new();
+        for node in 0..subject.nodes() {
+            nodes.push(home.start(node).await);
+        }
         let histories = (1..=DUELS as u64)
             .map(|id| History::new(DuelId::try_from(id).unwrap(), schedule.log_events_max));
         Self {
-            kind,
-            node: Node::start(&store, &hub_config),
-            store,
-            hub_config,
+            subject,
+            observer: (subject == Subject::ThreeProcesses).then(|| home.observer()),
+            home,
+            nodes,
+            turns: 0,
+            called: vec![0; DUELS],
+            connections_per_user_max: schedule.per_user_max,
             tickets: Tickets::new(&TicketConfig {
-                secret: Secret::random(),
+                secret: Secret::new(SECRET.to_owned()),
                 configured: true,
                 secret_previous: None,
-                ttl: hour,
-                resume_ttl: hour,
+                ttl: HOUR,
+                resume_ttl: HOUR,
             }),
             histories: histories.collect(),
             players: (0..).zip(PLAYERS).map(|(at, who)| Player::new(who, at % 2 == 0)).collect(),
             calls: Vec::new(),
             spent: HashSet::new(),
             revoked: HashSet::new(),
+            maybe_ghosts: HashSet::new(),
+            disconnected: HashSet::new(),
             acked: HashMap::new(),
             tally: Tally::new(),
         }
+    }
+
+    /// The node whose turn it is.
+    fn turn(&mut self) -> usize {
+        self.turns += 1;
+        self.turns % self.nodes.len()
+    }
+
+    /// The node for the next call of this duel: another one, as soon as no answer is awaited.
+    fn node_to_call(&mut self, duel: usize) -> usize {
+        if self.is_quiet(duel) {
+            self.called[duel] = self.turn();
+        }
+        self.called[duel]
+    }
+
+    /// What can look at the logs.
+    fn engine(&self) -> Arc<dyn Engine> {
+        self.observer.clone().or_else(|| self.nodes[0].engine()).expect("one of them is here")
+    }
+
+    /// A player's connection goes, and its node has told the others.
+    async fn cut(&mut self, player: usize) {
+        self.players[player].cut();
+        let (duel, node) = (self.players[player].duel, self.players[player].node);
+        self.left(duel, node).await;
+    }
+
+    /// Waits until a node has taken in which connections to a duel are there, and has told the others who left.
+    async fn left(&mut self, duel: usize, node: usize) {
+        let (id, nodes, players) = (self.histories[duel].duel, &self.nodes, &self.players);
+        let taken_in = async {
+            while nodes[node].connections(id).await != there(players, duel, node).count() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        soon("connections are taken in", taken_in).await;
     }
 
     fn count(&mut self, what: &'static str) {
@@ -106,7 +141,7 @@ impl World {
     pub(crate) async fn step(mut self, step: &Step) -> Result<Self, Objection> {
         match step.clone() {
             Step::Push { duel, spec, awaited } => {
-                self.push(duel, &spec, awaited);
+                self.push(duel, &spec, awaited).await;
                 if awaited {
                     self.settle(false).await?
                 }
@@ -114,16 +149,19 @@ impl World {
             Step::PushAgain { duel, which, nth, same } => {
                 let known = self.histories[duel].keyed(which).cloned();
                 if let Some(known) = known {
-                    self.push(duel, &if same { known } else { Spec { nth, ..known } }, false);
+                    let spec = if same { known } else { Spec { nth, ..known } };
+                    self.push(duel, &spec, false).await;
                 }
             }
             Step::Burst { duel, specs } => {
-                specs.iter().for_each(|spec| self.push(duel, spec, false))
+                for spec in &specs {
+                    self.push(duel, spec, false).await;
+                }
             }
             Step::Settle { backwards } => self.settle(backwards).await?,
             Step::Declare { duel } => self.declare(duel).await?,
             Step::Close { duel, ending, last, awaited } => {
-                self.close(duel, ending, last);
+                self.close(duel, ending, last.as_ref()).await?;
                 if awaited {
                     self.settle(true).await?
                 }
@@ -131,17 +169,14 @@ impl World {
             Step::Connect { player, resume, from_pocket } => {
                 self.connect(player, resume, from_pocket).await?;
             }
-            Step::Cut { player } => self.players[player].cut(),
+            Step::Cut { player } => self.cut(player).await,
             Step::Read { player, batches } => {
                 let (player, history, tally) = self.reader(player);
                 for _ in 0..batches {
                     player.read(history, tally).await?;
                 }
             }
-            Step::CatchUp { player } => {
-                let (player, history, tally) = self.reader(player);
-                player.catch_up(history, tally).await?;
-            }
+            Step::CatchUp { player } => _ = self.catch_up(player).await?,
             Step::Ping { player } => self.ping(player)?,
             Step::Ack { player } => self.ack(player).await?,
             Step::Pocket { player } => self.pocket(player),
@@ -159,20 +194,35 @@ impl World {
     pub(crate) async fn finish(mut self) -> Result<Tally, Objection> {
         self.settle(false).await?;
         for player in 0..self.players.len() {
-            if self.players[player].line.is_none() && self.players[player].position.is_some() {
-                self.connect(player, true, false).await?;
+            loop {
+                let of = &self.players[player];
+                if of.line.is_none() && of.position.is_some() {
+                    self.connect(player, true, false).await?;
+                }
+                if self.catch_up(player).await? {
+                    break;
+                }
             }
-            let (player, history, tally) = self.reader(player);
-            player.catch_up(history, tally).await?;
         }
         for duel in 0..DUELS {
             self.check_log(duel).await?;
         }
         self.players.clear();
-        let Node { engine, hub } = self.node;
-        drop(hub);
-        self.store.stop(engine).await;
+        for node in self.nodes {
+            node.end(&self.home.store, false).await;
+        }
         Ok(self.tally)
+    }
+
+    /// A player reads everything that there must be by now: whether they did, or were sent away meanwhile.
+    async fn catch_up(&mut self, at: usize) -> Result<bool, Objection> {
+        let (player, history, tally) = self.reader(at);
+        player.catch_up(history, tally).await?;
+        if self.players[at].line.as_ref().is_none_or(|(line, _)| line.dismissal().is_none()) {
+            return Ok(true);
+        }
+        self.let_go(at)?;
+        Ok(false)
     }
 
     /// A player takes their position from a pong, which says up to where they were served.
@@ -182,24 +232,48 @@ impl World {
     }
 
     /// A player acks what they have; the hub knows the highest of the user's connections.
-    async fn ack(&mut self, player: usize) -> Result<(), Objection> {
-        let player = &mut self.players[player];
+    async fn ack(&mut self, at: usize) -> Result<(), Objection> {
+        let player = &mut self.players[at];
         let history = &self.histories[player.duel];
         let current = player.position.filter(|position| Some(position.epoch) == history.epoch);
-        let (Some((attachment, _)), Some(position)) = (&mut player.line, current) else {
+        let (Some((line, _)), Some(position)) = (&mut player.line, current) else {
             return Ok(());
         };
-        attachment.ack(position.seq).await;
+        if !line.is_open() {
+            return Ok(());
+        }
+        line.ack(position.seq).await;
+        if line.dismissal().is_some() {
+            return self.let_go(at);
+        }
         let user = player.viewer.user;
         let acked = self.acked.entry((player.duel, user)).or_default();
         *acked = (*acked).max(position.seq);
-        let view = self.node.hub.duel(history.duel).await.unwrap().expect("somebody is in it");
-        let known = view.online.iter().find(|online| online.user == user);
-        let known = known.map(|online| online.acked_seq);
+        let known = self.nodes[player.node].acked(history.duel, user).await;
+        // Of a user who was away between, the nodes that are left remember nothing, or all of it.
+        let as_expected = known.is_some_and(|known| (position.seq..=*acked).contains(&known));
+        let as_expected = if self.nodes.len() == 1 { known == Some(*acked) } else { as_expected };
         let what = format!("acked {known:?} instead of {acked}");
-        ensure(known == Some(*acked), Objection::Unexpected(what))?;
+        ensure(as_expected, Objection::Unexpected(what))?;
         self.count("acked");
         Ok(())
+    }
+
+    /// A player was dismissed, which must be for something that came before and was heard late.
+    fn let_go(&mut self, player: usize) -> Result<(), Objection> {
+        let of = &mut self.players[player];
+        let dismissal = of.line.as_ref().and_then(|(line, _)| line.dismissal());
+        let who = (of.duel, of.viewer.user);
+        let late = match &dismissal {
+            Some(Dismissal::Replaced) => self.maybe_ghosts.contains(&who),
+            Some(Dismissal::Disconnected { .. }) => {
+                self.nodes.len() > 1 && self.disconnected.contains(&who)
+            }
+            Some(Dismissal::Restart) | None => false,
+        };
+        of.cut();
+        self.count("heard late");
+        ensure(late, Objection::Unexpected(format!("dismissed: {dismissal:?}")))
     }
 
     fn reader(&mut self, player: usize) -> (&mut Player, &mut History, &mut Tally) {
@@ -207,4 +281,10 @@ impl World {
         let history = &mut self.histories[player.duel];
         (player, history, &mut self.tally)
     }
+}
+
+/// The players who are connected to a duel on a node.
+fn there(players: &[Player], duel: usize, node: usize) -> impl Iterator<Item = &Player> {
+    let players = players.iter().filter(|player| player.open_line().is_some());
+    players.filter(move |player| (player.duel, player.node) == (duel, node))
 }

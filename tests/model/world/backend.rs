@@ -1,25 +1,20 @@
 //! What the backend does: push, declare, close, and await the answers.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-
-use duelhub::engine::{AppendError, Declaration, OpenError, Participant};
+use duelhub::engine::{Declaration, OpenError, Participant};
 use duelhub::event::Ending;
-use duelhub::hub::Pushed;
 use duelhub::id::TelegramId;
 
-use super::World;
+use super::{World, there};
 use crate::check::{Objection, ensure, unexpected};
 use crate::history::Expected;
+use crate::node::Answer;
 use crate::players::PLAYERS;
 use crate::spec::{Spec, user};
-
-type Answer = Pin<Box<dyn Future<Output = Result<Pushed, AppendError>> + Send>>;
+use crate::wait::until;
 
 /// A push or close whose answer is awaited later.
 pub(super) struct Call {
-    duel: usize,
+    pub(super) duel: usize,
     /// To how many connections it is handed, if none comes or goes until it is answered.
     handed_to: Option<usize>,
     expected: Expected,
@@ -32,26 +27,42 @@ impl World {
         self.histories[duel].under_way == 0
     }
 
-    pub(super) fn push(&mut self, duel: usize, spec: &Spec, awaited: bool) {
+    pub(super) async fn push(&mut self, duel: usize, spec: &Spec, awaited: bool) {
+        let node = self.node_to_call(duel);
+        if awaited {
+            self.left(duel, node).await;
+        }
         let history = &mut self.histories[duel];
         let expected = history.push(spec);
-        let answer =
-            self.node.hub.push(history.duel, spec.push(history.duel), spec.idempotency_key());
-        let handed_to = awaited.then(|| self.connections(duel, spec));
-        self.call(Call { duel, handed_to, expected, answer: Box::pin(answer) });
+        let answer = self.nodes[node].push(history.duel, spec);
+        let handed_to = awaited.then(|| self.connections(duel, node, spec));
+        self.call(Call { duel, handed_to, expected, answer });
     }
 
-    pub(super) fn close(&mut self, duel: usize, ending: Ending, last: Option<Spec>) {
-        let history = &mut self.histories[duel];
-        let (id, hub) = (history.duel, Arc::clone(&self.node.hub));
-        let push = last.as_ref().map(|spec| spec.push(id));
-        let expected = history.close(ending, last);
-        let mut answer: Answer = Box::pin(async move { hub.close(id, ending, push).await });
-        // It takes its place among the other calls when it is first looked at.
-        if let Poll::Ready(closed) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            answer = Box::pin(std::future::ready(closed));
+    pub(super) async fn close(
+        &mut self,
+        duel: usize,
+        ending: Ending,
+        last: Option<&Spec>,
+    ) -> Result<(), Objection> {
+        let node = self.node_to_call(duel);
+        let in_order = self.nodes[node].keeps_order_of_calls();
+        if !in_order {
+            self.settle(false).await?;
         }
+        let history = &mut self.histories[duel];
+        let answer = self.nodes[node].close(history.duel, ending, last);
+        let expected = history.close(ending, last.cloned());
         self.call(Call { duel, handed_to: None, expected, answer });
+        if in_order {
+            return Ok(());
+        }
+        self.settle(false).await?;
+        // A process closes the connections by itself.
+        for player in self.players.iter().filter(|player| player.duel == duel) {
+            until("closed", || async { player.open_line().is_none() }).await;
+        }
+        Ok(())
     }
 
     fn call(&mut self, call: Call) {
@@ -86,11 +97,9 @@ impl World {
         Ok(())
     }
 
-    /// How many connections an event is handed to.
-    fn connections(&self, duel: usize, spec: &Spec) -> usize {
-        let here =
-            self.players.iter().filter(|player| player.duel == duel && player.line.is_some());
-        here.filter(|player| spec.includes(player.viewer)).count()
+    /// How many connections of the node an event is handed to.
+    fn connections(&self, duel: usize, node: usize, spec: &Spec) -> usize {
+        there(&self.players, duel, node).filter(|player| spec.includes(player.viewer)).count()
     }
 
     /// Declares those who take part.
@@ -103,14 +112,15 @@ impl World {
             PLAYERS.iter().filter(|(at, ..)| *at == duel).map(|(_, id, _)| *id).collect();
         let participants = users.iter().map(participant).collect();
         let declaration = Declaration { participants, settings: None };
-        let opened = self.node.hub.open(self.histories[duel].duel, declaration).await;
+        let node = self.node_to_call(duel);
+        let opened = self.nodes[node].open(self.histories[duel].duel, declaration).await;
         let history = &mut self.histories[duel];
         match (history.ending(), opened) {
             (None, Ok(opened)) => {
                 history.declared = true;
                 let least = history.settled();
-                ensure(opened.position.seq >= least, Objection::NoPosition(opened.position))?;
-                history.witness(opened.position)
+                ensure(opened.seq >= least, Objection::NoPosition(opened))?;
+                history.witness(opened)
             }
             (Some(_), Err(OpenError::Closed)) => Ok(()),
             (ending, opened) => unexpected(format!("{opened:?} while {ending:?}")),

@@ -3,25 +3,34 @@
 use std::sync::Arc;
 
 use duelhub::clock;
+use duelhub::config::Secret;
 use duelhub::engine::Revocation;
 use duelhub::event::{Position, Role, Viewer};
-use duelhub::hub::{AttachError, Attachment, Dismissal, Recovery};
-use duelhub::ticket::Ticket;
+use duelhub::hub::{AttachError, Dismissal, Recovery};
+use duelhub::ticket::{Issued, Ticket};
 
 use super::World;
 use crate::check::{Follower, Objection, Welcomed, ensure, unexpected};
 use crate::history::History;
-use crate::players::show_all;
+use crate::node::Line;
+use crate::players::Player;
 use crate::spec::user;
+use crate::wait::until;
 
 /// Somebody who takes part in nothing.
 const STRANGER: u64 = 9;
 
 impl World {
-    /// A new ticket, signed and verified.
-    fn ticket(&self, duel: usize, viewer: Viewer) -> Ticket {
+    /// A new ticket.
+    fn ticket(&self, duel: usize, viewer: Viewer) -> Arc<Issued> {
         let issued = self.tickets.issue(self.histories[duel].duel, viewer, None);
-        self.tickets.verify(issued.text.as_str()).expect("it was signed a moment ago")
+        self.signed(issued.text)
+    }
+
+    /// A ticket by its text.
+    fn signed(&self, text: Secret) -> Arc<Issued> {
+        let ticket = self.tickets.verify(text.as_str()).expect("it was signed a moment ago");
+        Arc::new(Issued { text, ticket })
     }
 
     pub(super) fn pocket(&mut self, player: usize) {
@@ -37,10 +46,12 @@ impl World {
     /// Shows a ticket, which must be refused if it was used or revoked, and only then.
     async fn show_ticket(
         &mut self,
-        ticket: &Ticket,
+        node: usize,
+        issued: &Issued,
         resume: Option<Position>,
-    ) -> Result<Result<(Attachment, Welcomed), AttachError>, Objection> {
-        let attached = self.node.hub.attach(ticket, resume).await;
+    ) -> Result<Result<(Line, Welcomed), AttachError>, Objection> {
+        let attached = self.nodes[node].enter(issued, resume).await;
+        let ticket = &issued.ticket;
         let (spent, revoked) =
             (self.spent.contains(&ticket.jti), self.revoked.contains(&ticket.jti));
         let as_expected = match &attached {
@@ -53,11 +64,7 @@ impl World {
             return unexpected(format!("{how:?} for a ticket: spent {spent}, revoked {revoked}"));
         }
         self.spent.insert(ticket.jti.clone());
-        Ok(attached.map(|(attachment, welcome)| {
-            let state = show_all(&welcome.state, ticket.viewer);
-            let (position, recovery) = (welcome.position, welcome.recovery);
-            (attachment, Welcomed { position, recovery, state })
-        }))
+        Ok(attached)
     }
 
     /// A player opens a connection, instead of the one they have.
@@ -67,15 +74,17 @@ impl World {
         resume: bool,
         from_pocket: bool,
     ) -> Result<(), Objection> {
+        self.cut(player).await;
+        let node = self.turn();
         let of = &mut self.players[player];
-        of.cut();
+        of.node = node;
         let (duel, viewer) = (of.duel, of.viewer);
         let resume = of.position.filter(|_| resume);
         let kept = if from_pocket { of.pocket.pop() } else { None };
         let ticket = kept.unwrap_or_else(|| self.ticket(duel, viewer));
-        let refused = self.is_refused(&ticket);
-        self.players[player].used = Some(ticket.clone());
-        let shown = self.show_ticket(&ticket, resume).await?;
+        let refused = self.is_refused(&ticket.ticket);
+        self.players[player].used = Some(Arc::clone(&ticket));
+        let shown = self.show_ticket(node, &ticket, resume).await?;
         if refused {
             self.count("a revoked ticket");
             return Ok(());
@@ -87,26 +96,29 @@ impl World {
                 let may_be = self.histories[duel].ending().is_some();
                 ensure(over || !quiet && may_be, Objection::Unexpected("told closed".into()))
             }
-            Ok((attachment, welcomed)) => {
+            Ok((line, welcomed)) => {
                 ensure(!over || !quiet, Objection::Unexpected("let into a closed duel".into()))?;
-                self.let_in(player, resume, attachment, &welcomed)
+                self.let_in(player, resume, line, &welcomed).await
             }
             Err(error) => unexpected(format!("kept out: {error}")),
         }
     }
 
-    fn let_in(
+    async fn let_in(
         &mut self,
         player: usize,
         resume: Option<Position>,
-        attachment: Attachment,
+        line: Line,
         welcomed: &Welcomed,
     ) -> Result<(), Objection> {
+        let resume_ticket = welcomed.resume_ticket.clone().map(Secret::new);
+        let resume_ticket = resume_ticket.map(|text| self.signed(text));
         let of = &mut self.players[player];
+        of.pocket.extend(resume_ticket);
         let history = &mut self.histories[of.duel];
         let follower = Follower::welcome(history, of.viewer, resume, welcomed)?;
         of.received(history, &welcomed.state);
-        of.follow(attachment, follower);
+        of.follow(line, follower);
         let missed = resume.is_some_and(|resume| resume.seq < history.settled());
         let closed = history.ending().is_some();
         match welcomed.recovery {
@@ -118,28 +130,29 @@ impl World {
         if closed {
             self.count("closed while away");
         }
-        self.check_replaced(player)
+        self.check_replaced(player).await
     }
 
     /// Past the limit a user's oldest connection has to go; otherwise none has.
-    fn check_replaced(&mut self, newest: usize) -> Result<(), Objection> {
+    async fn check_replaced(&mut self, newest: usize) -> Result<(), Objection> {
         let (duel, viewer) = (self.players[newest].duel, self.players[newest].viewer);
-        let mut replaced = 0;
-        for (at, other) in self.players.iter_mut().enumerate() {
-            let Some((attachment, _)) = &other.line else { continue };
+        for at in 0..self.players.len() {
+            let other = &self.players[at];
+            let Some((line, _)) = &other.line else { continue };
             let one_too_many = at != newest
                 && (other.duel, other.viewer) == (duel, viewer)
-                && self.hub_config.connections_per_user_max == 1;
-            let expected = one_too_many.then_some(&Dismissal::Replaced);
-            let dismissal = attachment.dismissal();
-            let what = format!("dismissed: {dismissal:?} instead of {expected:?}");
-            ensure(dismissal == expected, Objection::Unexpected(what))?;
+                && self.connections_per_user_max == 1;
             if one_too_many {
-                other.cut();
-                replaced += 1;
+                // A process has closed it by itself if there was nothing more to come.
+                let Some(dismissal) = dismissed(line).await else { continue };
+                let what = format!("dismissed: {dismissal:?}");
+                ensure(dismissal == Dismissal::Replaced, Objection::Unexpected(what))?;
+                self.cut(at).await;
+                self.count("a replaced connection");
+            } else if line.dismissal().is_some() {
+                self.let_go(at)?;
             }
         }
-        (0..replaced).for_each(|_| self.count("a replaced connection"));
         Ok(())
     }
 
@@ -147,9 +160,10 @@ impl World {
     pub(super) async fn use_again(&mut self, player: usize) -> Result<(), Objection> {
         let Some(ticket) = self.players[player].used.clone() else { return Ok(()) };
         // An engine that keeps nothing has forgotten those from before its restart, and says so.
-        if self.is_refused(&ticket) {
+        if self.is_refused(&ticket.ticket) {
             self.count("a ticket used again");
-            let _refusal = self.show_ticket(&ticket, None).await?;
+            let node = self.turn();
+            let _refusal = self.show_ticket(node, &ticket, None).await?;
         }
         Ok(())
     }
@@ -158,7 +172,8 @@ impl World {
     pub(super) async fn stranger(&mut self, duel: usize) -> Result<(), Objection> {
         let viewer = Viewer { user: user(STRANGER), role: Role::Player };
         let ticket = self.ticket(duel, viewer);
-        let shown = self.show_ticket(&ticket, None).await?;
+        let node = self.turn();
+        let shown = self.show_ticket(node, &ticket, None).await?;
         let history = &mut self.histories[duel];
         let over = history.ending().is_some();
         match shown {
@@ -167,9 +182,10 @@ impl World {
                 Ok(())
             }
             Err(AttachError::Closed) if !history.declared && over => Ok(()),
-            Ok((attachment, welcomed)) if !history.declared => {
+            Ok((line, welcomed)) if !history.declared => {
                 let follower = Follower::welcome(history, viewer, None, &welcomed)?;
-                drop((attachment, follower));
+                drop((line, follower));
+                self.left(duel, node).await;
                 Ok(())
             }
             other => unexpected(format!("{:?} for a stranger", other.map(|_| ()))),
@@ -181,12 +197,14 @@ impl World {
         let (at, viewer) = (self.players[player].duel, self.players[player].viewer);
         let mine = self.players.iter().filter(|p| (p.duel, p.viewer) == (at, viewer));
         let concerned: Vec<_> = if all {
-            mine.flat_map(|p| p.pocket.iter().chain(&p.used)).map(|t| t.jti.clone()).collect()
+            mine.flat_map(|p| p.pocket.iter().chain(&p.used))
+                .map(|issued| issued.ticket.jti.clone())
+                .collect()
         } else {
             self.players[player]
                 .pocket
                 .last()
-                .map(|ticket| ticket.jti.clone())
+                .map(|issued| issued.ticket.jti.clone())
                 .into_iter()
                 .collect()
         };
@@ -196,13 +214,13 @@ impl World {
             Some(jti) => Revocation::Ticket(jti.clone()),
             None => return Ok(()),
         };
-        let revoked = self.node.hub.revoke(revocation).await;
-        ensure(revoked.is_ok(), Objection::Unexpected(format!("{revoked:?}")))?;
+        let node = self.turn();
+        self.nodes[node].revoke(revocation).await?;
         self.revoked.extend(concerned);
         for player in &self.players {
             let concerned = all && (player.duel, player.viewer) == (at, viewer);
-            if let Some((attachment, _)) = player.line.as_ref().filter(|_| concerned) {
-                ensure(attachment.is_revoked(), Objection::Unexpected("not revoked".into()))?;
+            if let Some((line, _)) = player.line.as_ref().filter(|_| concerned) {
+                until("revoked", || async { line.is_revoked() != Some(false) }).await;
             }
         }
         Ok(())
@@ -211,28 +229,39 @@ impl World {
     /// The backend closes a user's connections.
     pub(super) async fn disconnect(&mut self, player: usize) -> Result<(), Objection> {
         let (at, viewer) = (self.players[player].duel, self.players[player].viewer);
-        let (duel, reason) = (self.histories[at].duel, Some(Arc::from("moved")));
-        let told =
-            self.node.hub.disconnect(duel, Some(viewer.user), true, reason.clone()).await.unwrap();
-        let expected = Dismissal::Disconnected { reconnect: true, reason };
-        let mut here = 0;
-        for other in &mut self.players {
-            let Some((attachment, _)) = &other.line else { continue };
-            let concerned = (other.duel, other.viewer) == (at, viewer);
-            let dismissal = attachment.dismissal();
-            let what = format!("dismissed: {dismissal:?}, concerned: {concerned}");
-            let as_expected = dismissal == concerned.then_some(&expected);
-            ensure(as_expected, Objection::Unexpected(what))?;
-            if concerned {
-                other.cut();
-                here += 1;
+        let (duel, reason): (_, Arc<str>) = (self.histories[at].duel, Arc::from("moved"));
+        let node = self.turn();
+        self.left(at, node).await;
+        self.disconnected.insert((at, viewer.user));
+        let concerned = |player: &Player| {
+            player.open_line().is_some() && (player.duel, player.viewer) == (at, viewer)
+        };
+        let all = 0..self.players.len();
+        let concerned: Vec<_> = all.filter(|other| concerned(&self.players[*other])).collect();
+        let there = concerned.iter().filter(|other| self.players[**other].node == node).count();
+        let told = self.nodes[node].disconnect(duel, viewer.user, Arc::clone(&reason)).await;
+        ensure(told == there, Objection::Unexpected(format!("{told} disconnected, of {there}")))?;
+        let expected = Dismissal::Disconnected { reconnect: true, reason: Some(reason) };
+        for other in 0..self.players.len() {
+            let Some((line, _)) = &self.players[other].line else { continue };
+            if concerned.contains(&other) {
+                let dismissal = dismissed(line).await;
+                let what = format!("dismissed: {dismissal:?}");
+                ensure(dismissal.as_ref() == Some(&expected), Objection::Unexpected(what))?;
+                self.cut(other).await;
+                self.count("a disconnected connection");
+            } else if line.dismissal().is_some() {
+                self.let_go(other)?;
             }
         }
-        if here > 0 {
-            self.count("a disconnected connection");
-        }
-        ensure(told == here, Objection::Unexpected(format!("{told} disconnected, of {here}")))
+        Ok(())
     }
+}
+
+/// Waits until a connection is dismissed that must be, which another node hears in its time: why. `None`: it has ended.
+async fn dismissed(line: &Line) -> Option<Dismissal> {
+    until("dismissed", || async { line.dismissal().is_some() || !line.is_open() }).await;
+    line.dismissal()
 }
 
 /// Whether a connection finds nothing but a closed duel, once everything under way has taken effect.

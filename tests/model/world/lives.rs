@@ -1,16 +1,18 @@
 //! How a node's life ends, and what must be there when the next one begins.
 
-use duelhub::engine::{Engine, Page};
+use duelhub::engine::Page;
 use duelhub::event::Position;
 
-use super::{Node, World};
+use super::World;
 use crate::check::{Objection, ensure, unexpected};
 use crate::schedule::DUELS;
 
 impl World {
-    /// The node ends, by a kill or in good order, and another begins.
+    /// A node ends, by a kill or in good order, and another begins in its place.
     pub(super) async fn restart(mut self, kill: bool) -> Result<Self, Objection> {
-        let under_way = !self.calls.is_empty();
+        let at = self.turn();
+        let concerned: Vec<_> = (0..DUELS).filter(|duel| self.called[*duel] == at).collect();
+        let under_way = self.calls.iter().any(|call| concerned.contains(&call.duel));
         self.count(if !kill {
             "restarted"
         } else if under_way {
@@ -18,24 +20,26 @@ impl World {
         } else {
             "killed"
         });
-        self.players.iter_mut().for_each(crate::players::Player::cut);
-        // Answers that are dropped undo nothing: those calls have taken their places.
-        self.calls.clear();
-        let Node { engine, hub } = self.node;
-        drop(hub);
-        if kill {
-            self.store.kill(engine).await;
-        } else {
-            self.store.stop(engine).await;
+        for player in self.players.iter_mut().filter(|player| player.node == at) {
+            if player.line.is_some() && self.nodes.len() > 1 && kill {
+                self.maybe_ghosts.insert((player.duel, player.viewer.user));
+            }
+            player.cut();
         }
-        self.node = Node::start(&self.store, &self.hub_config);
-        self.acked.clear();
-        if !self.kind.is_durable() {
+        // Answers that are dropped undo nothing: those calls have taken their places.
+        self.calls.retain(|call| !concerned.contains(&call.duel));
+        self.nodes.remove(at).end(&self.home.store, kill).await;
+        let node = self.home.start(at).await;
+        self.nodes.insert(at, node);
+        if self.nodes.len() == 1 {
+            self.acked.clear();
+        }
+        if !self.subject.kind().is_durable() {
             self.spent.clear();
             self.revoked.clear();
         }
-        for duel in 0..DUELS {
-            if self.kind.is_durable() {
+        for duel in concerned {
+            if self.subject.kind().is_durable() {
                 self.come_back(duel, !kill).await?;
             } else {
                 self.histories[duel].begin_anew();
@@ -47,8 +51,9 @@ impl World {
 
     /// Learns what of the calls under way a durable engine has kept.
     async fn come_back(&mut self, duel: usize, complete: bool) -> Result<(), Objection> {
+        let found = self.engine().duel(self.histories[duel].duel).await;
         let history = &mut self.histories[duel];
-        let head = match self.node.engine.duel(history.duel).await {
+        let head = match found {
             Ok(Some(record)) => record.head.position.seq,
             Ok(None) => {
                 history.come_back(0, complete)?;
@@ -69,7 +74,7 @@ impl World {
     /// Holds everything that the log holds against the model.
     pub(super) async fn check_log(&mut self, duel: usize) -> Result<(), Objection> {
         let history = &self.histories[duel];
-        let engine: &dyn Engine = &*self.node.engine;
+        let engine = self.engine();
         let Some(record) = engine.duel(history.duel).await.unwrap() else {
             return ensure(history.len() == 0, Objection::Lost(1));
         };

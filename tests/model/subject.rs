@@ -1,0 +1,112 @@
+//! What a schedule is run against: an engine, how many nodes, and whether they are real processes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use duelhub::config::{EngineConfig, HubConfig};
+use duelhub::engine::Engine;
+
+use crate::node::{Here, Node, Process};
+use crate::schedule::Schedule;
+use crate::site::Site;
+use crate::store::{Kind, Store};
+
+/// Long enough that nothing is forgotten while a schedule lasts.
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// What signs the tickets, also where a node is a process.
+pub(crate) const SECRET: &str = "a secret that the model and its nodes share";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    OneNode(Kind),
+    /// On one Redis.
+    ThreeNodes,
+    /// On one Redis, with the real protocols between.
+    ThreeProcesses,
+}
+
+/// Where the nodes live, and what they start with again after they have ended.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) store: Store,
+    hub_config: HubConfig,
+    /// By node, for those that are processes.
+    sites: Vec<Site>,
+    several: bool,
+}
+
+impl Subject {
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            Self::OneNode(kind) => kind,
+            Self::ThreeNodes | Self::ThreeProcesses => Kind::Redis,
+        }
+    }
+
+    pub(crate) const fn nodes(self) -> usize {
+        match self {
+            Self::OneNode(_) => 1,
+            Self::ThreeNodes | Self::ThreeProcesses => 3,
+        }
+    }
+
+    pub(crate) fn home(self, schedule: &Schedule) -> Home {
+        let hub_config = HubConfig {
+            sync_interval: Duration::from_secs(1),
+            connections_per_user_max: schedule.per_user_max,
+            presence_grace: Duration::from_secs(3),
+            watchers_max: 1,
+        };
+        let store = Store::new(self.kind(), engine_config(schedule));
+        let sites = match self {
+            Self::OneNode(_) | Self::ThreeNodes => Vec::new(),
+            Self::ThreeProcesses => {
+                (0..self.nodes()).map(|node| site(schedule, store.redis_url(node))).collect()
+            }
+        };
+        Home { store, hub_config, sites, several: self.nodes() > 1 }
+    }
+}
+
+impl Home {
+    /// Something that looks at what the nodes have stored.
+    pub(crate) fn observer(&self) -> Arc<dyn Engine> {
+        let engine = self.store.open(self.sites.len());
+        engine.connect(Box::new(|_notice| 0));
+        engine
+    }
+
+    pub(crate) async fn start(&self, node: usize) -> Node {
+        match self.sites.get(node) {
+            None => {
+                Node::Here(Here::start(node, &self.store, self.hub_config.clone(), self.several))
+            }
+            Some(site) => Node::Process(Box::new(Process::start(node, site).await)),
+        }
+    }
+}
+
+fn engine_config(schedule: &Schedule) -> EngineConfig {
+    EngineConfig {
+        duels_max: 100,
+        log_events_max: schedule.log_events_max,
+        log_bytes_max: 1024 * 1024,
+        tickets_max: 10_000,
+        closed_retention: HOUR,
+        idle_retention: HOUR,
+    }
+}
+
+/// The same for a process.
+fn site(schedule: &Schedule, redis_url: String) -> Site {
+    Site::new()
+        .with("ENGINE", "redis")
+        .with("REDIS_URL", redis_url)
+        .with("REDIS_PREFIX", "test")
+        .with("WEBSOCKET_TICKET_SECRET", SECRET)
+        .with("WEBSOCKET_MAX_CONNECTIONS_PER_USER", schedule.per_user_max.to_string())
+        .with("WEBSOCKET_SYNC_INTERVAL", "1")
+        .with("ENGINE_MAX_LOG_EVENTS", schedule.log_events_max.to_string())
+        .with("PRESENCE_GRACE_SECONDS", "3")
+}
