@@ -33,6 +33,8 @@ struct State {
     leaving: Vec<Leaving>,
     /// The duel's own; `None`: the node's.
     presence_grace: Option<Duration>,
+    /// A connection lacks events that the engine was not there to give.
+    read_deferred: bool,
     /// The duel has left the hub's map; whoever still holds it must look there again.
     retired: bool,
 }
@@ -167,6 +169,19 @@ impl LiveDuel {
             state.wake_all();
         }
         news
+    }
+
+    /// A connection lacks events, and the engine is away.
+    pub(super) fn defer_read(&self) {
+        self.state.lock().read_deferred = true;
+    }
+
+    /// The engine is there: who lacks events looks again.
+    pub(super) fn resume_reads(&self) {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.read_deferred) {
+            state.wake_all();
+        }
     }
 
     /// Takes what a node said, and has it told, both before anything else can be said of the duel. A user who is back by the

@@ -43,9 +43,6 @@ pub enum Lost {
     /// The duel's history has begun anew.
     #[error("the duel has a new epoch")]
     EpochChanged,
-    /// The engine's own reasons.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
 }
 
 impl Cursor {
@@ -82,14 +79,19 @@ impl Cursor {
     }
 }
 
+/// What the engine has after a position. Nothing while it is away: the connection stays, and looks again when it is back.
 async fn read(
     engine: &dyn Engine,
     live: &LiveDuel,
     after: Position,
 ) -> Result<Vec<Arc<Event>>, Lost> {
-    match engine.read(live.id, after, limits::BATCH_EVENTS_MAX).await? {
-        Page::Events(events) => Ok(events),
-        Page::Gone => Err(Lost::TooSlow),
+    match engine.read(live.id, after, limits::BATCH_EVENTS_MAX).await {
+        Ok(Page::Events(events)) => Ok(events),
+        Ok(Page::Gone) => Err(Lost::TooSlow),
+        Err(EngineError::Full { .. } | EngineError::Unavailable { .. }) => {
+            live.defer_read();
+            Ok(Vec::new())
+        }
     }
 }
 

@@ -51,6 +51,7 @@ impl Hub {
     async fn sweep(&self, batch: &[Arc<LiveDuel>]) -> Result<(), EngineError> {
         let heads = self.engine.heads(batch.iter().map(|live| live.id).collect()).await?;
         heads.into_iter().for_each(|(duel, head)| self.note(duel, head.position));
+        batch.iter().for_each(|live| live.resume_reads());
         Ok(())
     }
 }

@@ -72,6 +72,28 @@ async fn channels_that_are_cut_again_and_again_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lacks_what_redis_will_not_give_waits_for_it_connected() {
+    const PUSHES: u64 = 3 * limits::TAIL_EVENTS_MAX as u64;
+    let redis = RedisServer::start(&[]);
+    redis.ask("ACL SETUSER mute on nopass ~* &* +@all").unwrap();
+    let (pushing, mute) =
+        (Node::on(&redis), Node::at(format!("{}?user=mute&pass=any", redis.url())));
+    mute.ready().await;
+    let mut player = mute.player(7, 1).await;
+    // It is told everything, and may ask for nothing: as when only one of its two connections is there.
+    redis.ask("ACL SETUSER mute -evalsha -eval -script").unwrap();
+    for nth in 1..=PUSHES {
+        pushing.push(7, nth).await.unwrap();
+    }
+    let probe_sees_it = async || mute.hub.readiness().ready().is_none();
+    eventually("not ready", probe_sees_it).await;
+    let nothing = player.attachment.next().await.unwrap();
+    assert!(nothing.is_empty(), "{nothing:?}");
+    redis.ask("ACL SETUSER mute +@all").unwrap();
+    assert!(player.read_until(PUSHES).await.into_iter().eq(1..=PUSHES));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_stands_still_leaves_pushes_in_doubt_and_players_connected() {
     let redis = RedisServer::start(&[]);
     let nodes = [Node::on(&redis), Node::on(&redis)];

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
     ProtocolVersion, Value,
@@ -134,13 +135,20 @@ impl Endpoint {
     ) -> Result<MultiplexedConnection, String> {
         let info = self.find().await?;
         let settings = info.redis_settings().clone().set_protocol(protocol);
-        let client = Client::open(info.set_redis_settings(settings)).map_err(|e| plain(&e))?;
+        let info = info.set_redis_settings(settings).set_tcp_settings(tcp());
+        let client = Client::open(info).map_err(|e| plain(&e))?;
         let config = config
             .set_connection_timeout(Some(limits::REDIS_TIMEOUT))
             .set_response_timeout(Some(limits::REDIS_TIMEOUT));
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         connecting.await.map_err(|error| plain(&error))
     }
+}
+
+/// What is sent leaves at once, and what the network swallows is given up when its answer is: a kernel that went on sending
+/// would deliver it when the network is back, after whatever was done since.
+fn tcp() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true).set_user_timeout(limits::REDIS_TIMEOUT)
 }
 
 /// Of `[user:password@]host[,host…]`: the login, with its `@`, and the hosts.
