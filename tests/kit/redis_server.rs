@@ -51,7 +51,9 @@ impl RedisServer {
 
     /// Its URL, without a network between.
     pub(crate) fn url(&self) -> String {
-        format!("redis+unix://{}", self.socket().display())
+        let mut options = self.options.iter().skip_while(|option| *option != "--requirepass");
+        let password = options.nth(1).map(|password| format!("?pass={password}"));
+        format!("redis+unix://{}{}", self.socket().display(), password.unwrap_or_default())
     }
 
     fn socket(&self) -> PathBuf {

@@ -24,6 +24,8 @@ pub(crate) struct Site {
     /// Holds `DATA_DIR`, and is gone with the test.
     directory: TempDir,
     variables: BTreeMap<String, String>,
+    /// The words before the hub's own name, of a program that becomes the hub.
+    pub(crate) wrapper: Vec<String>,
 }
 
 impl Site {
@@ -41,7 +43,7 @@ impl Site {
             ("PRESENCE_GRACE_SECONDS", "0"),
         ];
         let variables = defaults.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
-        let mut site = Self { directory, variables };
+        let mut site = Self { directory, variables, wrapper: Vec::new() };
         site.set("ENGINE", engine());
         site.set("DATA_DIR", site.data_dir().display().to_string());
         site
@@ -75,8 +77,10 @@ impl Site {
     }
 
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_duelhub"));
-        command.env_clear().envs(&self.variables).kill_on_drop(true);
+        let mut words =
+            self.wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_duelhub")]);
+        let mut command = Command::new(words.next().expect("the hub's name"));
+        command.args(words).env_clear().envs(&self.variables).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
