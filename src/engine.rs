@@ -114,7 +114,7 @@ pub trait Engine: Debug + Send + Sync {
         count: usize,
     ) -> Answer<'_, Vec<(DuelId, Head)>>;
 
-    /// The heads of these duels, as far as they exist. Being asked about counts as a sign of life.
+    /// The heads of these duels, as far as they exist and who keeps them is there. Being asked about counts as a sign of life.
     fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>>;
 
     /// A connection was let in; of its user's others, the oldest have to go if there are too many over all nodes.

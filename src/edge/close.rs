@@ -180,6 +180,7 @@ impl From<Lost> for Ending {
         match lost {
             Lost::TooSlow => Self::TooSlow,
             Lost::EpochChanged => Self::ServerRestart { reason: None },
+            Lost::Engine(_) => Self::Internal,
         }
     }
 }

@@ -115,7 +115,7 @@ impl Hub {
             live,
             connection,
             // The place follows once the head is known; until then nobody looks.
-            cursor: Cursor { position: None, presence: 0 },
+            cursor: Cursor { position: None, presence: 0, lacking_since: None },
             acked_seq: 0,
             ending: OfflineReason::Lost,
         };
@@ -204,7 +204,7 @@ impl Attachment {
             None => Vec::new(),
         };
         let (online, presence) = self.live.online_with(viewer);
-        self.cursor = Cursor { position: Some(position), presence };
+        self.cursor = Cursor { position: Some(position), presence, lacking_since: None };
         Ok(Welcome { position, recovery, online, state })
     }
 
@@ -237,7 +237,8 @@ impl Attachment {
         self.connection.lent_cursor().or(self.cursor.position).map_or(0, |position| position.seq)
     }
 
-    /// What lies after the cursor, which moves past it; an empty batch means that nothing does. Not cancel safe: dropped
+    /// What lies after the cursor, which moves past it; an empty batch means that nothing does, or that the engine is away
+    /// and the connection is woken when it is back. Not cancel safe: dropped
     /// while it waits for the engine, it has not moved the cursor.
     ///
     /// # Errors

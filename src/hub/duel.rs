@@ -33,8 +33,10 @@ struct State {
     leaving: Vec<Leaving>,
     /// The duel's own; `None`: the node's.
     presence_grace: Option<Duration>,
-    /// A connection lacks events that the engine was not there to give.
+    /// A connection lacks events that the engine did not give.
     read_deferred: bool,
+    /// Sweeps that the engine has answered.
+    sweeps: u64,
     /// The duel has left the hub's map; whoever still holds it must look there again.
     retired: bool,
 }
@@ -171,14 +173,17 @@ impl LiveDuel {
         news
     }
 
-    /// A connection lacks events, and the engine is away.
-    pub(super) fn defer_read(&self) {
-        self.state.lock().read_deferred = true;
+    /// A connection lacks events that the engine did not give, and looks again at the next sweep: which one was the last.
+    pub(super) fn defer_read(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.read_deferred = true;
+        state.sweeps
     }
 
-    /// The engine is there: who lacks events looks again.
-    pub(super) fn resume_reads(&self) {
+    /// A sweep was tried, and maybe answered: who lacks events looks again.
+    pub(super) fn resume_reads(&self, answered: bool) {
         let mut state = self.state.lock();
+        state.sweeps += u64::from(answered);
         if std::mem::take(&mut state.read_deferred) {
             state.wake_all();
         }

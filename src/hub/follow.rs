@@ -9,12 +9,17 @@ use crate::engine::{Engine, EngineError, Page};
 use crate::event::{Event, Position, Viewer};
 use crate::limits;
 
+/// Sweeps that an engine may answer without giving a connection what it lacks.
+const SWEEPS_IN_VAIN_MAX: u64 = 3;
+
 /// Up to where a connection has been served.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor {
     /// `None`: not known yet.
     pub(super) position: Option<Position>,
     pub(super) presence: u64,
+    /// Since which sweep of the duel the engine has not given what the connection lacks.
+    pub(super) lacking_since: Option<u64>,
 }
 
 /// What a connection sends next: the events first, then the changes of presence.
@@ -27,7 +32,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Whether the connection has everything.
+    /// Whether there is nothing to send now: the connection has everything, or will be woken when the engine is back.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.events.is_empty() && self.presence.is_empty()
@@ -43,6 +48,9 @@ pub enum Lost {
     /// The duel's history has begun anew.
     #[error("the duel has a new epoch")]
     EpochChanged,
+    /// The engine is there, and does not give what the connection lacks.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 }
 
 impl Cursor {
@@ -64,7 +72,7 @@ impl Cursor {
             if position.seq < newest.seq {
                 events = match look.events {
                     Some(events) => events,
-                    None => read(engine, live, position).await?,
+                    None => self.read(engine, live, position).await?,
                 };
             }
             self.presence += presence.len() as u64;
@@ -77,20 +85,27 @@ impl Cursor {
             }
         }
     }
-}
 
-/// What the engine has after a position. Nothing while it is away: the connection stays, and looks again when it is back.
-async fn read(
-    engine: &dyn Engine,
-    live: &LiveDuel,
-    after: Position,
-) -> Result<Vec<Arc<Event>>, Lost> {
-    match engine.read(live.id, after, limits::BATCH_EVENTS_MAX).await {
-        Ok(Page::Events(events)) => Ok(events),
-        Ok(Page::Gone) => Err(Lost::TooSlow),
-        Err(EngineError::Full { .. } | EngineError::Unavailable { .. }) => {
-            live.defer_read();
-            Ok(Vec::new())
+    /// What the engine has after a position. Nothing while it is away: the connection stays, and looks again at each sweep. An
+    /// engine that answers sweeps and still does not give it has a fault that waiting does not mend.
+    async fn read(
+        &mut self,
+        engine: &dyn Engine,
+        live: &LiveDuel,
+        after: Position,
+    ) -> Result<Vec<Arc<Event>>, Lost> {
+        match engine.read(live.id, after, limits::BATCH_EVENTS_MAX).await {
+            Ok(Page::Events(events)) => {
+                self.lacking_since = None;
+                Ok(events)
+            }
+            Ok(Page::Gone) => Err(Lost::TooSlow),
+            Err(error) => {
+                let sweeps = live.defer_read();
+                let since = *self.lacking_since.get_or_insert(sweeps);
+                let in_vain = sweeps - since >= SWEEPS_IN_VAIN_MAX;
+                if in_vain { Err(error.into()) } else { Ok(Vec::new()) }
+            }
         }
     }
 }

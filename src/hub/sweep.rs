@@ -3,6 +3,7 @@
 //! Compares the positions of this node's live duels with the engine's, in batches. The same rhythm drives the engine's
 //! pruning.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::MissedTickBehavior;
@@ -39,19 +40,23 @@ impl Hub {
         self.engine.prune(clock::now()).await.and(swept)
     }
 
+    /// Every batch is tried: of a Cluster only some masters may be away.
     async fn sweep_live(&self) -> Result<(), EngineError> {
         let live: Vec<_> = self.duels.read().values().cloned().collect();
+        let mut swept = Ok(());
         for batch in live.chunks(BATCH) {
-            self.sweep(batch).await?;
+            swept = swept.and(self.sweep(batch).await);
             tokio::task::yield_now().await;
         }
-        Ok(())
+        swept
     }
 
     async fn sweep(&self, batch: &[Arc<LiveDuel>]) -> Result<(), EngineError> {
-        let heads = self.engine.heads(batch.iter().map(|live| live.id).collect()).await?;
-        heads.into_iter().for_each(|(duel, head)| self.note(duel, head.position));
-        batch.iter().for_each(|live| live.resume_reads());
-        Ok(())
+        let heads = self.engine.heads(batch.iter().map(|live| live.id).collect()).await;
+        let known = heads.as_deref().unwrap_or_default();
+        known.iter().for_each(|(duel, head)| self.note(*duel, head.position));
+        let answered: HashSet<_> = known.iter().map(|(duel, _)| *duel).collect();
+        batch.iter().for_each(|live| live.resume_reads(answered.contains(&live.id)));
+        heads.map(|_| ())
     }
 }

@@ -199,6 +199,14 @@ impl Line {
         }
     }
 
+    /// Whether the node has closed it because the duel is over.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Here(_) => false,
+            Self::Web(line) => line.is_over(),
+        }
+    }
+
     /// Why the node wants it to close.
     pub(crate) fn dismissal(&self) -> Option<Dismissal> {
         match self {

@@ -51,6 +51,14 @@ impl Subject {
         }
     }
 
+    /// Schedules under way at a time: enough to fill the pauses in which one waits, and no more processes than two cores carry.
+    pub(crate) const fn at_a_time(self) -> usize {
+        match self {
+            Self::OneNode(_) | Self::ThreeNodes => 8,
+            Self::ThreeProcesses => 2,
+        }
+    }
+
     pub(crate) fn home(self, schedule: &Schedule) -> Home {
         let hub_config = HubConfig {
             sync_interval: Duration::from_secs(1),

@@ -78,12 +78,15 @@ impl RedisEngine {
         duels: Vec<DuelId>,
         idle: Duration,
     ) -> Result<Vec<(DuelId, Head)>, EngineError> {
-        let mut heads = Vec::with_capacity(duels.len());
-        // One step after the other, so that pushes pass between them.
+        let (mut heads, mut failed) = (Vec::with_capacity(duels.len()), Ok(()));
+        // One step after the other, so that pushes pass between them; of a Cluster only some masters may be away.
         for some in self.links.groups(&duels, HEADS_AT_ONCE) {
-            heads.extend(self.some_standing(some, idle).await?);
+            match self.some_standing(some, idle).await {
+                Ok(some) => heads.extend(some),
+                Err(error) => failed = Err(error),
+            }
         }
-        Ok(heads)
+        if heads.is_empty() { failed.map(|()| heads) } else { Ok(heads) }
     }
 
     fn some_standing(

@@ -175,7 +175,7 @@ impl HereLine {
     pub(super) async fn next(&mut self) -> Result<Served, Gone> {
         let batch = self.attachment.next().await.map_err(|lost| match lost {
             Lost::TooSlow => Gone::TooSlow,
-            Lost::EpochChanged => Gone::Otherwise(lost.to_string()),
+            Lost::EpochChanged | Lost::Engine(_) => Gone::Otherwise(lost.to_string()),
         })?;
         let mut served = self.handed();
         served.shown.extend(show_all(&batch.events, self.viewer));

@@ -43,7 +43,7 @@ struct Inbox {
 #[derive(Debug, Default)]
 struct Arrived {
     shown: Vec<Shown>,
-    /// Up to where the player was served.
+    /// Up to where the player was served, as a pong said, behind everything that belongs together.
     seq: u64,
     /// Pongs so far.
     pongs: u64,
@@ -118,8 +118,13 @@ impl WebLine {
 
     pub(super) fn handed(&mut self) -> Served {
         let mut arrived = self.inbox.arrived.lock();
-        let shown = std::mem::take(&mut arrived.shown);
-        Served { seq: arrived.seq, handed: !shown.is_empty(), more: !shown.is_empty(), shown }
+        if arrived.closed.is_some() {
+            let last = arrived.shown.last().map_or(0, |shown| shown.seq);
+            arrived.seq = arrived.seq.max(last);
+        }
+        let seq = arrived.seq;
+        let shown: Vec<_> = arrived.shown.extract_if(.., |shown| shown.seq <= seq).collect();
+        Served { seq, handed: !shown.is_empty(), more: !shown.is_empty(), shown }
     }
 
     pub(super) async fn next(&mut self) -> Result<Served, Gone> {
@@ -143,6 +148,11 @@ impl WebLine {
     pub(super) async fn woken(&self) {
         let pause = std::time::Duration::from_millis(5);
         let _either = tokio::time::timeout(pause, self.inbox.changed.notified()).await;
+    }
+
+    /// Whether it was closed because the duel is.
+    pub(super) fn is_over(&self) -> bool {
+        self.closed().is_some_and(|(code, _)| code == 4503)
     }
 
     fn closed(&self) -> Option<(u16, String)> {
@@ -194,11 +204,13 @@ impl Inbox {
     fn take(&self, frame: &Frame<'_>) {
         let mut arrived = self.arrived.lock();
         match frame.r#type.as_str() {
-            "presence" | "error" => return,
-            "pong" => arrived.pongs += 1,
+            "presence" | "error" => {}
+            "pong" => {
+                arrived.pongs += 1;
+                arrived.seq = arrived.seq.max(frame.seq);
+            }
             _ => arrived.shown.push(shown(frame)),
         }
-        arrived.seq = arrived.seq.max(frame.seq);
     }
 }
 

@@ -61,6 +61,9 @@ impl World {
         // A process closes the connections by itself.
         for player in self.players.iter().filter(|player| player.duel == duel) {
             until("closed", || async { player.open_line().is_none() }).await;
+            let line = player.line.as_ref().map(|(line, _)| line);
+            let as_expected = line.is_none_or(|line| line.is_over() || line.dismissal().is_some());
+            ensure(as_expected, Objection::Unexpected("closed for another reason".into()))?;
         }
         Ok(())
     }

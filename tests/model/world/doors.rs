@@ -144,7 +144,10 @@ impl World {
                 && self.connections_per_user_max == 1;
             if one_too_many {
                 // A process has closed it by itself if there was nothing more to come.
-                let Some(dismissal) = dismissed(line).await else { continue };
+                let Some(dismissal) = dismissed(line).await else {
+                    ensure(line.is_over(), Objection::Unexpected("closed for nothing".into()))?;
+                    continue;
+                };
                 let what = format!("dismissed: {dismissal:?}");
                 ensure(dismissal == Dismissal::Replaced, Objection::Unexpected(what))?;
                 self.cut(at).await;

@@ -30,6 +30,8 @@ impl World {
         self.calls.retain(|call| !concerned.contains(&call.duel));
         self.nodes.remove(at).end(&self.home.store, kill).await;
         let node = self.home.start(at).await;
+        // Of a process that stops, what it has not read by then is not there; a hub has had every call at once.
+        let complete = !kill && node.keeps_order_of_calls();
         self.nodes.insert(at, node);
         if self.nodes.len() == 1 {
             self.acked.clear();
@@ -40,7 +42,7 @@ impl World {
         }
         for duel in concerned {
             if self.subject.kind().is_durable() {
-                self.come_back(duel, !kill).await?;
+                self.come_back(duel, complete).await?;
             } else {
                 self.histories[duel].begin_anew();
             }
