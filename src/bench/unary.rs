@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 
 use super::BenchError;
 use super::hub::Hub;
+use crate::limits;
 use crate::pb;
 use crate::pb::control_service_server::SERVICE_NAME;
 
@@ -31,7 +32,10 @@ impl Calls {
         let stream = TcpStream::connect(hub.control).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(BenchError::machine("TCP_NODELAY"))?;
         let refused = |error: h2::Error| BenchError::refused("PushEvent")(Status::from(error));
-        let (connection, driver) = h2::client::handshake(stream).await.map_err(refused)?;
+        // As large as the hub's own: answers that a busy machine has not read yet are small frames, too.
+        let mut client = h2::client::Builder::new();
+        client.initial_connection_window_size(limits::GRPC_CONNECTION_WINDOW_BYTES);
+        let (connection, driver) = client.handshake(stream).await.map_err(refused)?;
         // Its end shows in the calls.
         tokio::spawn(async move { driver.await.ok() });
         let uri = format!("http://{}/{SERVICE_NAME}/PushEvent", hub.control);
