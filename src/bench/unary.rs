@@ -12,9 +12,12 @@ use tonic::{Code, Status};
 
 use super::BenchError;
 use super::hub::Hub;
-use crate::limits;
 use crate::pb;
 use crate::pb::control_service_server::SERVICE_NAME;
+
+/// The HTTP/2 library ends a connection whose small unread frames weigh more than half of its window (RFC 9113, section 5.2);
+/// answers that a busy machine has not read yet are such frames.
+const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -32,9 +35,8 @@ impl Calls {
         let stream = TcpStream::connect(hub.control).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(BenchError::machine("TCP_NODELAY"))?;
         let refused = |error: h2::Error| BenchError::refused("PushEvent")(Status::from(error));
-        // As large as the hub's own: answers that a busy machine has not read yet are small frames, too.
         let mut client = h2::client::Builder::new();
-        client.initial_connection_window_size(limits::GRPC_CONNECTION_WINDOW_BYTES);
+        client.initial_connection_window_size(WINDOW_BYTES);
         let (connection, driver) = client.handshake(stream).await.map_err(refused)?;
         // Its end shows in the calls.
         tokio::spawn(async move { driver.await.ok() });
