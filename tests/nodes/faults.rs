@@ -101,6 +101,23 @@ async fn who_lacks_what_redis_will_not_give_waits_for_it_connected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lacks_what_redis_answers_for_and_does_not_give_is_sent_away() {
+    let redis = RedisServer::start(&[]);
+    redis.ask("ACL SETUSER blind on nopass ~* &* +@all").unwrap();
+    let (pushing, blind) =
+        (Node::on(&redis), Node::at(format!("{}?user=blind&pass=any", redis.url())));
+    blind.ready().await;
+    let mut player = blind.player(7, 1).await;
+    // Sweeps need no events; only reading the log does.
+    redis.ask("ACL SETUSER blind -xrange").unwrap();
+    for nth in 1..=3 * limits::TAIL_EVENTS_MAX as u64 {
+        pushing.push(7, nth).await.unwrap();
+    }
+    let gone = player.closed().await;
+    assert!(matches!(gone, Some(Lost::Engine(EngineError::Unavailable { .. }))), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_stands_still_leaves_pushes_in_doubt_and_players_connected() {
     let redis = RedisServer::start(&[]);
     let nodes = [Node::on(&redis), Node::on(&redis)];

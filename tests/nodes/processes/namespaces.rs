@@ -242,12 +242,16 @@ impl Backend {
 
     /// Pushes until it is answered, as a backend does: this machine may be slow.
     async fn push_surely(&self, duel: u64, n: u64) -> u64 {
-        loop {
-            match self.push(duel, n).await {
-                Ok(seq) => return seq,
-                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
+        let pushing = async {
+            loop {
+                match self.push(duel, n).await {
+                    Ok(seq) => return seq,
+                    Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-        }
+        };
+        soon("a push", pushing).await
     }
 
     async fn refuses(&self, duel: u64, n: u64) {
