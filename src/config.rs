@@ -195,6 +195,8 @@ pub struct HubConfig {
     pub presence_grace: Duration,
     /// Streams of changes at a time.
     pub watchers_max: usize,
+    /// Clients that have to come back are sent away spread over this time.
+    pub drain: Duration,
 }
 
 /// Settings of [`crate::edge`].
@@ -220,8 +222,6 @@ pub struct EdgeConfig {
     pub pending_handshakes_max: usize,
     /// How long such a socket may take.
     pub handshake_timeout: Duration,
-    /// At shutdown, clients are sent away spread over this time.
-    pub drain: Duration,
 }
 
 /// Settings of [`crate::control`].

@@ -265,6 +265,9 @@ pub struct Opened {
 pub struct Head {
     /// The last event's.
     pub position: Position,
+    /// Of an engine that may lose its newest events, and goes on in a new epoch then: where the log stood when the epoch began,
+    /// in the epoch before. `None`: the epoch began with an empty log.
+    pub goes_on_from: Option<Position>,
     /// The oldest event still in the log; 0 if there is none.
     pub oldest_seq: u64,
     /// Open or closed.
@@ -280,6 +283,24 @@ impl Head {
         same_epoch
             && seq <= self.position.seq
             && (seq == self.position.seq || self.oldest_seq <= seq + 1)
+    }
+
+    /// A position of the epoch before is one of this epoch, too, if what lies before it is what this epoch goes on from.
+    /// Any other is what it was.
+    #[must_use]
+    pub const fn carried(&self, position: Position) -> Position {
+        match self.goes_on_from {
+            Some(end) if end.epoch.same(position.epoch) && position.seq <= end.seq => {
+                Position { epoch: self.position.epoch, seq: position.seq }
+            }
+            _ => position,
+        }
+    }
+
+    /// Where the epoch goes on from, as long as it has no event of its own.
+    #[must_use]
+    pub fn untouched_since(&self) -> Option<Position> {
+        self.goes_on_from.filter(|end| end.seq == self.position.seq)
     }
 }
 

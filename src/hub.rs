@@ -16,6 +16,7 @@
 mod attach;
 mod connection;
 mod departures;
+mod dismissals;
 mod duel;
 mod follow;
 mod presence;
@@ -35,7 +36,8 @@ use tracing::info;
 pub use self::attach::{AttachError, Attachment, Recovery, Welcome};
 pub use self::connection::{Connection, Dismissal, Handed, Outlet};
 use self::departures::Departures;
-use self::duel::LiveDuel;
+use self::dismissals::Renewed;
+use self::duel::{LiveDuel, Noted};
 pub use self::follow::{Batch, Lost};
 pub use self::presence::PresenceChange;
 pub use self::probe::Readiness;
@@ -59,6 +61,7 @@ pub struct Hub {
     duels: RwLock<HashMap<DuelId, Arc<LiveDuel>>>,
     watchers: Watchers,
     departures: Departures,
+    renewed: Renewed,
     readiness: Readiness,
     next_connection: AtomicU64,
 }
@@ -146,6 +149,7 @@ impl Hub {
             metrics,
             duels: RwLock::default(),
             departures: Departures::default(),
+            renewed: Renewed::default(),
             readiness: Readiness::default(),
             next_connection: AtomicU64::new(1),
         });
@@ -155,9 +159,14 @@ impl Hub {
         hub
     }
 
-    /// Sweeps, counts absent users out, and proves its own path. Ends only by being dropped.
+    /// Sweeps, counts absent users out, sends away who has to come back, and proves its own path. Ends only by being dropped.
     pub async fn run(self: Arc<Self>) {
-        tokio::join!(self.run_sweeps(), self.run_departures(), self.run_probe());
+        tokio::join!(
+            self.run_sweeps(),
+            self.run_departures(),
+            self.run_renewals(),
+            self.run_probe()
+        );
     }
 
     /// Declares a duel.
@@ -329,21 +338,6 @@ impl Hub {
         &self.readiness
     }
 
-    /// Tells every connection to come back later, spread evenly over `spread`.
-    pub async fn dismiss_all(&self, spread: Duration) {
-        let duels: Vec<_> = self.duels.read().values().cloned().collect();
-        let mut connections: Vec<_> =
-            duels.iter().flat_map(|duel| duel.all_connections()).collect();
-        // By age, not by duel: the two players of a duel do not go in the same instant.
-        connections.sort_by_key(|connection| connection.id);
-        let started = tokio::time::Instant::now();
-        let pause = spread.checked_div(u32::try_from(connections.len()).unwrap_or(u32::MAX));
-        for (connection, nth) in connections.iter().zip(0..) {
-            tokio::time::sleep_until(started + pause.unwrap_or_default() * nth).await;
-            connection.dismiss(Dismissal::Restart);
-        }
-    }
-
     fn live(&self, duel: DuelId) -> Option<Arc<LiveDuel>> {
         self.duels.read().get(&duel).cloned()
     }
@@ -374,18 +368,23 @@ impl Hub {
                     live.reconcile(&online, |kind| self.watchers.signaled(&Signal { duel, kind }));
                 }
             }
-            Notice::Head { duel, position } => self.note(duel, position),
+            Notice::Head { duel, head } => self.note(duel, &head),
             Notice::Interrupted => self.watchers.interrupt(),
         }
         connections
     }
 
-    /// Takes a position that the engine reported. The probe has to do without, or it would prove nothing.
-    fn note(&self, duel: DuelId, position: Position) {
+    /// Takes what the engine reported of a log. The probe has to do without, or it would prove nothing.
+    fn note(&self, duel: DuelId, head: &Head) {
         let live = self.live(duel).filter(|_| duel != DuelId::PROBE);
-        if live.is_some_and(|live| live.note(position)) {
-            self.metrics.sweep_repairs.inc();
-            info!(duel_id = duel.get(), seq = position.seq, "events that were missed were found");
+        match live.map_or(Noted::Known, |live| live.note(head)) {
+            Noted::Known => {}
+            Noted::Missed => {
+                let seq = head.position.seq;
+                self.metrics.sweep_repairs.inc();
+                info!(duel_id = duel.get(), seq, "events that were missed were found");
+            }
+            Noted::Renewed(connections) => self.renewed.add(connections),
         }
     }
 

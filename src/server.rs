@@ -155,7 +155,7 @@ impl Server {
             // Without it nothing is repaired or pruned; the service manager starts a process that is whole.
             _ended = &mut work => Err(StartError::WorkEnded),
         };
-        info!(drain_seconds = config.edge.drain.as_secs_f64(), "stopping");
+        info!(drain_seconds = config.hub.drain.as_secs_f64(), "stopping");
         let _told = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         hub.readiness().stop();
         stop.cancel();
@@ -163,7 +163,7 @@ impl Server {
         sockets.close();
         let (rpcs, ()) = tokio::join!(
             timeout(limits::RPC_DRAIN_TIMEOUT, control),
-            drain(&hub, &sockets, config.edge.drain),
+            drain(&hub, &sockets, config.hub.drain),
         );
         if rpcs.is_err() {
             warn!("calls were still under way when their time was up, and were ended");

@@ -146,6 +146,7 @@ pub(super) fn read_hub(reader: &mut Reader<'_>) -> HubConfig {
         connections_per_user_max: reader.count("WEBSOCKET_MAX_CONNECTIONS_PER_USER", 1, 100),
         presence_grace: reader.fraction("PRESENCE_GRACE_SECONDS", 0.0, 60.0),
         watchers_max: reader.count("CONTROL_MAX_WATCHERS", 1, 10_000),
+        drain: reader.fraction("WEBSOCKET_DRAIN_SECONDS", 0.0, 300.0),
     }
 }
 
@@ -181,7 +182,6 @@ pub(super) fn read_edge(reader: &mut Reader<'_>, production: bool) -> EdgeConfig
         .unwrap_or(u32::MAX),
         pending_handshakes_max: reader.count("WEBSOCKET_MAX_PENDING_HANDSHAKES", 1, 1_000_000),
         handshake_timeout: reader.seconds("WEBSOCKET_HANDSHAKE_TIMEOUT_SECONDS", 1, 60),
-        drain: reader.fraction("WEBSOCKET_DRAIN_SECONDS", 0.0, 300.0),
     }
 }
 

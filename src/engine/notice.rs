@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Head;
 use crate::clock::UnixMs;
 use crate::event::{Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
@@ -144,7 +145,7 @@ pub enum Notice {
     Head {
         /// The duel.
         duel: DuelId,
-        /// The last event's.
-        position: Position,
+        /// Where it stands.
+        head: Head,
     },
 }

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::Hub;
 use super::connection::{Connection, Dismissal, Outlet};
-use super::duel::{Joined, LiveDuel};
+use super::duel::{Joined, LiveDuel, Noted};
 use super::follow::{Batch, Cursor, Lost};
 use crate::clock;
 use crate::engine::{
@@ -128,8 +128,11 @@ impl Hub {
         if !record.allows(viewer) {
             return Err(AttachError::NotAParticipant);
         }
-        attachment.live.note(record.head.position);
+        if let Noted::Renewed(connections) = attachment.live.note(&record.head) {
+            self.renewed.add(connections);
+        }
         attachment.live.set_presence_grace(record.settings.presence_grace);
+        let resume = resume.map(|position| record.head.carried(position));
         let recovery = recovery(&record, resume)?;
         let per_user_max = self.config.connections_per_user_max;
         let arrival = Arrival {

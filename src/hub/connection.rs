@@ -23,7 +23,7 @@ pub enum Dismissal {
         /// The backend's words.
         reason: Option<Arc<str>>,
     },
-    /// The node is stopping.
+    /// The node is stopping, or the duel's epoch has changed.
     Restart,
 }
 

@@ -9,7 +9,7 @@ use super::OnlineUser;
 use super::connection::{Connection, Dismissal};
 use super::presence::{Presence, PresenceChange};
 use super::tail::Tail;
-use crate::engine::{OfflineReason, Online, SignalKind};
+use crate::engine::{Head, OfflineReason, Online, SignalKind};
 use crate::event::{Audience, Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
@@ -57,9 +57,23 @@ pub(super) enum Joined {
     Retired,
 }
 
+/// What the engine's word on where the log stands was to a live duel.
+#[derive(Debug)]
+pub(super) enum Noted {
+    /// Nothing new.
+    Known,
+    /// Events had been missed, or the duel begins anew.
+    Missed,
+    /// Its epoch has changed, and nothing has happened since. These connections are of the epoch before, and have time to come
+    /// back.
+    Renewed(Vec<Arc<Connection>>),
+}
+
 /// What a cursor finds.
 pub(super) struct Look {
     pub(super) newest: Option<Position>,
+    /// The epoch of the cursor is over, but nothing has happened since that it lacks.
+    pub(super) has_time: bool,
     /// The events after the cursor, or `None` if they are not at hand.
     pub(super) events: Option<Vec<Arc<Event>>>,
     /// The changes after the cursor, or `None` if they are kept no longer.
@@ -136,8 +150,10 @@ impl LiveDuel {
 
     pub(super) fn look(&self, position: Position, presence: u64, count: usize) -> Look {
         let state = self.state.lock();
+        let lacks_nothing = |end: Position| end.epoch == position.epoch && end.seq <= position.seq;
         Look {
             newest: state.tail.newest(),
+            has_time: state.tail.untouched_since().is_some_and(lacks_nothing),
             events: state.tail.after(position.seq, count),
             presence: state.presence.after(presence),
         }
@@ -163,14 +179,21 @@ impl LiveDuel {
         }
     }
 
-    /// Takes a position that the engine reported: whether events had been missed.
-    pub(super) fn note(&self, position: Position) -> bool {
+    /// Takes what the engine reported of the log.
+    pub(super) fn note(&self, head: &Head) -> Noted {
         let mut state = self.state.lock();
-        let news = state.tail.note(position);
-        if news {
-            state.wake_all();
+        let before = state.tail.newest().map(|newest| newest.epoch);
+        if !state.tail.note(head) {
+            return Noted::Known;
         }
-        news
+        state.wake_all();
+        match state.tail.untouched_since() {
+            Some(end) if before == Some(end.epoch) => {
+                let let_in = state.connections.iter().filter(|connection| connection.is_let_in());
+                Noted::Renewed(let_in.cloned().collect())
+            }
+            _ => Noted::Missed,
+        }
     }
 
     /// A connection lacks events that the engine did not give, and looks again at the next sweep: which one was the last.

@@ -54,7 +54,7 @@ impl Hub {
     async fn sweep(&self, batch: &[Arc<LiveDuel>]) -> Result<(), EngineError> {
         let heads = self.engine.heads(batch.iter().map(|live| live.id).collect()).await;
         let known = heads.as_deref().unwrap_or_default();
-        known.iter().for_each(|(duel, head)| self.note(*duel, head.position));
+        known.iter().for_each(|(duel, head)| self.note(*duel, head));
         let answered: HashSet<_> = known.iter().map(|(duel, _)| *duel).collect();
         batch.iter().for_each(|live| live.resume_reads(answered.contains(&live.id)));
         heads.map(|_| ())

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::engine::Head;
 use crate::event::{Epoch, Event, Position};
 use crate::limits;
 
@@ -13,6 +14,8 @@ use crate::limits;
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     newest: Option<Position>,
+    /// Where the epoch of `newest` goes on from, as long as it has no event of its own.
+    untouched_since: Option<Position>,
     events: VecDeque<Arc<Event>>,
     bytes: usize,
 }
@@ -23,13 +26,28 @@ impl Tail {
         self.newest
     }
 
-    /// Takes a position that the engine reported: whether it was news.
-    pub(super) fn note(&mut self, position: Position) -> bool {
+    /// Where the epoch of the newest position goes on from, as long as it has no event of its own.
+    pub(super) const fn untouched_since(&self) -> Option<Position> {
+        self.untouched_since
+    }
+
+    /// Takes what the engine reported: whether it was news.
+    pub(super) fn note(&mut self, head: &Head) -> bool {
+        let news = self.advance(head.position);
+        if news {
+            self.untouched_since = head.untouched_since();
+        }
+        news
+    }
+
+    /// Takes a position that does not follow, if it is news.
+    fn advance(&mut self, position: Position) -> bool {
         let news = self
             .newest
             .is_none_or(|newest| newest.epoch != position.epoch || newest.seq < position.seq);
         if news {
             self.newest = Some(position);
+            self.untouched_since = None;
             self.events.clear();
             self.bytes = 0;
         }
@@ -43,7 +61,8 @@ impl Tail {
         let position = Position { epoch, seq: event.seq };
         if follows {
             self.newest = Some(position);
-        } else if !self.note(position) {
+            self.untouched_since = None;
+        } else if !self.advance(position) {
             return;
         }
         self.bytes += event.size();
@@ -66,10 +85,14 @@ impl Tail {
 mod tests {
     use super::*;
     use crate::clock::UnixMs;
-    use crate::event::{Content, Ending};
+    use crate::event::{Content, DuelStatus, Ending};
 
     fn event(seq: u64) -> Arc<Event> {
         Arc::new(Event { seq, stored_at: UnixMs(0), content: Content::Closed(Ending::Finished) })
+    }
+
+    fn head(position: Position, goes_on_from: Option<Position>) -> Head {
+        Head { position, goes_on_from, oldest_seq: 1, status: DuelStatus::Open }
     }
 
     fn seqs(tail: &Tail, after: u64) -> Option<Vec<u64>> {
@@ -113,9 +136,27 @@ mod tests {
         let epoch = Epoch::random();
         let mut tail = Tail::default();
         tail.push(epoch, &event(1));
-        assert!(tail.note(Position { epoch, seq: 3 }));
-        assert!(!tail.note(Position { epoch, seq: 2 }));
+        assert!(tail.note(&head(Position { epoch, seq: 3 }, None)));
+        assert!(!tail.note(&head(Position { epoch, seq: 2 }, None)));
         assert_eq!(seqs(&tail, 0), None);
+    }
+
+    #[test]
+    fn an_epoch_is_untouched_until_something_happens_in_it() {
+        let [before, epoch] = [Epoch::random(), Epoch::random()];
+        let end = Position { epoch: before, seq: 7 };
+        let begun = head(Position { epoch, seq: 7 }, Some(end));
+        let mut tail = Tail::default();
+        tail.push(before, &event(8));
+        assert!(tail.note(&begun));
+        assert_eq!(tail.untouched_since(), Some(end));
+        assert!(!tail.note(&begun));
+        assert_eq!(tail.untouched_since(), Some(end));
+        tail.push(epoch, &event(8));
+        assert_eq!(tail.untouched_since(), None);
+        let mut late = Tail::default();
+        late.note(&head(Position { epoch, seq: 8 }, Some(end)));
+        assert_eq!(late.untouched_since(), None);
     }
 
     #[test]

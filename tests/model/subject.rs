@@ -65,6 +65,7 @@ impl Subject {
             connections_per_user_max: schedule.per_user_max,
             presence_grace: Duration::from_secs(3),
             watchers_max: 1,
+            drain: Duration::ZERO,
         };
         let store = Store::new(self.kind(), engine_config(schedule));
         let sites = match self {

@@ -23,6 +23,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// Between repair sweeps.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Over which who has to come back is sent away.
+pub(crate) const DRAIN: Duration = Duration::from_secs(3);
+
 /// One node. Dropping it is what a kill is to the others.
 pub(crate) struct Node {
     pub(crate) hub: Arc<Hub>,
@@ -58,6 +61,7 @@ impl Node {
             connections_per_user_max: 3,
             presence_grace: Duration::from_millis(200),
             watchers_max: 4,
+            drain: DRAIN,
         };
         let redis = RedisConfig { url: Secret::new(url), prefix: "test".to_owned(), wait_replicas };
         let engine: Arc<dyn Engine> = Arc::new(RedisEngine::new(engine_config, &redis).unwrap());
@@ -86,6 +90,18 @@ impl Node {
             online: welcome.online,
             duel,
         })
+    }
+
+    /// A player who was here before comes in, as soon as Redis is there for it.
+    pub(crate) async fn back(&self, duel: u64, user: u64, resume: Position) -> Player {
+        let started = Instant::now();
+        loop {
+            match self.enter(duel, user, Some(resume)).await {
+                Ok(back) => return back,
+                Err(error) => assert!(started.elapsed() < DEADLINE, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A player comes in, who must be let in.

@@ -213,6 +213,7 @@ impl DuelRow {
     pub(super) fn head(&self, lineage: u64) -> Head {
         Head {
             position: self.position(lineage),
+            goes_on_from: None,
             oldest_seq: self.oldest_seq,
             status: self.duel_status(),
         }

@@ -55,10 +55,16 @@ impl Parts {
         Ok(Position { epoch: epoch(&self.text()?)?, seq: self.number()? })
     }
 
-    /// Epoch, seq, the oldest in the log, status.
+    /// Epoch, seq, the oldest in the log, status; the epoch before (empty: none) and where it ended.
     pub(super) fn head(&mut self) -> Result<Head, Malformed> {
         let position = self.position()?;
-        Ok(Head { position, oldest_seq: self.number()?, status: status(&self.text()?)? })
+        let (oldest_seq, status) = (self.number()?, status(&self.text()?)?);
+        let (before, end) = (self.text()?, self.number()?);
+        let goes_on_from = match &before[..] {
+            "" => None,
+            before => Some(Position { epoch: epoch(before)?, seq: end }),
+        };
+        Ok(Head { position, goes_on_from, oldest_seq, status })
     }
 }
 

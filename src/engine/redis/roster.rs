@@ -251,7 +251,7 @@ impl Rosters {
         self.heads(duels, Duration::ZERO, move |standings| {
             // What cannot be asked now, the next sweep finds.
             for (duel, head, version) in standings.unwrap_or_default() {
-                teller.head(duel, head.position, version);
+                teller.head(duel, head, version);
             }
         });
     }

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 
 use super::here::Here;
-use crate::engine::{Notice, Online, Signal, SignalKind, Sink};
+use crate::engine::{Head, Notice, Online, Signal, SignalKind, Sink};
 use crate::event::{Epoch, Event, Position};
 use crate::id::DuelId;
 
@@ -108,7 +108,7 @@ impl Teller {
     }
 
     /// A log stands there, and with it the roster.
-    pub(super) fn head(&self, duel: DuelId, position: Position, version: u64) {
+    pub(super) fn head(&self, duel: DuelId, head: Head, version: u64) {
         let Some(followed) = self.followed(duel) else { return };
         let stale = {
             let mut followed = followed.lock();
@@ -118,7 +118,7 @@ impl Teller {
             }
             stale || followed.version.is_none()
         };
-        self.tell(Notice::Head { duel, position });
+        self.tell(Notice::Head { duel, head });
         if stale {
             self.refresh(duel);
         }

@@ -8,7 +8,9 @@ for at, base in ipairs(KEYS) do
     if duel then
         if idle_ms > 0 then use(duel, idle_ms) end
         local version = redis.call('HGET', duel.parts.roster, 'v') or '0'
-        heads[#heads + 1] = { at, duel.epoch, duel.seq, duel.oldest, duel.status, version }
+        heads[#heads + 1] = {
+            at, duel.epoch, duel.seq, duel.oldest, duel.status, duel.before, duel.before_end, version,
+        }
     end
 end
 return heads
