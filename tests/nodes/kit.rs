@@ -250,7 +250,7 @@ pub(crate) fn update(duel: u64, nth: u64) -> Push {
 }
 
 /// Which update it is.
-fn number(json: &str) -> u64 {
+pub(crate) fn number(json: &str) -> u64 {
     let fields: HashMap<String, u64> = serde_json::from_str(json).unwrap();
     fields["nth"]
 }

@@ -6,6 +6,7 @@
 mod cluster;
 mod delivery;
 mod faults;
+mod histories;
 mod ill_redis;
 mod kit;
 mod presence;
