@@ -220,7 +220,9 @@ on_every_engine!(
     settings_stay_until_others_are_declared,
     a_record_says_when_things_were,
     heads_are_those_of_the_duels_that_there_are,
-    duels_are_listed_in_pages_by_id,
+    duels_are_listed_in_pages_by_id;
+    // A node counts what others bring into being when it prunes, and has a probe of its own.
+    each node:
     past_the_limit_no_duel_comes_into_being,
     the_probe_is_no_duel_of_anybodys,
 );

@@ -13,6 +13,7 @@ use duelhub::id::{DuelId, UserId};
 use duelhub::limits;
 use parking_lot::Mutex;
 
+use crate::nodes::Nodes;
 use crate::store::{Kind, Store};
 
 /// The duel of most rules.
@@ -21,6 +22,8 @@ pub(crate) const DUEL: u64 = 77;
 /// An engine, and everything that it has told its sink.
 pub(crate) struct Subject {
     engine: Arc<dyn Engine>,
+    /// Of which `engine` is made, or it alone.
+    nodes: Vec<Arc<dyn Engine>>,
     notices: Arc<Mutex<Vec<Notice>>>,
     store: Store,
 }
@@ -57,25 +60,35 @@ impl Subject {
     }
 
     fn on(store: Store) -> Self {
-        let engine = store.open(0);
+        let nodes: Vec<_> = (0..store.kind.nodes()).map(|node| store.open(node)).collect();
+        let engine: Arc<dyn Engine> = match &nodes[..] {
+            [engine] => Arc::clone(engine),
+            nodes => Arc::new(Nodes::new(nodes.to_vec())),
+        };
         let notices = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&notices);
         engine.connect(Box::new(move |notice| {
             told.lock().push(notice);
             0
         }));
-        Self { engine, notices, store }
+        Self { engine, nodes, notices, store }
     }
 
     /// Stops the engine in good order and starts it again; it has told nothing yet.
     pub(crate) async fn restarted(self) -> Self {
-        self.store.stop(0, self.engine).await;
+        drop(self.engine);
+        for (engine, node) in self.nodes.into_iter().zip(0..) {
+            self.store.stop(node, engine).await;
+        }
         Self::on(self.store)
     }
 
     /// Kills the engine and starts it again; it has told nothing yet.
     pub(crate) async fn killed(self) -> Self {
-        self.store.kill(0, self.engine).await;
+        drop(self.engine);
+        for (engine, node) in self.nodes.into_iter().zip(0..) {
+            self.store.kill(node, engine).await;
+        }
         Self::on(self.store)
     }
 

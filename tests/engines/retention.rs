@@ -147,6 +147,8 @@ on_every_engine!(
     asking_for_its_head_does_not_keep_a_closed_duel,
     an_event_or_a_sweep_is_a_sign_of_life,
     what_comes_into_being_again_is_another_history,
+    many_are_forgotten_by_and_by;
+    // A node counts what others bring into being when it prunes.
+    each node:
     what_is_forgotten_makes_room,
-    many_are_forgotten_by_and_by,
 );

@@ -44,4 +44,9 @@ async fn a_signal_is_soft_state(kind: Kind) {
     assert_eq!(signals(&engine), []);
 }
 
-on_every_engine!(a_signal_comes_back_through_the_sink, a_signal_is_soft_state);
+on_every_engine!(
+    a_signal_is_soft_state;
+    // Who is on one node does not go because another says so.
+    each node:
+    a_signal_comes_back_through_the_sink,
+);

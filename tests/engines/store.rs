@@ -18,14 +18,24 @@ pub(crate) enum Kind {
     Embedded,
     /// Keeps everything in a Redis.
     Redis,
+    /// The same, with several nodes on it.
+    RedisNodes,
 }
 
 impl Kind {
+    /// How many nodes there are.
+    pub(crate) const fn nodes(self) -> usize {
+        match self {
+            Self::Memory | Self::Embedded | Self::Redis => 1,
+            Self::RedisNodes => 3,
+        }
+    }
+
     /// Whether what was answered outlives the engine.
     pub(crate) const fn is_durable(self) -> bool {
         match self {
             Self::Memory => false,
-            Self::Embedded | Self::Redis => true,
+            Self::Embedded | Self::Redis | Self::RedisNodes => true,
         }
     }
 }
@@ -33,7 +43,7 @@ impl Kind {
 /// Where an engine of one kind keeps what it keeps. Outlives the engines opened in it.
 #[derive(Debug)]
 pub(crate) struct Store {
-    kind: Kind,
+    pub(crate) kind: Kind,
     config: EngineConfig,
     directory: TempDir,
     redis: Option<RedisServer>,
@@ -42,7 +52,8 @@ pub(crate) struct Store {
 impl Store {
     /// An empty one.
     pub(crate) fn new(kind: Kind, config: EngineConfig) -> Self {
-        let redis = (kind == Kind::Redis).then(|| RedisServer::start(&[]));
+        let on_redis = matches!(kind, Kind::Redis | Kind::RedisNodes);
+        let redis = on_redis.then(|| RedisServer::start(&[]));
         Self { kind, config, directory: tempfile::tempdir().unwrap(), redis }
     }
 
@@ -62,7 +73,7 @@ impl Store {
                 let store = StoreConfig { data_dir, durability: Durability::Fsync };
                 Arc::new(EmbeddedEngine::open(self.config.clone(), &store).unwrap())
             }
-            Kind::Redis => {
+            Kind::Redis | Kind::RedisNodes => {
                 let redis = RedisConfig {
                     url: Secret::new(self.redis_url(node)),
                     prefix: "test".to_owned(),

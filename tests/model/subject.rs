@@ -40,15 +40,12 @@ impl Subject {
     pub(crate) const fn kind(self) -> Kind {
         match self {
             Self::OneNode(kind) => kind,
-            Self::ThreeNodes | Self::ThreeProcesses => Kind::Redis,
+            Self::ThreeNodes | Self::ThreeProcesses => Kind::RedisNodes,
         }
     }
 
     pub(crate) const fn nodes(self) -> usize {
-        match self {
-            Self::OneNode(_) => 1,
-            Self::ThreeNodes | Self::ThreeProcesses => 3,
-        }
+        self.kind().nodes()
     }
 
     /// Schedules under way at a time: enough to fill the pauses in which one waits, and no more processes than two cores carry.
