@@ -115,13 +115,15 @@ fn read_redis(reader: &mut Reader<'_>, wanted: bool) -> Option<RedisConfig> {
         reader.problem("REDIS_URL", "is required with ENGINE=redis");
         return None;
     };
-    if !["redis://", "rediss://", "redis+unix://", "redis+sentinel://", "redis+cluster://"]
-        .iter()
-        .any(|scheme| url.starts_with(scheme))
-    {
+    let (scheme, _) = url.split_once("://").unwrap_or_default();
+    let (server, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+    if !matches!(
+        (server, kind),
+        ("redis" | "rediss", "" | "sentinel" | "cluster") | ("redis", "unix")
+    ) {
         reader.problem(
             "REDIS_URL",
-            "must begin with redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://",
+            "must begin with redis://, redis+sentinel:// or redis+cluster://, or rediss for TLS, or redis+unix://",
         );
     }
     Some(RedisConfig { url: Secret::new(url), prefix, wait_replicas })

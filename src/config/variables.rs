@@ -133,7 +133,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     none(
         "REDIS_URL",
-        "with ENGINE=redis: redis://[user:password@]host[:port][/database], rediss:// for TLS, redis+unix:///path, redis+sentinel://host[:port],…/master[/database], or redis+cluster://host[:port],…",
+        "with ENGINE=redis: redis://[user:password@]host[:port][/database], redis+sentinel://host[:port],…/master[/database], redis+cluster://host[:port],…, each with rediss for TLS; or redis+unix:///path",
     ),
     with("REDIS_PREFIX", "duelhub", "what the names of all keys and channels in Redis begin with"),
     with(

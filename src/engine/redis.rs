@@ -85,7 +85,7 @@ struct Counts {
 /// A `REDIS_URL` that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "REDIS_URL: must be redis://…, rediss://…, redis+unix://…, redis+sentinel://…/master or redis+cluster://…"
+    "REDIS_URL: must be redis://…, redis+sentinel://…/master or redis+cluster://…, or the same with rediss; or redis+unix://…"
 )]
 pub struct RedisUrlError;
 

@@ -18,12 +18,17 @@ pub(crate) struct Sentinel {
 impl Sentinel {
     pub(crate) fn of(master: &RedisServer) -> Self {
         let port = free_port();
-        let directory = tempfile::tempdir().unwrap();
         let config = format!(
             "port {port}\nsentinel monitor game 127.0.0.1 {} 1\n\
              sentinel down-after-milliseconds game 1000\nsentinel failover-timeout game 5000\n",
             master.port()
         );
+        Self::with(port, &config)
+    }
+
+    /// One with such settings, which say that it listens at `port`.
+    pub(crate) fn with(port: u16, config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("sentinel.conf"), config).unwrap();
         let child = Command::new("redis-server")
             .args(["sentinel.conf", "--sentinel"])

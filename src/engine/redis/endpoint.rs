@@ -49,32 +49,42 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
-    /// Reads a URL: `redis://…`, `rediss://…`, `redis+unix://…`, or
+    /// Reads a URL: `redis://…`, `redis+unix://…`, or
     /// `redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/database]`, or
-    /// `redis+cluster://[user:password@]host[:port][,host[:port]…]`.
+    /// `redis+cluster://[user:password@]host[:port][,host[:port]…]`. With `rediss` for `redis`, everybody is reached over TLS.
     pub(super) fn parse(url: &str) -> Result<Self, RedisUrlError> {
-        if let Some(rest) = url.strip_prefix("redis+sentinel://") {
-            let (authority, path) = rest.split_once('/').ok_or(RedisUrlError)?;
-            let (master, database) = path.split_once('/').unwrap_or((path, "0"));
-            if master.is_empty() {
-                return Err(RedisUrlError);
+        let (scheme, rest) = url.split_once("://").ok_or(RedisUrlError)?;
+        match scheme.split_once('+') {
+            Some((tls @ ("redis" | "rediss"), "sentinel")) => Self::sentinels(tls, rest),
+            Some((tls @ ("redis" | "rediss"), "cluster")) => {
+                let (login, hosts) = hosts(rest.trim_end_matches('/'));
+                Ok(Self::Cluster {
+                    members: clients(tls, &login, hosts, REDIS_PORT)?,
+                    tag: String::new(),
+                    info: info(&format!("{tls}://{login}localhost"))?,
+                })
             }
-            let (login, hosts) = hosts(authority);
-            return Ok(Self::Sentinels {
-                sentinels: clients("", hosts, SENTINEL_PORT)?,
-                master: master.to_owned(),
-                info: info(&format!("redis://{login}localhost/{database}"))?,
-            });
+            _ => Ok(Self::Fixed(info(url)?)),
         }
-        if let Some(rest) = url.strip_prefix("redis+cluster://") {
-            let (login, hosts) = hosts(rest.trim_end_matches('/'));
-            return Ok(Self::Cluster {
-                members: clients(&login, hosts, REDIS_PORT)?,
-                tag: String::new(),
-                info: info(&format!("redis://{login}localhost"))?,
-            });
+    }
+
+    fn sentinels(scheme: &str, rest: &str) -> Result<Self, RedisUrlError> {
+        let (authority, path) = rest.split_once('/').ok_or(RedisUrlError)?;
+        let (master, database) = path.split_once('/').unwrap_or((path, "0"));
+        if master.is_empty() {
+            return Err(RedisUrlError);
         }
-        Ok(Self::Fixed(info(url)?))
+        let (login, hosts) = hosts(authority);
+        let mut sentinels = clients(scheme, "", hosts, SENTINEL_PORT)?;
+        if !login.is_empty() {
+            // One with a password has the master's, as is usual; one without refuses any.
+            sentinels.extend(clients(scheme, &login, hosts, SENTINEL_PORT)?);
+        }
+        Ok(Self::Sentinels {
+            sentinels,
+            master: master.to_owned(),
+            info: info(&format!("{scheme}://{login}localhost/{database}"))?,
+        })
     }
 
     /// The same of a Cluster, for a hash tag.
@@ -100,7 +110,7 @@ impl Endpoint {
         for client in those_who_know {
             match self.ask(client).await {
                 Ok((host, port)) => {
-                    return Ok(info.clone().set_addr(ConnectionAddr::Tcp(host, port)));
+                    return Ok(info.clone().set_addr(moved(info.addr(), host, port)));
                 }
                 Err(error) => failure = error,
             }
@@ -151,16 +161,29 @@ fn tcp() -> TcpSettings {
     TcpSettings::default().set_nodelay(true).set_user_timeout(limits::REDIS_TIMEOUT)
 }
 
+/// The same kind of address, elsewhere.
+fn moved(address: &ConnectionAddr, host: String, port: u16) -> ConnectionAddr {
+    if matches!(address, ConnectionAddr::TcpTls { .. }) {
+        return ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
+    }
+    ConnectionAddr::Tcp(host, port)
+}
+
 /// Of `[user:password@]host[,host…]`: the login, with its `@`, and the hosts.
 fn hosts(authority: &str) -> (String, &str) {
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     (if login.is_empty() { String::new() } else { format!("{login}@") }, hosts)
 }
 
-fn clients(login: &str, hosts: &str, port: u16) -> Result<Vec<Client>, RedisUrlError> {
+fn clients(
+    scheme: &str,
+    login: &str,
+    hosts: &str,
+    port: u16,
+) -> Result<Vec<Client>, RedisUrlError> {
     let client = |host: &str| {
         let port = if host.contains(':') { String::new() } else { format!(":{port}") };
-        Client::open(info(&format!("redis://{login}{host}{port}"))?).map_err(|_| RedisUrlError)
+        Client::open(info(&format!("{scheme}://{login}{host}{port}"))?).map_err(|_| RedisUrlError)
     };
     hosts.split(',').map(client).collect()
 }
@@ -181,7 +204,11 @@ async fn owner(
     let mut slots = redis::cmd("CLUSTER");
     slots.arg("SLOTS");
     let slots: Vec<Value> = slots.query_async(connection).await?;
-    let ConnectionAddr::Tcp(own, _) = member.get_connection_info().addr() else { return Ok(None) };
+    let (ConnectionAddr::Tcp(own, _) | ConnectionAddr::TcpTls { host: own, .. }) =
+        member.get_connection_info().addr()
+    else {
+        return Ok(None);
+    };
     for range in slots {
         // One that does not know its own name is the one that was asked.
         if let Ok((range, host, port)) = master_of(range)
@@ -222,16 +249,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn with_tls_everybody_is_reached_over_tls() {
+        let is_tls = |info: &ConnectionInfo| matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        for (scheme, tls) in [("redis", false), ("rediss", true)] {
+            for rest in ["+sentinel://a,b/game", "+cluster://a,b"] {
+                let parsed = Endpoint::parse(&format!("{scheme}{rest}")).unwrap();
+                let (Endpoint::Sentinels { sentinels: asked, info, .. }
+                | Endpoint::Cluster { members: asked, info, .. }) = parsed
+                else {
+                    panic!("not at one address")
+                };
+                assert!(asked.iter().all(|client| is_tls(client.get_connection_info()) == tls));
+                let found = info.clone().set_addr(moved(info.addr(), "c".to_owned(), 1));
+                assert_eq!((is_tls(&found), found.addr().to_string()), (tls, "c:1".to_owned()));
+            }
+        }
+    }
+
+    #[test]
     fn urls_of_sentinels_name_several_hosts_and_a_master() {
         let parsed = Endpoint::parse("redis+sentinel://u:p@a,b:1/game/3").unwrap();
         let Endpoint::Sentinels { sentinels, master, info } = parsed else { panic!("Sentinels") };
         let addresses: Vec<_> = (sentinels.iter())
             .map(|sentinel| sentinel.get_connection_info().addr().to_string())
             .collect();
-        assert_eq!(addresses, ["a:26379", "b:1"]);
+        assert_eq!(addresses, ["a:26379", "b:1", "a:26379", "b:1"]);
+        let logins = sentinels.iter().map(|s| s.get_connection_info().redis_settings().username());
+        assert!(logins.eq([None, None, Some("u"), Some("u")]), "with the password and without");
         assert_eq!(master, "game");
         assert_eq!((info.redis_settings().username(), info.redis_settings().db()), (Some("u"), 3));
-        for bad in ["redis+sentinel://a", "redis+sentinel://a/", "http://a", "redis://"] {
+        for bad in
+            ["redis+sentinel://a", "redis+sentinel://a/", "http://a", "redis://", "x+cluster://a"]
+        {
             assert!(Endpoint::parse(bad).is_err(), "{bad}");
         }
     }

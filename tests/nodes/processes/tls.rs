@@ -1,54 +1,122 @@
 //! Redis over TLS, by the real binary: its certificate is checked against the system's authorities.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::fs;
+use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
+
+use super::TestServer;
 use super::chaos::ready;
+use super::http;
 use super::site::Site;
+use crate::ill_redis::{Sentinel, free_port};
 use crate::redis_server::RedisServer;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_is_reached_over_tls_if_its_certificate_is_right() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name).display().to_string();
-    let mut authority = CertificateParams::new([]).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(["localhost".to_owned()]).unwrap();
-    let certificate = server.signed_by(&key, &authority).unwrap();
-    std::fs::write(path("ca.pem"), authority.pem()).unwrap();
-    std::fs::write(path("cert.pem"), certificate.pem()).unwrap();
-    std::fs::write(path("key.pem"), key.serialize_pem()).unwrap();
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let (certificate, key, authority) = (path("cert.pem"), path("key.pem"), path("ca.pem"));
-    let port_text = port.to_string();
-    let _redis = RedisServer::start(&[
-        "--tls-port",
-        &port_text,
-        "--tls-cert-file",
-        &certificate,
-        "--tls-key-file",
-        &key,
-        "--tls-ca-cert-file",
-        &authority,
-        "--tls-auth-clients",
-        "no",
-    ]);
-    let site = || {
-        let site = Site::new().with("ENGINE", "redis");
-        site.with("REDIS_URL", format!("rediss://localhost:{port}"))
-    };
-    let trusting = site().with("SSL_CERT_FILE", authority.clone()).start().await;
-    ready(&trusting).await;
-    let distrusting = site().with("SSL_CERT_FILE", certificate.clone()).start().await;
+/// An authority, and what a Redis needs that it vouches for as `localhost`.
+struct Trust {
+    directory: TempDir,
+    port: u16,
+}
+
+impl Trust {
+    fn new() -> Self {
+        let trust = Self { directory: tempfile::tempdir().unwrap(), port: free_port() };
+        let mut authority = CertificateParams::new([]).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority =
+            CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let server = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let certificate = server.signed_by(&key, &authority).unwrap();
+        fs::write(trust.path("ca.pem"), authority.pem()).unwrap();
+        fs::write(trust.path("cert.pem"), certificate.pem()).unwrap();
+        fs::write(trust.path("key.pem"), key.serialize_pem()).unwrap();
+        trust
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    /// What a Redis is started with, so that `port` is one for TLS.
+    fn options(&self, port: u16) -> Vec<String> {
+        [
+            ("--tls-port", port.to_string()),
+            ("--tls-cert-file", self.path("cert.pem")),
+            ("--tls-key-file", self.path("key.pem")),
+            ("--tls-ca-cert-file", self.path("ca.pem")),
+            ("--tls-auth-clients", "no".to_owned()),
+        ]
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), value])
+        .collect()
+    }
+
+    fn redis(&self, more: &[&str]) -> RedisServer {
+        let options = self.options(self.port);
+        let options = options.iter().map(String::as_str).chain(more.iter().copied());
+        RedisServer::start(&options.collect::<Vec<_>>())
+    }
+
+    /// A hub that trusts in what a file says.
+    async fn hub(&self, url: &str, trusted: &str) -> TestServer {
+        let site = Site::new().with("ENGINE", "redis").with("REDIS_URL", url);
+        site.with("SSL_CERT_FILE", self.path(trusted)).start().await
+    }
+}
+
+/// The hub finds no Redis that it trusts.
+async fn is_away(hub: &TestServer) {
     let away = async {
-        while !distrusting.output().contains("Redis is away") {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        while !hub.output().contains("Redis is away") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     super::soon("refused", away).await;
-    assert_eq!(super::http::get(distrusting.addresses.admin, "/readyz", &[]).await.status, 503);
-    assert_eq!(super::http::get(distrusting.addresses.admin, "/healthz", &[]).await.status, 200);
+    assert_eq!(http::get(hub.addresses.admin, "/readyz", &[]).await.status, 503);
+    assert_eq!(http::get(hub.addresses.admin, "/healthz", &[]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_reached_over_tls_if_its_certificate_is_right() {
+    let trust = Trust::new();
+    let _redis = trust.redis(&[]);
+    let url = format!("rediss://localhost:{}", trust.port);
+    ready(&trust.hub(&url, "ca.pem").await).await;
+    is_away(&trust.hub(&url, "cert.pem").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_reached_over_tls() {
+    let trust = Trust::new();
+    let bus = free_port().to_string();
+    let options = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--tls-cluster", "yes"];
+    let redis = trust.redis(&options);
+    redis.ask("CLUSTER ADDSLOTSRANGE 0 16383").unwrap();
+    let url = format!("rediss+cluster://localhost:{}", trust.port);
+    ready(&trust.hub(&url, "ca.pem").await).await;
+    is_away(&trust.hub(&url, "cert.pem").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_and_their_master_are_reached_over_tls() {
+    let trust = Trust::new();
+    let _redis = trust.redis(&["--tls-replication", "yes", "--requirepass", "secret"]);
+    let port = free_port();
+    let options = trust.options(port);
+    let settings: String =
+        options.chunks(2).map(|o| format!("{} {}\n", &o[0][2..], o[1])).collect();
+    let _sentinel = Sentinel::with(
+        port,
+        &format!(
+            "port 0\n{settings}tls-replication yes\nrequirepass secret\n\
+         sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n\
+         sentinel monitor game localhost {} 1\nsentinel auth-pass game secret\n",
+            trust.port
+        ),
+    );
+    let url = format!("rediss+sentinel://:secret@localhost:{port}/game");
+    ready(&trust.hub(&url, "ca.pem").await).await;
+    is_away(&trust.hub(&url, "cert.pem").await).await;
 }
