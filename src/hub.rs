@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tracing::info;
+use tracing::debug;
 
 pub use self::attach::{AttachError, Attachment, Recovery, Welcome};
 pub use self::connection::{Connection, Dismissal, Handed, Outlet};
@@ -382,7 +382,7 @@ impl Hub {
             Noted::Missed => {
                 let seq = head.position.seq;
                 self.metrics.sweep_repairs.inc();
-                info!(duel_id = duel.get(), seq, "events that were missed were found");
+                debug!(duel_id = duel.get(), seq, "events that were missed were found");
             }
             Noted::Renewed(connections) => self.renewed.add(connections),
         }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::MissedTickBehavior;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Hub;
 use super::duel::LiveDuel;
@@ -22,9 +22,16 @@ impl Hub {
         let mut ticks = tokio::time::interval(self.config.sync_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
+        let mut repairs = 0;
         loop {
             ticks.tick().await;
             let swept = self.sweep_all().await;
+            // One line for all of them: after an engine was away it may be every duel.
+            let repairs_before = std::mem::replace(&mut repairs, self.metrics.sweep_repairs.get());
+            if repairs > repairs_before {
+                let duels = repairs - repairs_before;
+                info!(duels, "events that were missed were found");
+            }
             if let Err(error) = &swept
                 && !failing
             {
