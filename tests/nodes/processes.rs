@@ -1,5 +1,6 @@
 //! Three real processes on one Redis, restarted one after the other, killed and cut off, under load: no player misses anything.
 
+mod behind_nginx;
 mod chaos;
 #[expect(dead_code, reason = "tests/it uses the rest")]
 #[path = "../it/kit/http.rs"]

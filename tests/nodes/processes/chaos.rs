@@ -17,7 +17,6 @@ use super::site::Site;
 use super::soon;
 use crate::redis_server::RedisServer;
 
-const NODES: usize = 3;
 const DUELS: u64 = 6;
 
 /// Where the nodes are; none of them may be there at the moment.
@@ -25,6 +24,10 @@ const DUELS: u64 = 6;
 pub(super) struct Doors(Arc<Mutex<Vec<Addresses>>>);
 
 impl Doors {
+    pub(super) fn new(addresses: Vec<Addresses>) -> Self {
+        Self(Arc::new(Mutex::new(addresses)))
+    }
+
     pub(super) fn nth(&self, nth: usize) -> Addresses {
         let doors = self.0.lock();
         doors[nth % doors.len()]
@@ -81,31 +84,46 @@ async fn push(doors: &Doors, node: usize, duel_id: u64, n: u64) -> anyhow::Resul
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_are_restarted_and_killed_and_nobody_misses_anything() {
-    let redis = RedisServer::start(&[]);
+/// Where nodes of one Redis live, on ports that stay the same.
+pub(super) fn sites(redis: &RedisServer, count: usize) -> Vec<Site> {
     let site = || {
         let site = Site::new().with("ENGINE", "redis").with("REDIS_URL", redis.url());
         // A restart sends everybody to the others, spread over half a second.
         site.with("WEBSOCKET_DRAIN_SECONDS", "0.5").on_ports_of_its_own()
     };
-    let sites: Vec<_> = (0..NODES).map(|_| site()).collect();
+    (0..count).map(|_| site()).collect()
+}
+
+pub(super) async fn start(sites: &[Site]) -> Vec<Hub> {
     let mut hubs = Vec::new();
-    for site in &sites {
-        hubs.push(Some(site.start().await));
+    for site in sites {
+        hubs.push(site.start().await);
     }
-    let doors =
-        Doors(Arc::new(Mutex::new(hubs.iter().flatten().map(|hub| hub.addresses).collect())));
+    hubs
+}
+
+/// Restarts the nodes one after the other, and then kills them one after the other, while players and backends go in and out
+/// by the doors.
+pub(super) async fn renew_all(sites: &[Site], hubs: Vec<Hub>, doors: Doors) {
     let last = Arc::new(AtomicU64::new(u64::MAX));
     let progress = Arc::new(Progress { highest: AtomicU64::new(0), last: Arc::clone(&last) });
+    let inside = Arc::<AtomicU64>::default();
     let (mut phones, mut pushing) = (JoinSet::new(), JoinSet::new());
     for duel in 1..=DUELS {
         pushing.spawn(push_all(doors.clone(), duel, Arc::clone(&progress)));
         for (user, node) in [(1, duel), (2, duel + 1)] {
-            let phone = Phone::new(doors.clone(), duel, user, usize::try_from(node).unwrap());
+            let (doors, node) = (doors.clone(), usize::try_from(node).unwrap());
+            let phone = Phone::new(doors, (duel, user), node, Arc::clone(&inside));
             phones.spawn(phone.follow(Arc::clone(&last)));
         }
     }
+    let all_inside = async {
+        while inside.load(Ordering::Relaxed) < 2 * DUELS {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("all come in", all_inside).await;
+    let mut hubs: Vec<_> = hubs.into_iter().map(Some).collect();
     for how in [HowToEnd::Term, HowToEnd::Kill] {
         for (site, hub) in sites.iter().zip(&mut hubs) {
             let old = hub.take().expect("it runs");
@@ -121,4 +139,13 @@ async fn nodes_are_restarted_and_killed_and_nobody_misses_anything() {
     pushing.join_all().await;
     let phones = soon("everything arrives", phones.join_all()).await;
     assert!(phones.iter().all(|phone| phone.came > 1), "everybody had to come back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_restarted_and_killed_and_nobody_misses_anything() {
+    let redis = RedisServer::start(&[]);
+    let sites = sites(&redis, 3);
+    let hubs = start(&sites).await;
+    let doors = Doors::new(hubs.iter().map(|hub| hub.addresses).collect());
+    renew_all(&sites, hubs, doors).await;
 }

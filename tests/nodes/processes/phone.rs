@@ -29,11 +29,18 @@ pub(super) struct Phone {
     seq: u64,
     /// How often it came in.
     pub(super) came: u64,
+    /// How many phones have ever come in.
+    inside: Arc<AtomicU64>,
 }
 
 impl Phone {
-    pub(super) fn new(doors: Doors, duel: u64, user: u64, node: usize) -> Self {
-        Self { doors, duel, user, node, ticket: None, epoch: None, seq: 0, came: 0 }
+    pub(super) fn new(
+        doors: Doors,
+        (duel, user): (u64, u64),
+        node: usize,
+        inside: Arc<AtomicU64>,
+    ) -> Self {
+        Self { doors, duel, user, node, ticket: None, epoch: None, seq: 0, came: 0, inside }
     }
 
     /// Follows the duel until it has seen as many events as there will ever have been.
@@ -86,6 +93,9 @@ impl Phone {
 
     fn welcome(&mut self, frame: &Value) {
         self.came += 1;
+        if self.came == 1 {
+            self.inside.fetch_add(1, Ordering::Relaxed);
+        }
         self.ticket = frame["resume_ticket"].as_str().map(str::to_owned);
         let (epoch, seq) = (frame["epoch"].as_str().unwrap(), frame["seq"].as_u64().unwrap());
         if let Some(known) = &self.epoch {
