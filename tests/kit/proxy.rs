@@ -2,12 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// What the network does.
@@ -15,6 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 pub(crate) enum Weather {
     /// Everything passes.
     Fine,
+    /// Everything passes, [`SLOWNESS`] later.
+    Slow,
     /// Nothing passes, and nobody is told: a cable is out.
     Silent,
     /// What Redis tells on channels does not pass; everything else does.
@@ -22,6 +26,12 @@ pub(crate) enum Weather {
     /// Connections are refused, and those there are end.
     Cut,
 }
+
+/// By how much a slow network delays.
+const SLOWNESS: Duration = Duration::from_millis(20);
+
+/// Chunks that are on their way.
+const UNDER_WAY_MAX: usize = 256;
 
 /// One of them. Dropping it cuts it.
 pub(crate) struct Proxy {
@@ -86,14 +96,28 @@ async fn pass(
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
 ) {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
-        // What comes out of a silent network later, comes in order.
-        let now = *weather.wait_for(|weather| *weather != Weather::Silent).await.unwrap();
-        let untold = now == Weather::Untold && buffer.starts_with(b">3\r\n$7\r\nmessage");
-        if !untold && to.write_all(&buffer[..count]).await.is_err() {
-            return;
+    let (under_way_tx, mut under_way_rx) = mpsc::channel::<(Instant, Vec<u8>)>(UNDER_WAY_MAX);
+    let reading = async move {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+            // What comes out of a silent network later, comes in order.
+            let now = *weather.wait_for(|weather| *weather != Weather::Silent).await.unwrap();
+            let slowness = if now == Weather::Slow { SLOWNESS } else { Duration::ZERO };
+            let untold = now == Weather::Untold && buffer.starts_with(b">3\r\n$7\r\nmessage");
+            let chunk = (Instant::now() + slowness, buffer[..count].to_vec());
+            if !untold && under_way_tx.send(chunk).await.is_err() {
+                return;
+            }
         }
-    }
+    };
+    let writing = async move {
+        while let Some((due, chunk)) = under_way_rx.recv().await {
+            tokio::time::sleep_until(due).await;
+            if to.write_all(&chunk).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(reading, writing);
 }

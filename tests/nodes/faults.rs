@@ -34,6 +34,22 @@ async fn a_last_message_that_was_lost_is_found_by_the_next_sweep() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_slow_network_everything_goes_on() {
+    const PUSHES: u64 = 200;
+    let redis = RedisServer::start(&[]);
+    let network = Proxy::to(redis.port()).await;
+    let nodes = [Node::at(network.url()), Node::at(network.url())];
+    let mut player = nodes[1].player(7, 1).await;
+    network.set(Weather::Slow);
+    let pushes = (1..=PUSHES).map(|nth| nodes[0].push(7, nth));
+    for (pushed, nth) in join_all(pushes).await.into_iter().zip(1..) {
+        assert_eq!(pushed.unwrap().position.seq, nth);
+    }
+    assert!(player.read_until(PUSHES).await.into_iter().eq(1..=PUSHES));
+    nodes[1].ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_message_is_repaired_when_the_next_one_comes() {
     let redis = RedisServer::start(&[]);
     let network = Proxy::to(redis.port()).await;
