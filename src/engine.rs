@@ -33,7 +33,7 @@ use std::time::Duration;
 
 pub use self::embedded::{EmbeddedEngine, StoreError, inspect};
 pub use self::memory::MemoryEngine;
-pub use self::notice::{Arrival, Notice, OfflineReason, Online, Rosters, Signal, SignalKind};
+pub use self::notice::{Arrival, Notice, OfflineReason, Online, Rosters, Signal, SignalKind, Whom};
 pub use self::redis::{RedisEngine, RedisUrlError};
 use crate::clock::UnixMs;
 use crate::event::{DuelStatus, Ending, Event, Position, Push, Role, Viewer};

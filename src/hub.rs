@@ -47,6 +47,7 @@ use crate::config::HubConfig;
 use crate::engine::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError, Head,
     Notice, Online, OpenError, Opened, Revocation, Signal, SignalKind, StatusFilter, StoreCounts,
+    Whom,
 };
 use crate::event::{Content, Ending, Position, Push, Role};
 use crate::id::{DuelId, UserId};
@@ -299,7 +300,8 @@ impl Hub {
     ) -> Result<usize, EngineError> {
         let concerned = |connection: &Connection| user.is_none_or(|u| u == connection.viewer.user);
         let count = self.live(duel).map_or(0, |live| live.count_connections(concerned));
-        let kind = SignalKind::Disconnect { user, reconnect, reason };
+        let whom = user.map_or(Whom::Everybody, Whom::User);
+        let kind = SignalKind::Disconnect { whom, reconnect, reason };
         self.engine.signal(Signal { duel, kind }).await?;
         Ok(count)
     }

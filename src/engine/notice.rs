@@ -73,8 +73,8 @@ pub enum SignalKind {
     },
     /// Connections must close.
     Disconnect {
-        /// Whose; `None`: everybody's.
-        user: Option<UserId>,
+        /// Which.
+        whom: Whom,
         /// Whether the clients may come back at once.
         reconnect: bool,
         /// The backend's words for the close frame.
@@ -90,6 +90,17 @@ pub enum SignalKind {
         /// Whose.
         user: UserId,
     },
+}
+
+/// Which connections of a duel must close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// All of them.
+    Everybody,
+    /// All of a user.
+    User(UserId),
+    /// One of this node: an engine says so of one that did not hear of it in time.
+    Connection(ConnectionId),
 }
 
 /// Why a user went offline.

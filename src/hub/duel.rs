@@ -9,7 +9,7 @@ use super::OnlineUser;
 use super::connection::{Connection, Dismissal};
 use super::presence::{Presence, PresenceChange};
 use super::tail::Tail;
-use crate::engine::{Head, OfflineReason, Online, SignalKind};
+use crate::engine::{Head, OfflineReason, Online, SignalKind, Whom};
 use crate::event::{Audience, Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
@@ -231,12 +231,15 @@ impl LiveDuel {
                 }
             }
             SignalKind::Acked { user, seq } => state.presence.ack(*user, *seq),
-            SignalKind::Disconnect { user, reconnect, reason } => {
-                for connection in &state.connections {
-                    if user.is_none_or(|user| user == connection.viewer.user) {
-                        let (reconnect, reason) = (*reconnect, reason.clone());
-                        connection.dismiss(Dismissal::Disconnected { reconnect, reason });
-                    }
+            SignalKind::Disconnect { whom, reconnect, reason } => {
+                let meant = |connection: &Connection| match whom {
+                    Whom::Everybody => true,
+                    Whom::User(user) => *user == connection.viewer.user,
+                    Whom::Connection(id) => *id == connection.id,
+                };
+                for connection in state.connections.iter().filter(|connection| meant(connection)) {
+                    let (reconnect, reason) = (*reconnect, reason.clone());
+                    connection.dismiss(Dismissal::Disconnected { reconnect, reason });
                 }
             }
             SignalKind::Replace { connection } => {

@@ -1,7 +1,7 @@
 //! What nodes tell each other comes back to the node that said it, in the order in which it did.
 
 use duelhub::clock::UnixMs;
-use duelhub::engine::{Notice, OfflineReason, Signal, SignalKind};
+use duelhub::engine::{Notice, OfflineReason, Signal, SignalKind, Whom};
 
 use crate::kit::{DUEL, Subject, id_of, player, user};
 use crate::store::Kind;
@@ -23,7 +23,11 @@ async fn a_signal_comes_back_through_the_sink(kind: Kind) {
     let kinds = [
         SignalKind::Online { viewer: player(1), since: UnixMs(5) },
         SignalKind::Acked { user: user(1), seq: 7 },
-        SignalKind::Disconnect { user: None, reconnect: true, reason: Some("moved".into()) },
+        SignalKind::Disconnect {
+            whom: Whom::Everybody,
+            reconnect: true,
+            reason: Some("moved".into()),
+        },
         SignalKind::Revoked { user: user(1) },
         SignalKind::Offline { user: user(1), reason: OfflineReason::Lost },
     ];

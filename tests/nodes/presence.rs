@@ -1,10 +1,13 @@
 //! Who is online is said of users, over all nodes; nobody stays online as a ghost.
 
+use std::sync::Arc;
+
 use duelhub::hub::{Change, ChangeKind, Dismissal};
 use duelhub::limits;
 use tokio::time::{Instant, timeout};
 
-use crate::kit::{DEADLINE, Node, eventually, id_of};
+use crate::kit::{DEADLINE, Node, eventually, id_of, user};
+use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,6 +50,36 @@ async fn the_oldest_connection_of_a_user_is_replaced_whichever_node_it_is_on() {
     }
     nodes[0].push(7, 1).await.unwrap();
     other_user.read_until(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_to_go_goes_also_from_a_node_that_did_not_hear_of_it() {
+    let redis = RedisServer::start(&[]);
+    let network = Proxy::to(redis.port()).await;
+    let (node, deaf) = (Node::on(&redis), Node::at(network.url()));
+    deaf.ready().await;
+    for weather in [Weather::Untold, Weather::Cut] {
+        let (mut two, mut three) = (deaf.player(7, 2).await, deaf.player(7, 3).await);
+        network.set(weather);
+        let why = || Some(Arc::from("cheating"));
+        node.hub.disconnect(id_of(7), Some(user(2)), false, why()).await.unwrap();
+        network.set(if weather == Weather::Cut { Weather::Fine } else { weather });
+        assert_eq!(two.closed().await, None);
+        let dismissal = Dismissal::Disconnected { reconnect: false, reason: why() };
+        assert_eq!(two.attachment.dismissal(), Some(&dismissal));
+        assert_eq!(three.attachment.dismissal(), None);
+        network.set(Weather::Fine);
+        deaf.ready().await;
+        // Who comes after that was not meant, although it is read again who was.
+        let mut again = deaf.player(7, 2).await;
+        drop(two);
+        node.hub.disconnect(id_of(7), None, true, None).await.unwrap();
+        let everybody = Dismissal::Disconnected { reconnect: true, reason: None };
+        for player in [&mut again, &mut three] {
+            assert_eq!(player.closed().await, None);
+            assert_eq!(player.attachment.dismissal(), Some(&everybody));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::answer;
 use crate::clock::UnixMs;
 use crate::engine::event_row::{self, Malformed};
-use crate::engine::{OfflineReason, Signal, SignalKind};
+use crate::engine::{OfflineReason, Signal, SignalKind, Whom};
 use crate::event::{Content, DuelStatus, Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 
@@ -123,26 +123,40 @@ fn presence(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
             Ok(SignalKind::Offline { user, reason })
         }
         "ack" => Ok(SignalKind::Acked { user: words.user()?, seq: words.number()? }),
+        "disconnect" => {
+            let whom = match words.next()? {
+                EVERYBODY => Whom::Everybody,
+                user => Whom::User(answer::user(user).ok_or(Malformed("a user's id"))?),
+            };
+            disconnect(whom, words)
+        }
         _ => Err(Malformed("a message")),
     }
 }
 
+/// Whether to come back, and why: as [`show_disconnect`] writes it.
+fn disconnect(whom: Whom, mut words: Words<'_>) -> Result<SignalKind, Malformed> {
+    let reconnect = words.next()? == "1";
+    let reason = words.rest()?;
+    let reason = (!reason.is_empty()).then(|| reason.into());
+    Ok(SignalKind::Disconnect { whom, reconnect, reason })
+}
+
+/// That a connection must close, as it is kept for a node that may not have heard of it.
+pub(super) fn kept_disconnect(id: ConnectionId, text: &str) -> Result<SignalKind, Malformed> {
+    disconnect(Whom::Connection(id), Words(text.as_bytes()))
+}
+
+pub(super) fn show_disconnect(reconnect: bool, reason: Option<&str>) -> String {
+    format!("{} {}", u8::from(reconnect), reason.unwrap_or_default())
+}
+
+/// Who stands for all users.
+pub(super) const EVERYBODY: &str = "all";
+
 fn signal(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
     match words.next()? {
         "revoked" => Ok(SignalKind::Revoked { user: words.user()? }),
-        "disconnect" => {
-            let user = match words.next()? {
-                "all" => None,
-                user => Some(answer::user(user).ok_or(Malformed("a user's id"))?),
-            };
-            let reconnect = words.next()? == "1";
-            let reason = words.rest()?;
-            Ok(SignalKind::Disconnect {
-                user,
-                reconnect,
-                reason: (!reason.is_empty()).then(|| reason.into()),
-            })
-        }
         _ => Err(Malformed("a message")),
     }
 }
@@ -154,14 +168,9 @@ pub(super) fn show(node: &str, Signal { duel, kind }: &Signal) -> Option<String>
         SignalKind::Online { .. }
         | SignalKind::Offline { .. }
         | SignalKind::Acked { .. }
+        | SignalKind::Disconnect { .. }
         | SignalKind::Replace { .. } => None,
         SignalKind::Revoked { user } => Some(format!("s {node} {duel} revoked {}", user.get())),
-        SignalKind::Disconnect { user, reconnect, reason } => {
-            let user = user.map_or_else(|| "all".to_owned(), |user| user.get().to_string());
-            let reason = reason.as_deref().unwrap_or_default();
-            let reconnect = u8::from(*reconnect);
-            Some(format!("s {node} {duel} disconnect {user} {reconnect} {reason}"))
-        }
     }
 }
 
@@ -190,26 +199,30 @@ mod tests {
     fn signals_are_read_as_they_were_written() {
         let duel = DuelId::try_from(7).unwrap();
         let user = UserId::try_from(9).unwrap();
-        let kinds = [
-            SignalKind::Revoked { user },
-            SignalKind::Disconnect { user: Some(user), reconnect: true, reason: None },
-            SignalKind::Disconnect {
-                user: None,
-                reconnect: false,
-                reason: Some("moved to é".into()),
-            },
-        ];
-        for kind in kinds {
-            let text = show("ab", &Signal { duel, kind: kind.clone() }).unwrap();
-            let expected = Message { node: "ab".into(), duel, news: News::Signal(kind) };
-            assert_eq!(read(text.as_bytes()), Ok(expected));
+        let kind = SignalKind::Revoked { user };
+        let text = show("ab", &Signal { duel, kind: kind.clone() }).unwrap();
+        let expected = Message { node: "ab".into(), duel, news: News::Signal(kind) };
+        assert_eq!(read(text.as_bytes()), Ok(expected));
+        for (word, whom) in [("9", Whom::User(user)), (EVERYBODY, Whom::Everybody)] {
+            for (reconnect, reason) in [(true, None), (false, Some("moved to é"))] {
+                let shown = show_disconnect(reconnect, reason);
+                let reason: Option<Arc<str>> = reason.map(Into::into);
+                let kind = SignalKind::Disconnect { whom, reconnect, reason: reason.clone() };
+                let news = News::Presence(3, kind);
+                let expected = Message { node: "ab".into(), duel, news };
+                let text = format!("p ab 7 3 disconnect {word} {shown}");
+                assert_eq!(read(text.as_bytes()), Ok(expected));
+                let whom = Whom::Connection(ConnectionId(5));
+                let kept = SignalKind::Disconnect { whom, reconnect, reason };
+                assert_eq!(kept_disconnect(ConnectionId(5), &shown), Ok(kept));
+            }
         }
     }
 
     #[test]
     fn what_is_no_message_is_refused() {
         for text in
-            ["", "x a 1", "p a 1", "p a 1 2 on", "e a 0 1", "s a 1 disconnect", "c a 1 ff 1 1 0"]
+            ["", "x a 1", "p a 1", "p a 1 2 on", "e a 0 1", "p a 1 2 disconnect", "c a 1 ff 1 1 0"]
         {
             assert!(read(text.as_bytes()).is_err(), "{text:?}");
         }

@@ -17,11 +17,11 @@ use super::keys::Keys;
 use super::link::{IN_DOUBT, Order, Outcome};
 use super::links::Links;
 use super::message;
-use super::script::{self, ACKED, Args as _, DEPART, HEADS, OFFLINE, ONLINE, Script};
+use super::script::{self, ACKED, Args as _, DEPART, DISCONNECT, HEADS, OFFLINE, ONLINE, Script};
 use super::teller::Teller;
 use crate::clock::UnixMs;
 use crate::engine::event_row::Malformed;
-use crate::engine::{Arrival, EngineError, Head, Online, Signal, SignalKind};
+use crate::engine::{Arrival, EngineError, Head, Online, Signal, SignalKind, Whom};
 use crate::event::{Epoch, Role, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
@@ -169,9 +169,16 @@ impl Rosters {
                 let command = self.script(&ACKED, duel).with(user.get()).with(seq);
                 self.say(command, signal, read);
             }
-            SignalKind::Disconnect { .. }
-            | SignalKind::Replace { .. }
-            | SignalKind::Revoked { .. } => read(Ok(())),
+            SignalKind::Disconnect { whom, reconnect, ref reason } => {
+                let command = self.script(&DISCONNECT, duel);
+                let command = match whom {
+                    Whom::User(user) => command.with(user.get()),
+                    Whom::Everybody | Whom::Connection(_) => command.with(message::EVERYBODY),
+                };
+                let shown = message::show_disconnect(reconnect, reason.as_deref());
+                self.say(command.with(shown), signal, read);
+            }
+            SignalKind::Replace { .. } | SignalKind::Revoked { .. } => read(Ok(())),
         }
     }
 
@@ -288,8 +295,9 @@ impl Rosters {
         }
     }
 
-    /// Reads who is online, and says again who is here and is not in it.
+    /// Reads who is online, and says again who is here and is not in it; and tells who was to go and may not have heard of it.
     async fn refresh(self: &Arc<Self>, duel: DuelId) {
+        self.check_sent_away(duel);
         let (done_tx, done_rx) = oneshot::channel();
         let rosters = Arc::clone(self);
         let key = format!("{}:p", self.keys.duel(duel));
@@ -306,6 +314,19 @@ impl Rosters {
             let _gone = done_tx.send(());
         });
         let _read = done_rx.await;
+    }
+
+    fn check_sent_away(&self, duel: DuelId) {
+        let (teller, keys) = (Arc::clone(&self.teller), Arc::clone(&self.keys));
+        let key = format!("{}:x", self.keys.duel(duel));
+        self.links.ask(redis::cmd("HGETALL").with(key), move |outcome| {
+            let sent_away =
+                outcome.value.and_then(|value| understood(sent_away(value, &keys.node)));
+            // What cannot be read now, the next sweep finds again.
+            for kind in sent_away.unwrap_or_default() {
+                teller.signal(Signal { duel, kind });
+            }
+        });
     }
 
     fn say_again(&self, duel: DuelId, local: &Local, on_node: &[UserId], full: bool) {
@@ -378,6 +399,20 @@ fn arrived(value: Value) -> Result<(u64, Vec<(String, ConnectionId)>), Malformed
     let version = parts.number()?;
     let connections = parts.each(|value| message::connection(&answer::text(value)?))?;
     Ok((version, connections))
+}
+
+/// Of the connections that had to go, by `node:id`, those of a node.
+fn sent_away(value: Value, node: &str) -> Result<Vec<SignalKind>, Malformed> {
+    let mut fields = Parts::of(value)?;
+    let mut kinds = Vec::new();
+    while let Ok(field) = fields.text() {
+        let how = fields.text()?;
+        let (of, connection) = message::connection(&field)?;
+        if of == node {
+            kinds.push(message::kept_disconnect(connection, &how)?);
+        }
+    }
+    Ok(kinds)
 }
 
 fn standings(duels: &[DuelId], value: Value) -> Result<Vec<Standing>, Malformed> {

@@ -40,13 +40,14 @@ pub(super) static REVOKE: Script = script!("common", "tickets", "revoke");
 pub(super) static FORGET_TICKETS: Script = script!("common", "tickets", "forget_tickets");
 pub(super) static ONLINE: Script = script!("common", "roster", "online");
 pub(super) static DEPART: Script = script!("common", "roster", "depart");
+pub(super) static DISCONNECT: Script = script!("common", "roster", "disconnect");
 pub(super) static OFFLINE: Script = script!("common", "roster", "offline");
 pub(super) static ACKED: Script = script!("common", "roster", "acked");
 pub(super) static EXPEL: Script = script!("common", "roster", "expel");
 pub(super) static HEARTBEAT: Script = script!("common", "heartbeat");
 
 /// All of them, to be loaded.
-pub(super) fn all() -> [&'static Script; 17] {
+pub(super) fn all() -> [&'static Script; 18] {
     [
         &APPEND,
         &CLOSE,
@@ -61,6 +62,7 @@ pub(super) fn all() -> [&'static Script; 17] {
         &FORGET_TICKETS,
         &ONLINE,
         &DEPART,
+        &DISCONNECT,
         &OFFLINE,
         &ACKED,
         &EXPEL,

@@ -133,12 +133,17 @@ impl Teller {
         self.tell(Notice::Signal(signal));
     }
 
-    /// A change of who is online, or of what they have acked.
+    /// A change of who is online, of what they have acked, or of who has to go.
     pub(super) fn presence(&self, version: u64, signal: Signal) {
         let Some(followed) = self.followed(signal.duel) else {
             return self.signal(signal);
         };
         let mut followed = followed.lock();
+        // Who has to go does so, whatever else was missed.
+        let at_once = matches!(signal.kind, SignalKind::Disconnect { .. });
+        if at_once {
+            self.signal(signal.clone());
+        }
         let Some(known) = followed.version else {
             followed.passed = followed.passed.max(version);
             return;
@@ -155,7 +160,9 @@ impl Teller {
             return self.refresh(signal.duel);
         }
         followed.version = Some(version);
-        self.signal(signal);
+        if !at_once {
+            self.signal(signal);
+        }
     }
 
     /// The whole roster was read.

@@ -26,11 +26,11 @@ local function number(value)
 end
 
 -- The keys of a duel beside its hash: the log; what fell off it and is the latest of its kind, and in which order it fell;
--- the idempotency keys, and in which order they were used; who is online.
+-- the idempotency keys, and in which order they were used; who is online; which connections had to go.
 local function parts(base)
     return {
         log = base .. ':l', fallen = base .. ':f', fallen_order = base .. ':g',
-        keys = base .. ':k', keys_order = base .. ':o', roster = base .. ':p',
+        keys = base .. ':k', keys_order = base .. ':o', roster = base .. ':p', sent_away = base .. ':x',
     }
 end
 

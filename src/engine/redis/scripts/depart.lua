@@ -6,4 +6,5 @@ if entry then
     entry.connections = keep(entry.connections, function(connection) return connection ~= gone end)
     save(user, entry)
 end
+redis.call('HDEL', sent_away, gone)
 return 0

@@ -4,7 +4,7 @@
 -- The roster is a hash: v counts its changes; each other field is a user: role, since when, up to which seq they have acked,
 -- on which nodes they are, and their connections, as node:id, in the order in which they came.
 
-local base, roster = KEYS[1], KEYS[1] .. ':p'
+local base, roster, sent_away = KEYS[1], KEYS[1] .. ':p', KEYS[1] .. ':x'
 local id, node, publish, watch = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local function find(user)
@@ -14,10 +14,15 @@ local function find(user)
     return { role = role, since = since, acked = acked, nodes = nodes, connections = connections }
 end
 
+-- Redis forgets it with the duel.
+local function expire_with_duel(key)
+    redis.call('PEXPIREAT', key, redis.call('HGET', base, 't') or now + 3600000)
+end
+
 local function save(user, entry)
     redis.call('HSET', roster, user, table.concat(
         { entry.role, entry.since, entry.acked, entry.nodes, entry.connections }, ' '))
-    redis.call('PEXPIREAT', roster, redis.call('HGET', base, 't') or now + 3600000)
+    expire_with_duel(roster)
 end
 
 -- Of words with commas between, those that are wanted.
