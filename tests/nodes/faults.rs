@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use duelhub::engine::{AppendError, EngineError};
+use duelhub::config::EngineConfig;
+use duelhub::engine::{AdmitError, AppendError, EngineError, Revocation};
 use duelhub::event::Position;
 use duelhub::hub::{Lost, Recovery, WatchError};
 use duelhub::limits;
@@ -11,7 +12,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use crate::ill_redis::Sentinel;
-use crate::kit::{DEADLINE, DRAIN, Node, Player, eventually, id_of};
+use crate::kit::{DEADLINE, DRAIN, Node, Player, eventually, id_of, roomy, ticket, user};
 use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
@@ -151,6 +152,40 @@ async fn a_redis_that_stands_still_leaves_pushes_in_doubt_and_players_connected(
     assert_eq!(player.read_until(3).await, [1, 2, 3], "once, and the same connection");
     nodes[0].ready().await;
     nodes[1].ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_takes_nothing_new_and_keeps_everything_else_going() {
+    let redis = RedisServer::start(&[]);
+    let short = Duration::from_secs(8);
+    let [one, two] = [(); 2].map(|()| {
+        let config = EngineConfig { idle_retention: short, closed_retention: short, ..roomy() };
+        Node::with(config, 0, redis.url())
+    });
+    one.push(7, 1).await.unwrap();
+    let mut player = one.player(7, 1).await;
+    let staying = two.player(7, 2).await;
+    player.sees(2, true).await;
+    two.push(8, 1).await.unwrap();
+    redis.ask("CONFIG SET maxmemory 1").unwrap();
+    let full = EngineError::Full { limit: "maxmemory of Redis" };
+    assert_eq!(two.push(7, 2).await, Err(AppendError::Engine(full)));
+    eventually("not ready", async || one.hub.readiness().ready().is_none()).await;
+    // Who goes, goes; who has to go does; tickets can be revoked; what is live is kept; the rest is forgotten.
+    let revoked = ticket(7, 3);
+    one.hub.revoke(Revocation::Ticket(revoked.jti.clone())).await.unwrap();
+    two.hub.disconnect(id_of(7), Some(user(1)), false, None).await.unwrap();
+    assert_eq!(player.closed().await, None);
+    drop(player);
+    eventually("offline", async || two.online(7).await == [2]).await;
+    sleep(2 * short).await;
+    eventually("forgotten", async || two.hub.duel(id_of(8)).await.unwrap().is_none()).await;
+    redis.ask("CONFIG SET maxmemory 0").unwrap();
+    assert_eq!(one.push(7, 2).await.unwrap().position.seq, 2, "the live duel was kept");
+    assert_eq!(one.engine.admit(&revoked).await, Err(AdmitError::Revoked));
+    assert_eq!(one.online(7).await, [2]);
+    drop(staying);
+    one.ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -47,15 +47,10 @@ impl Node {
 
     /// The same, for which as many replicas must have what it acknowledges.
     pub(crate) fn waiting_for(wait_replicas: u32, url: String) -> Self {
-        let hour = Duration::from_secs(3600);
-        let engine_config = EngineConfig {
-            duels_max: 100_000,
-            log_events_max: 2000,
-            log_bytes_max: 16 * 1024 * 1024,
-            tickets_max: 100_000,
-            closed_retention: hour,
-            idle_retention: hour,
-        };
+        Self::with(roomy(), wait_replicas, url)
+    }
+
+    pub(crate) fn with(config: EngineConfig, wait_replicas: u32, url: String) -> Self {
         let hub_config = HubConfig {
             sync_interval: SYNC_INTERVAL,
             connections_per_user_max: 3,
@@ -64,7 +59,7 @@ impl Node {
             drain: DRAIN,
         };
         let redis = RedisConfig { url: Secret::new(url), prefix: "test".to_owned(), wait_replicas };
-        let engine: Arc<dyn Engine> = Arc::new(RedisEngine::new(engine_config, &redis).unwrap());
+        let engine: Arc<dyn Engine> = Arc::new(RedisEngine::new(config, &redis).unwrap());
         let metrics = Arc::new(Metrics::new());
         let hub = Hub::new(Arc::clone(&engine), hub_config, Arc::clone(&metrics));
         let work = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&hub).run()));
@@ -228,6 +223,19 @@ pub(crate) async fn eventually(what: &str, so: impl AsyncFn() -> bool) {
         }
     };
     assert!(timeout(DEADLINE, waiting).await.is_ok(), "never {what}");
+}
+
+/// Room for whatever a test does.
+pub(crate) fn roomy() -> EngineConfig {
+    let hour = Duration::from_secs(3600);
+    EngineConfig {
+        duels_max: 100_000,
+        log_events_max: 2000,
+        log_bytes_max: 16 * 1024 * 1024,
+        tickets_max: 100_000,
+        closed_retention: hour,
+        idle_retention: hour,
+    }
 }
 
 pub(crate) fn id_of(duel: u64) -> DuelId {

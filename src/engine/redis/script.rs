@@ -33,18 +33,19 @@ pub(super) static RECORD: Script = script!("common", "change", "record");
 pub(super) static OPEN: Script = script!("common", "change", "open");
 pub(super) static READ: Script = script!("common", "read");
 pub(super) static LATEST: Script = script!("common", "latest");
-pub(super) static HEADS: Script = script!("common", "heads");
-pub(super) static PRUNE: Script = script!("common", "prune");
+pub(super) static HEADS: Script = script!("allow_oom", "common", "heads");
+pub(super) static PRUNE: Script = script!("allow_oom", "common", "prune");
 pub(super) static ADMIT: Script = script!("common", "tickets", "admit");
-pub(super) static REVOKE: Script = script!("common", "tickets", "revoke");
-pub(super) static FORGET_TICKETS: Script = script!("common", "tickets", "forget_tickets");
+pub(super) static REVOKE: Script = script!("allow_oom", "common", "tickets", "revoke");
+pub(super) static FORGET_TICKETS: Script =
+    script!("allow_oom", "common", "tickets", "forget_tickets");
 pub(super) static ONLINE: Script = script!("common", "roster", "online");
-pub(super) static DEPART: Script = script!("common", "roster", "depart");
-pub(super) static DISCONNECT: Script = script!("common", "roster", "disconnect");
-pub(super) static OFFLINE: Script = script!("common", "roster", "offline");
+pub(super) static DEPART: Script = script!("allow_oom", "common", "roster", "depart");
+pub(super) static DISCONNECT: Script = script!("allow_oom", "common", "roster", "disconnect");
+pub(super) static OFFLINE: Script = script!("allow_oom", "common", "roster", "offline");
 pub(super) static ACKED: Script = script!("common", "roster", "acked");
-pub(super) static EXPEL: Script = script!("common", "roster", "expel");
-pub(super) static HEARTBEAT: Script = script!("common", "heartbeat");
+pub(super) static EXPEL: Script = script!("allow_oom", "common", "roster", "expel");
+pub(super) static HEARTBEAT: Script = script!("allow_oom", "common", "heartbeat");
 
 /// All of them, to be loaded.
 pub(super) fn all() -> [&'static Script; 18] {
