@@ -20,6 +20,7 @@
 mod duel;
 mod embedded;
 mod event_row;
+mod head;
 mod ledger;
 mod memory;
 mod notice;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::embedded::{EmbeddedEngine, StoreError, inspect};
+pub use self::head::{Head, Past};
 pub use self::memory::MemoryEngine;
 pub use self::notice::{Arrival, Notice, OfflineReason, Online, Rosters, Signal, SignalKind, Whom};
 pub use self::redis::{RedisEngine, RedisUrlError};
@@ -258,50 +260,6 @@ pub struct Opened {
     pub position: Position,
     /// Whether the duel came into being.
     pub created: bool,
-}
-
-/// Where a log stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// The last event's.
-    pub position: Position,
-    /// Of an engine that may lose its newest events, and goes on in a new epoch then: where the log stood when the epoch began,
-    /// in the epoch before. `None`: the epoch began with an empty log.
-    pub goes_on_from: Option<Position>,
-    /// The oldest event still in the log; 0 if there is none.
-    pub oldest_seq: u64,
-    /// Open or closed.
-    pub status: DuelStatus,
-}
-
-impl Head {
-    /// Whether everything after `position` is still in the log.
-    #[must_use]
-    pub const fn holds_after(&self, position: Position) -> bool {
-        let seq = position.seq;
-        let same_epoch = position.epoch.same(self.position.epoch);
-        same_epoch
-            && seq <= self.position.seq
-            && (seq == self.position.seq || self.oldest_seq <= seq + 1)
-    }
-
-    /// A position of the epoch before is one of this epoch, too, if what lies before it is what this epoch goes on from.
-    /// Any other is what it was.
-    #[must_use]
-    pub const fn carried(&self, position: Position) -> Position {
-        match self.goes_on_from {
-            Some(end) if end.epoch.same(position.epoch) && position.seq <= end.seq => {
-                Position { epoch: self.position.epoch, seq: position.seq }
-            }
-            _ => position,
-        }
-    }
-
-    /// Where the epoch goes on from, as long as it has no event of its own.
-    #[must_use]
-    pub fn untouched_since(&self) -> Option<Position> {
-        self.goes_on_from.filter(|end| end.seq == self.position.seq)
-    }
 }
 
 /// A duel as it stands.

@@ -17,6 +17,7 @@ mod attach;
 mod connection;
 mod departures;
 mod dismissals;
+mod due;
 mod duel;
 mod follow;
 mod presence;
@@ -35,8 +36,8 @@ use tracing::debug;
 
 pub use self::attach::{AttachError, Attachment, Recovery, Welcome};
 pub use self::connection::{Connection, Dismissal, Handed, Outlet};
-use self::departures::Departures;
-use self::dismissals::Renewed;
+use self::departures::Departure;
+use self::due::Due;
 use self::duel::{LiveDuel, Noted};
 pub use self::follow::{Batch, Lost};
 pub use self::presence::PresenceChange;
@@ -50,7 +51,7 @@ use crate::engine::{
     Whom,
 };
 use crate::event::{Content, Ending, Position, Push, Role};
-use crate::id::{DuelId, UserId};
+use crate::id::{ConnectionId, DuelId, UserId};
 use crate::metrics::Metrics;
 
 /// The node's live duels. Shared by `Arc`; every method may be called from anywhere.
@@ -61,8 +62,9 @@ pub struct Hub {
     metrics: Arc<Metrics>,
     duels: RwLock<HashMap<DuelId, Arc<LiveDuel>>>,
     watchers: Watchers,
-    departures: Departures,
-    renewed: Renewed,
+    departures: Due<Departure, ()>,
+    /// Connections of an epoch that has ended.
+    renewed: Due<ConnectionId, Arc<Connection>>,
     readiness: Readiness,
     next_connection: AtomicU64,
 }
@@ -149,8 +151,8 @@ impl Hub {
             config,
             metrics,
             duels: RwLock::default(),
-            departures: Departures::default(),
-            renewed: Renewed::default(),
+            departures: Due::default(),
+            renewed: Due::default(),
             readiness: Readiness::default(),
             next_connection: AtomicU64::new(1),
         });
@@ -386,11 +388,11 @@ impl Hub {
                 self.metrics.sweep_repairs.inc();
                 debug!(duel_id = duel.get(), seq, "events that were missed were found");
             }
-            Noted::Renewed(connections) => self.renewed.add(connections),
+            Noted::Renewed(connections) => self.renew(connections),
         }
     }
 
-    fn next_connection_id(&self) -> crate::id::ConnectionId {
-        crate::id::ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    fn next_connection_id(&self) -> ConnectionId {
+        ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
 }

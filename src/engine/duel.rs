@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{
     AppendError, Appended, Declaration, DuelRecord, DuelSettings, Head, Latest, OpenError, Page,
-    Participant, rules,
+    Participant, Past, rules,
 };
 use crate::clock::UnixMs;
 use crate::config::EngineConfig;
@@ -64,7 +64,7 @@ impl Duel {
 
     pub(super) fn head(&self) -> Head {
         let oldest_seq = self.log.front().map_or(0, |event| event.seq);
-        Head { position: self.position(), goes_on_from: None, oldest_seq, status: self.status }
+        Head { position: self.position(), past: Past::NONE, oldest_seq, status: self.status }
     }
 
     pub(super) fn record(&self) -> DuelRecord {

@@ -116,7 +116,7 @@ pub enum OfflineReason {
     Disconnected,
     /// The duel was closed.
     DuelClosed,
-    /// The node is stopping.
+    /// The node is stopping, or the duel has a new epoch.
     ServerRestart,
 }
 

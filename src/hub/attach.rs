@@ -129,7 +129,7 @@ impl Hub {
             return Err(AttachError::NotAParticipant);
         }
         if let Noted::Renewed(connections) = attachment.live.note(&record.head) {
-            self.renewed.add(connections);
+            self.renew(connections);
         }
         attachment.live.set_presence_grace(record.settings.presence_grace);
         let resume = resume.map(|position| record.head.carried(position));

@@ -68,6 +68,7 @@ pub struct Connection {
     dismissal: OnceLock<Dismissal>,
     let_in: AtomicBool,
     revoked: AtomicBool,
+    renewing: AtomicBool,
     lent: Mutex<Lent>,
 }
 
@@ -81,6 +82,7 @@ impl Connection {
             dismissal: OnceLock::new(),
             let_in: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
+            renewing: AtomicBool::new(false),
             lent: Mutex::default(),
         }
     }
@@ -154,6 +156,11 @@ impl Connection {
 
     pub(super) fn is_let_in(&self) -> bool {
         self.let_in.load(Ordering::Relaxed)
+    }
+
+    /// The connection will be asked to come back: whether that is news.
+    pub(super) fn begin_renewal(&self) -> bool {
+        !self.renewing.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn revoke(&self) {

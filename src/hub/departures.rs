@@ -3,12 +3,8 @@
 //!
 //! Bound: one entry for each connection that closed within the last grace.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::warn;
@@ -22,45 +18,12 @@ use crate::id::{ConnectionId, DuelId, UserId};
 /// Goings that are said at a time.
 const UNDER_WAY_MAX: usize = 64;
 
-/// Those within their grace, the one that ends first on top.
-#[derive(Debug, Default)]
-pub(super) struct Departures {
-    queue: Mutex<BinaryHeap<Reverse<Departure>>>,
-    changed: Notify,
-}
-
+/// A user within their grace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Departure {
-    ends_at: Instant,
+pub(super) struct Departure {
     duel: DuelId,
     user: UserId,
     last: ConnectionId,
-}
-
-impl Departures {
-    fn add(&self, departure: Departure) {
-        self.queue.lock().push(Reverse(departure));
-        self.changed.notify_one();
-    }
-
-    /// Waits for the next grace to end. Cancel safe.
-    async fn next(&self) -> Departure {
-        loop {
-            let next = self.queue.lock().peek().map(|Reverse(departure)| *departure);
-            let changed = self.changed.notified();
-            match next {
-                None => changed.await,
-                Some(next) if next.ends_at <= Instant::now() => {
-                    if let Some(Reverse(departure)) = self.queue.lock().pop() {
-                        return departure;
-                    }
-                }
-                Some(next) => {
-                    let _changed = tokio::time::timeout_at(next.ends_at, changed).await;
-                }
-            }
-        }
-    }
 }
 
 impl Hub {
@@ -68,14 +31,14 @@ impl Hub {
     pub(super) fn begin_grace(&self, live: &LiveDuel, connection: &Connection) {
         let ends_at = Instant::now() + live.presence_grace().unwrap_or(self.config.presence_grace);
         let (user, last) = (connection.viewer.user, connection.id);
-        self.departures.add(Departure { ends_at, duel: live.id, user, last });
+        self.departures.add(ends_at, Departure { duel: live.id, user, last }, ());
     }
 
     /// Several at a time, since an engine may take its time.
     pub(super) async fn run_departures(self: &Arc<Self>) {
         let mut under_way = JoinSet::new();
         loop {
-            let departure = self.departures.next().await;
+            let (departure, ()) = self.departures.next().await;
             if under_way.len() >= UNDER_WAY_MAX {
                 let _done = under_way.join_next().await;
             }
@@ -84,7 +47,7 @@ impl Hub {
         }
     }
 
-    async fn depart(self: Arc<Self>, Departure { duel, user, last, .. }: Departure) {
+    async fn depart(self: Arc<Self>, Departure { duel, user, last }: Departure) {
         let Some(live) = self.live(duel) else { return };
         if let Some(reason) = live.end_grace(user, last) {
             let kind = SignalKind::Offline { user, reason };

@@ -5,44 +5,14 @@
 //!
 //! Bound: an entry for each connection that the node has, or had within the last drain.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::Hub;
 use super::connection::{Connection, Dismissal};
-use crate::id::ConnectionId;
-
-/// Connections that are of an epoch that has ended, and have not been asked to go yet.
-#[derive(Debug, Default)]
-pub(super) struct Renewed {
-    connections: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
-    added: Notify,
-}
-
-impl Renewed {
-    pub(super) fn add(&self, connections: Vec<Arc<Connection>>) {
-        let by_id = connections.into_iter().map(|connection| (connection.id, connection));
-        self.connections.lock().extend(by_id);
-        self.added.notify_one();
-    }
-
-    /// Waits for some, and takes them all. Cancel safe.
-    async fn take(&self) -> Vec<Arc<Connection>> {
-        loop {
-            let connections = std::mem::take(&mut *self.connections.lock());
-            if !connections.is_empty() {
-                return connections.into_values().collect();
-            }
-            self.added.notified().await;
-        }
-    }
-}
 
 impl Hub {
     /// Tells every connection to come back later, spread evenly over `spread`.
@@ -52,24 +22,33 @@ impl Hub {
             duels.iter().flat_map(|duel| duel.all_connections()).collect();
         // By age, not by duel: the two players of a duel do not go in the same instant.
         connections.sort_by_key(|connection| connection.id);
-        dismiss_evenly(&connections, spread).await;
+        let started = Instant::now();
+        let pause = spread.checked_div(u32::try_from(connections.len()).unwrap_or(u32::MAX));
+        for (connection, nth) in connections.iter().zip(0..) {
+            tokio::time::sleep_until(started + pause.unwrap_or_default() * nth).await;
+            connection.dismiss(Dismissal::Restart);
+        }
+    }
+
+    /// The connections' epoch has ended: each gets its turn at some time within the drain.
+    pub(super) fn renew(&self, connections: Vec<Arc<Connection>>) {
+        let now = Instant::now();
+        for connection in connections.into_iter().filter(|connection| connection.begin_renewal()) {
+            let turn = now + self.config.drain.mul_f64(rand::random());
+            self.renewed.add(turn, connection.id, connection);
+        }
     }
 
     pub(super) async fn run_renewals(&self) {
+        let mut connections = 0_u64;
         loop {
-            let connections = self.renewed.take().await;
-            let count = connections.len();
-            info!(connections = count, "duels have new epochs; their connections are sent away");
-            dismiss_evenly(&connections, self.config.drain).await;
+            let (_, connection) = self.renewed.next().await;
+            connection.dismiss(Dismissal::Restart);
+            connections += 1;
+            if self.renewed.is_empty() {
+                info!(connections, "duels had new epochs; their connections were sent away");
+                connections = 0;
+            }
         }
-    }
-}
-
-async fn dismiss_evenly(connections: &[Arc<Connection>], spread: Duration) {
-    let started = Instant::now();
-    let pause = spread.checked_div(u32::try_from(connections.len()).unwrap_or(u32::MAX));
-    for (connection, nth) in connections.iter().zip(0..) {
-        tokio::time::sleep_until(started + pause.unwrap_or_default() * nth).await;
-        connection.dismiss(Dismissal::Restart);
     }
 }

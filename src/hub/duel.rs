@@ -62,18 +62,17 @@ pub(super) enum Joined {
 pub(super) enum Noted {
     /// Nothing new.
     Known,
-    /// Events had been missed, or the duel begins anew.
+    /// Events had been missed, whether or not the epoch has changed.
     Missed,
-    /// Its epoch has changed, and nothing has happened since. These connections are of the epoch before, and have time to come
-    /// back.
+    /// Its epoch has ended, and nothing has happened since: these connections have time to come back.
     Renewed(Vec<Arc<Connection>>),
 }
 
 /// What a cursor finds.
 pub(super) struct Look {
     pub(super) newest: Option<Position>,
-    /// The epoch of the cursor is over, but nothing has happened since that it lacks.
-    pub(super) has_time: bool,
+    /// The epoch of the cursor has ended, but it lacks nothing yet.
+    pub(super) lacks_nothing_yet: bool,
     /// The events after the cursor, or `None` if they are not at hand.
     pub(super) events: Option<Vec<Arc<Event>>>,
     /// The changes after the cursor, or `None` if they are kept no longer.
@@ -150,10 +149,11 @@ impl LiveDuel {
 
     pub(super) fn look(&self, position: Position, presence: u64, count: usize) -> Look {
         let state = self.state.lock();
-        let lacks_nothing = |end: Position| end.epoch == position.epoch && end.seq <= position.seq;
+        let newest = state.tail.newest();
+        let has_all = newest.is_none_or(|newest| newest.seq <= position.seq);
         Look {
-            newest: state.tail.newest(),
-            has_time: state.tail.untouched_since().is_some_and(lacks_nothing),
+            newest,
+            lacks_nothing_yet: has_all && state.tail.ended_here().contains(&position.epoch),
             events: state.tail.after(position.seq, count),
             presence: state.presence.after(presence),
         }
@@ -187,13 +187,11 @@ impl LiveDuel {
             return Noted::Known;
         }
         state.wake_all();
-        match state.tail.untouched_since() {
-            Some(end) if before == Some(end.epoch) => {
-                let let_in = state.connections.iter().filter(|connection| connection.is_let_in());
-                Noted::Renewed(let_in.cloned().collect())
-            }
-            _ => Noted::Missed,
+        if !before.is_some_and(|before| state.tail.ended_here().contains(&before)) {
+            return Noted::Missed;
         }
+        let let_in = state.connections.iter().filter(|connection| connection.is_let_in());
+        Noted::Renewed(let_in.cloned().collect())
     }
 
     /// A connection lacks events that the engine did not give, and looks again at the next sweep: which one was the last.

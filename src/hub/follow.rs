@@ -65,7 +65,7 @@ impl Cursor {
             let look = live.look(position, self.presence, limits::BATCH_EVENTS_MAX);
             let presence = look.presence.ok_or(Lost::TooSlow)?;
             let newest = look.newest.unwrap_or(position);
-            if newest.epoch != position.epoch && !look.has_time {
+            if newest.epoch != position.epoch && !look.lacks_nothing_yet {
                 return Err(Lost::EpochChanged);
             }
             let mut events = Vec::new();

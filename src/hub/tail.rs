@@ -14,8 +14,8 @@ use crate::limits;
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     newest: Option<Position>,
-    /// Where the epoch of `newest` goes on from, as long as it has no event of its own.
-    untouched_since: Option<Position>,
+    /// Epochs that ended at `newest`: nothing has happened since.
+    ended_here: Vec<Epoch>,
     events: VecDeque<Arc<Event>>,
     bytes: usize,
 }
@@ -26,16 +26,16 @@ impl Tail {
         self.newest
     }
 
-    /// Where the epoch of the newest position goes on from, as long as it has no event of its own.
-    pub(super) const fn untouched_since(&self) -> Option<Position> {
-        self.untouched_since
+    /// The epochs that ended at the newest position: nothing has happened since.
+    pub(super) fn ended_here(&self) -> &[Epoch] {
+        &self.ended_here
     }
 
     /// Takes what the engine reported: whether it was news.
     pub(super) fn note(&mut self, head: &Head) -> bool {
         let news = self.advance(head.position);
         if news {
-            self.untouched_since = head.untouched_since();
+            self.ended_here = head.ended_here().collect();
         }
         news
     }
@@ -47,7 +47,7 @@ impl Tail {
             .is_none_or(|newest| newest.epoch != position.epoch || newest.seq < position.seq);
         if news {
             self.newest = Some(position);
-            self.untouched_since = None;
+            self.ended_here = Vec::new();
             self.events.clear();
             self.bytes = 0;
         }
@@ -61,7 +61,7 @@ impl Tail {
         let position = Position { epoch, seq: event.seq };
         if follows {
             self.newest = Some(position);
-            self.untouched_since = None;
+            self.ended_here = Vec::new();
         } else if !self.advance(position) {
             return;
         }
@@ -85,14 +85,16 @@ impl Tail {
 mod tests {
     use super::*;
     use crate::clock::UnixMs;
+    use crate::engine::Past;
     use crate::event::{Content, DuelStatus, Ending};
 
     fn event(seq: u64) -> Arc<Event> {
         Arc::new(Event { seq, stored_at: UnixMs(0), content: Content::Closed(Ending::Finished) })
     }
 
-    fn head(position: Position, goes_on_from: Option<Position>) -> Head {
-        Head { position, goes_on_from, oldest_seq: 1, status: DuelStatus::Open }
+    fn head(position: Position, past: &[Position]) -> Head {
+        let past = Past::new(past.iter().copied());
+        Head { position, past, oldest_seq: 1, status: DuelStatus::Open }
     }
 
     fn seqs(tail: &Tail, after: u64) -> Option<Vec<u64>> {
@@ -136,27 +138,27 @@ mod tests {
         let epoch = Epoch::random();
         let mut tail = Tail::default();
         tail.push(epoch, &event(1));
-        assert!(tail.note(&head(Position { epoch, seq: 3 }, None)));
-        assert!(!tail.note(&head(Position { epoch, seq: 2 }, None)));
+        assert!(tail.note(&head(Position { epoch, seq: 3 }, &[])));
+        assert!(!tail.note(&head(Position { epoch, seq: 2 }, &[])));
         assert_eq!(seqs(&tail, 0), None);
     }
 
     #[test]
-    fn an_epoch_is_untouched_until_something_happens_in_it() {
+    fn an_epoch_has_ended_where_the_log_stands_until_something_happens() {
         let [before, epoch] = [Epoch::random(), Epoch::random()];
         let end = Position { epoch: before, seq: 7 };
-        let begun = head(Position { epoch, seq: 7 }, Some(end));
+        let begun = head(Position { epoch, seq: 7 }, &[end]);
         let mut tail = Tail::default();
         tail.push(before, &event(8));
         assert!(tail.note(&begun));
-        assert_eq!(tail.untouched_since(), Some(end));
+        assert_eq!(tail.ended_here(), [before]);
         assert!(!tail.note(&begun));
-        assert_eq!(tail.untouched_since(), Some(end));
+        assert_eq!(tail.ended_here(), [before]);
         tail.push(epoch, &event(8));
-        assert_eq!(tail.untouched_since(), None);
+        assert_eq!(tail.ended_here(), []);
         let mut late = Tail::default();
-        late.note(&head(Position { epoch, seq: 8 }, Some(end)));
-        assert_eq!(late.untouched_since(), None);
+        late.note(&head(Position { epoch, seq: 8 }, &[end]));
+        assert_eq!(late.ended_here(), []);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use duelhub::config::EngineConfig;
-use duelhub::engine::{AdmitError, AppendError, EngineError, Revocation};
-use duelhub::event::Position;
+use duelhub::engine::{AdmitError, AppendError, EngineError, Revocation, StatusFilter};
+use duelhub::event::{Ending, Position};
 use duelhub::hub::{Lost, Recovery, WatchError};
 use duelhub::limits;
 use futures_util::FutureExt as _;
@@ -157,35 +157,58 @@ async fn a_redis_that_stands_still_leaves_pushes_in_doubt_and_players_connected(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_redis_takes_nothing_new_and_keeps_everything_else_going() {
     let redis = RedisServer::start(&[]);
-    let short = Duration::from_secs(8);
+    let (idle, closed) = (Duration::from_secs(16), Duration::from_secs(2));
     let [one, two] = [(); 2].map(|()| {
-        let config = EngineConfig { idle_retention: short, closed_retention: short, ..roomy() };
+        let config = EngineConfig { idle_retention: idle, closed_retention: closed, ..roomy() };
         Node::with(config, 0, redis.url())
     });
     one.push(7, 1).await.unwrap();
     let mut player = one.player(7, 1).await;
     let staying = two.player(7, 2).await;
     player.sees(2, true).await;
-    two.push(8, 1).await.unwrap();
+    two.hub.close(id_of(8), Ending::Finished, None).await.unwrap();
     redis.ask("CONFIG SET maxmemory 1").unwrap();
     let full = EngineError::Full { limit: "maxmemory of Redis" };
     assert_eq!(two.push(7, 2).await, Err(AppendError::Engine(full)));
     eventually("not ready", async || one.hub.readiness().ready().is_none()).await;
-    // Who goes, goes; who has to go does; tickets can be revoked; what is live is kept; the rest is forgotten.
+    // Tickets can be revoked; who has to go goes, and is offline; what is over is forgotten.
     let revoked = ticket(7, 3);
     one.hub.revoke(Revocation::Ticket(revoked.jti.clone())).await.unwrap();
     two.hub.disconnect(id_of(7), Some(user(1)), false, None).await.unwrap();
     assert_eq!(player.closed().await, None);
     drop(player);
     eventually("offline", async || two.online(7).await == [2]).await;
-    sleep(2 * short).await;
     eventually("forgotten", async || two.hub.duel(id_of(8)).await.unwrap().is_none()).await;
+    // An eighth of the retention later a sweep would say that the duel lives.
+    sleep(idle / 8).await;
+    assert_eq!(one.engine.heads(vec![id_of(7)]).await.unwrap().len(), 1, "sweeps are answered");
     redis.ask("CONFIG SET maxmemory 0").unwrap();
-    assert_eq!(one.push(7, 2).await.unwrap().position.seq, 2, "the live duel was kept");
+    assert_eq!(one.push(7, 2).await.unwrap().position.seq, 2);
     assert_eq!(one.engine.admit(&revoked).await, Err(AdmitError::Revoked));
     assert_eq!(one.online(7).await, [2]);
     drop(staying);
     one.ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_takes_no_writes_can_still_be_asked() {
+    let redis = RedisServer::start(&[]);
+    let network = Proxy::to(redis.port()).await;
+    let (node, deaf) = (Node::on(&redis), Node::at(network.url()));
+    deaf.ready().await;
+    let mut player = deaf.player(7, 1).await;
+    network.set(Weather::Untold);
+    node.push(7, 1).await.unwrap();
+    redis.ask("CONFIG SET min-replicas-to-write 1").unwrap();
+    assert_eq!(player.read_until(1).await, [1], "by a sweep");
+    let refused = EngineError::Unavailable { may_have_taken_effect: false };
+    assert_eq!(node.push(7, 2).await, Err(AppendError::Engine(refused)));
+    assert_eq!(node.hub.duels(None, StatusFilter::Any, 10).await.unwrap().len(), 1);
+    assert_eq!(node.online(7).await, [1]);
+    redis.ask("CONFIG SET min-replicas-to-write 0").unwrap();
+    network.set(Weather::Fine);
+    node.push(7, 2).await.unwrap();
+    assert_eq!(player.read_until(2).await, [2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -269,6 +292,40 @@ async fn after_a_restart_that_lost_nothing_everybody_goes_on_in_a_new_epoch() {
     let ahead = nodes[1].back(7, 1, beyond).await;
     assert_eq!(ahead.recovery, Recovery::NotRecovered, "the old epoch never had a second event");
     nodes[0].ready().await;
+}
+
+/// Its id is another one when it starts, and once more when its first replica is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_of_a_master_with_a_replica_everybody_goes_on() {
+    const DUELS: u64 = 20;
+    let mut master = RedisServer::start(KEEPS_ALL);
+    let address = format!("127.0.0.1 {}", master.port());
+    let replica = RedisServer::start(&["--replicaof", &address]);
+    eventually("attached", async || master.ask_count("WAIT 1 1000") == 1).await;
+    let node = Node::on(&master);
+    let mut players = Vec::new();
+    for duel in 1..=DUELS {
+        node.push_surely(duel, 1).await;
+        players.push(node.player(duel, 1).await);
+    }
+    let epoch =
+        async || node.engine.heads(vec![id_of(1)]).await.ok().map(|h| h[0].1.position.epoch);
+    let first = epoch().await.unwrap();
+    replica.signal("STOP");
+    master.kill();
+    master.start_again();
+    eventually("new", async || epoch().await.is_some_and(|epoch| epoch != first)).await;
+    let second = epoch().await.unwrap();
+    replica.signal("CONT");
+    eventually("newer", async || epoch().await.is_some_and(|epoch| epoch != second)).await;
+    let gone = join_all(players.iter_mut().map(Player::closed)).await;
+    assert!(gone.iter().all(Option::is_none), "none of them lacked anything: {gone:?}");
+    for (player, duel) in players.iter().zip(1..) {
+        let mut back = node.back(duel, 1, player.position).await;
+        assert_eq!((back.recovery, back.position.seq), (Recovery::Recovered, 1));
+        node.push_surely(duel, 2).await;
+        assert_eq!(back.read_until(2).await, [2]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -106,7 +106,8 @@ export class Player {
     this.online = new Set(online);
     // The position follows what has arrived, not what was announced: were `seq` taken over here, a loss before the
     // next frame would skip the present state for good.
-    if (!recovered) this.position = { epoch, seq: 0 };
+    // The epoch may be a new one also when everything since the position follows.
+    this.position = { epoch, seq: recovered ? this.position.seq : 0 };
     this.#become('online');
   }
 

@@ -13,7 +13,7 @@ use prost::Message;
 use super::Fault;
 use crate::clock::UnixMs;
 use crate::engine::event_row::StatusRow;
-use crate::engine::{DuelRecord, DuelSettings, Head, Participant};
+use crate::engine::{DuelRecord, DuelSettings, Head, Participant, Past};
 use crate::event::{DuelStatus, Ending, Epoch, Event, Position};
 use crate::id::{DuelId, TelegramId, UserId};
 
@@ -213,7 +213,7 @@ impl DuelRow {
     pub(super) fn head(&self, lineage: u64) -> Head {
         Head {
             position: self.position(lineage),
-            goes_on_from: None,
+            past: Past::NONE,
             oldest_seq: self.oldest_seq,
             status: self.duel_status(),
         }

@@ -6,7 +6,7 @@ use redis::{FromRedisValue, Value};
 
 use crate::clock::UnixMs;
 use crate::engine::event_row::{self, Malformed};
-use crate::engine::{DuelSettings, Head, Online, Participant};
+use crate::engine::{DuelSettings, Head, Online, Participant, Past};
 use crate::event::{DuelStatus, Ending, Epoch, Event, Position, Role, Viewer};
 use crate::id::{TelegramId, UserId};
 
@@ -55,16 +55,11 @@ impl Parts {
         Ok(Position { epoch: epoch(&self.text()?)?, seq: self.number()? })
     }
 
-    /// Epoch, seq, the oldest in the log, status; the epoch before (empty: none) and where it ended.
+    /// Epoch, seq, the oldest in the log, status, the past.
     pub(super) fn head(&mut self) -> Result<Head, Malformed> {
         let position = self.position()?;
         let (oldest_seq, status) = (self.number()?, status(&self.text()?)?);
-        let (before, end) = (self.text()?, self.number()?);
-        let goes_on_from = match &before[..] {
-            "" => None,
-            before => Some(Position { epoch: epoch(before)?, seq: end }),
-        };
-        Ok(Head { position, goes_on_from, oldest_seq, status })
+        Ok(Head { position, past: past(&self.text()?)?, oldest_seq, status })
     }
 }
 
@@ -87,6 +82,16 @@ pub(super) fn epoch(text: &str) -> Result<Epoch, Malformed> {
 
 pub(super) fn show_epoch(epoch: Epoch) -> String {
     format!("{:016x}", epoch.to_bits())
+}
+
+/// `epoch:end`, with spaces between, the latest first.
+fn past(text: &str) -> Result<Past, Malformed> {
+    let end = |word: &str| {
+        let (ended, seq) = word.split_once(':').ok_or(Malformed("a past"))?;
+        let seq = seq.parse().map_err(|_| Malformed("a past"))?;
+        Ok(Position { epoch: epoch(ended)?, seq })
+    };
+    Ok(Past::new(text.split_whitespace().map(end).collect::<Result<Vec<_>, _>>()?))
 }
 
 pub(super) fn status(text: &str) -> Result<DuelStatus, Malformed> {

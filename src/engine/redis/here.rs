@@ -21,7 +21,7 @@ pub(super) struct Local {
     pub(super) viewer: Viewer,
     pub(super) since: UnixMs,
     /// None: within their grace.
-    connections: Vec<ConnectionId>,
+    pub(super) connections: Vec<ConnectionId>,
 }
 
 impl Here {
@@ -83,6 +83,10 @@ impl Here {
     pub(super) fn has(&self, duel: DuelId, user: UserId) -> bool {
         let mut here = self.0.lock();
         here.get_mut(&duel).is_some_and(|locals| find(locals, user).is_some())
+    }
+
+    pub(super) fn has_any(&self, duel: DuelId) -> bool {
+        self.0.lock().contains_key(&duel)
     }
 
     /// `say` says again who of a duel is here.

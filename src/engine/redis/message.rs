@@ -25,7 +25,7 @@ pub(super) enum News {
     Opened(Position),
     /// An event was stored.
     Event(Epoch, Arc<Event>),
-    /// Who is online has changed, or what they have acked: which change it is.
+    /// Who is online has changed, what they have acked, or who of them has to go: which change it is.
     Presence(u64, SignalKind),
     /// A connection of a node has to go.
     Replace(Box<str>, ConnectionId),
@@ -151,8 +151,17 @@ pub(super) fn show_disconnect(reconnect: bool, reason: Option<&str>) -> String {
     format!("{} {}", u8::from(reconnect), reason.unwrap_or_default())
 }
 
+/// `None`: one of this node, of which the others need not hear.
+pub(super) fn show_whom(whom: Whom) -> Option<String> {
+    match whom {
+        Whom::Everybody => Some(EVERYBODY.to_owned()),
+        Whom::User(user) => Some(user.get().to_string()),
+        Whom::Connection(_) => None,
+    }
+}
+
 /// Who stands for all users.
-pub(super) const EVERYBODY: &str = "all";
+const EVERYBODY: &str = "all";
 
 fn signal(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
     match words.next()? {
@@ -203,14 +212,14 @@ mod tests {
         let text = show("ab", &Signal { duel, kind: kind.clone() }).unwrap();
         let expected = Message { node: "ab".into(), duel, news: News::Signal(kind) };
         assert_eq!(read(text.as_bytes()), Ok(expected));
-        for (word, whom) in [("9", Whom::User(user)), (EVERYBODY, Whom::Everybody)] {
+        for whom in [Whom::User(user), Whom::Everybody] {
             for (reconnect, reason) in [(true, None), (false, Some("moved to é"))] {
                 let shown = show_disconnect(reconnect, reason);
                 let reason: Option<Arc<str>> = reason.map(Into::into);
                 let kind = SignalKind::Disconnect { whom, reconnect, reason: reason.clone() };
                 let news = News::Presence(3, kind);
                 let expected = Message { node: "ab".into(), duel, news };
-                let text = format!("p ab 7 3 disconnect {word} {shown}");
+                let text = format!("p ab 7 3 disconnect {} {shown}", show_whom(whom).unwrap());
                 assert_eq!(read(text.as_bytes()), Ok(expected));
                 let whom = Whom::Connection(ConnectionId(5));
                 let kept = SignalKind::Disconnect { whom, reconnect, reason };

@@ -37,6 +37,7 @@ impl RedisEngine {
         let shown = known.map(|version| version.to_string()).unwrap_or_default();
         let command = self.change(&script::RECORD, duel).with(u8::from(enters)).with(shown);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
+        let rosters = Arc::clone(&self.rosters);
         self.ask(command, move |mut parts, _| {
             match &parts.text()?[..] {
                 "none" => return Ok(Ok(None)),
@@ -52,6 +53,7 @@ impl RedisEngine {
             // Unchanged, it was not answered.
             if enters && known != Some(version) {
                 teller.roster(duel, version, answer::roster(roster)?.1);
+                rosters.check_sent_away(duel);
             }
             let declared = !participants.is_empty();
             let participants = answer::participants(&participants)?;

@@ -21,7 +21,7 @@ use super::script::{self, ACKED, Args as _, DEPART, DISCONNECT, HEADS, OFFLINE, 
 use super::teller::Teller;
 use crate::clock::UnixMs;
 use crate::engine::event_row::Malformed;
-use crate::engine::{Arrival, EngineError, Head, Online, Signal, SignalKind, Whom};
+use crate::engine::{Arrival, EngineError, Head, Online, Signal, SignalKind};
 use crate::event::{Epoch, Role, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
@@ -170,13 +170,10 @@ impl Rosters {
                 self.say(command, signal, read);
             }
             SignalKind::Disconnect { whom, reconnect, ref reason } => {
-                let command = self.script(&DISCONNECT, duel);
-                let command = match whom {
-                    Whom::User(user) => command.with(user.get()),
-                    Whom::Everybody | Whom::Connection(_) => command.with(message::EVERYBODY),
-                };
+                let Some(whom) = message::show_whom(whom) else { return read(Ok(())) };
                 let shown = message::show_disconnect(reconnect, reason.as_deref());
-                self.say(command.with(shown), signal, read);
+                let command = self.script(&DISCONNECT, duel).with(whom).with(shown);
+                self.say(command, signal, read);
             }
             SignalKind::Replace { .. } | SignalKind::Revoked { .. } => read(Ok(())),
         }
@@ -247,12 +244,13 @@ impl Rosters {
     }
 
     /// After a time in which nothing was heard: tells where duels stand, has the rosters read that have changed, and says of
-    /// whom of this node the tickets were revoked since they came.
+    /// whom of this node the tickets were revoked since they came, and which of its connections were to go.
     pub(super) fn compare(&self, duels: Vec<DuelId>) {
         for duel in &duels {
             for local in self.here.of(*duel) {
                 self.check_revoked(*duel, &local);
             }
+            self.check_sent_away(*duel);
         }
         let teller = Arc::clone(&self.teller);
         self.heads(duels, Duration::ZERO, move |standings| {
@@ -316,10 +314,14 @@ impl Rosters {
         let _read = done_rx.await;
     }
 
-    fn check_sent_away(&self, duel: DuelId) {
+    /// Tells which connections of this node were to go.
+    pub(super) fn check_sent_away(&self, duel: DuelId) {
+        if !self.here.has_any(duel) {
+            return;
+        }
         let (teller, keys) = (Arc::clone(&self.teller), Arc::clone(&self.keys));
         let key = format!("{}:x", self.keys.duel(duel));
-        self.links.ask(redis::cmd("HGETALL").with(key), move |outcome| {
+        self.links.ask(Order::large(redis::cmd("HGETALL").with(key)), move |outcome| {
             let sent_away =
                 outcome.value.and_then(|value| understood(sent_away(value, &keys.node)));
             // What cannot be read now, the next sweep finds again.
@@ -330,11 +332,17 @@ impl Rosters {
     }
 
     fn say_again(&self, duel: DuelId, local: &Local, on_node: &[UserId], full: bool) {
-        let Local { viewer, since, .. } = *local;
+        let (viewer, since) = (local.viewer, local.since);
         let left_out = full && viewer.role == Role::Spectator;
         if !left_out && !on_node.contains(&viewer.user) {
-            let command = self.online(duel, viewer, since).with("").with(0);
-            self.say_online(duel, viewer, since, command, |_| {});
+            let online = || self.online(duel, viewer, since);
+            if local.connections.is_empty() {
+                self.say_online(duel, viewer, since, online().with("").with(0), |_| {});
+            }
+            for connection in &local.connections {
+                let command = online().with(connection.0).with(u32::MAX);
+                self.say_online(duel, viewer, since, command, |_| {});
+            }
         }
     }
 

@@ -23,7 +23,7 @@ local function be()
     redis.call('DEL', others.log, others.fallen, others.fallen_order, others.keys, others.keys_order)
     duel = {
         base = base, epoch = fresh_epoch, status = '0', seq = 0, oldest = 0, bytes = 0, fallen_bytes = 0,
-        expires_at = expires_at, kept_until = kept_until, parts = others, before = '', before_end = '0',
+        expires_at = expires_at, kept_until = kept_until, parts = others, past = '',
     }
     created = 1
     if due then

@@ -1,7 +1,7 @@
 -- What every script begins with. A script is one step: nothing happens between its parts.
 --
 -- A duel is a hash, with other keys beside it in the same slot. Fields of the hash: e epoch, g the lineage that it is of,
--- h the epoch before, if it went on from that, and a the last seq of that,
+-- h the epochs before that it went on from, the latest first, as epoch:end,
 -- s status (0 open, 1 finished, 2 cancelled), n the last seq, o the oldest in the log (0: none), b bytes of the log,
 -- w bytes of what fell off it, c created at, u updated at, x to be forgotten at, t when Redis itself forgets it,
 -- p participants, d presence grace.
@@ -34,21 +34,27 @@ local function parts(base)
     }
 end
 
+-- How many epochs are remembered that a duel went on from.
+local past_max = 4
+
 -- The duel, if there is one. Of another lineage than before, it has a new epoch.
 local function look(base, fresh_epoch)
-    local row = redis.call('HMGET', base, 'e', 'g', 's', 'n', 'o', 'b', 'w', 'x', 't', 'h', 'a')
+    local row = redis.call('HMGET', base, 'e', 'g', 's', 'n', 'o', 'b', 'w', 'x', 't', 'h')
     if not row[1] then return nil end
     if row[2] ~= lineage() then
-        -- What is left of the epoch before is the beginning of all that was told in it.
-        row[10], row[11] = row[1], row[4]
-        row[1] = fresh_epoch
-        redis.call('HSET', base, 'e', fresh_epoch, 'g', lineage(), 'h', row[10], 'a', row[11])
+        -- What is left is the beginning of all that was told in the epoch, and so is what was left before that.
+        local past = { row[1] .. ':' .. row[4] }
+        for ended in string.gmatch(row[10] or '', '%S+') do
+            if #past < past_max then past[#past + 1] = ended end
+        end
+        row[1], row[10] = fresh_epoch, table.concat(past, ' ')
+        redis.call('HSET', base, 'e', row[1], 'g', lineage(), 'h', row[10])
     end
     return {
         base = base, epoch = row[1], status = row[3], seq = tonumber(row[4]), oldest = tonumber(row[5]),
         bytes = tonumber(row[6]), fallen_bytes = tonumber(row[7]),
         expires_at = tonumber(row[8]), kept_until = tonumber(row[9]), parts = parts(base),
-        before = row[10] or '', before_end = row[11] or '0',
+        past = row[10] or '',
     }
 end
 

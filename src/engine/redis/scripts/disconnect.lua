@@ -9,7 +9,7 @@ for _, user in ipairs(redis.call('HKEYS', roster)) do
         end
     end
 end
-local version = tell('disconnect', wanted, how)
+local version = tell_followers('disconnect', wanted, how)
 expire_with_duel(roster)
 expire_with_duel(sent_away)
 return { version }

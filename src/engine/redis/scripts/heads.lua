@@ -6,10 +6,11 @@ local heads = {}
 for at, base in ipairs(KEYS) do
     local duel = look(base, ARGV[at + 1])
     if duel then
-        if idle_ms > 0 then use(duel, idle_ms) end
+        -- A Redis that takes no writes can still be asked.
+        if idle_ms > 0 then pcall(use, duel, idle_ms) end
         local version = redis.call('HGET', duel.parts.roster, 'v') or '0'
         heads[#heads + 1] = {
-            at, duel.epoch, duel.seq, duel.oldest, duel.status, duel.before, duel.before_end, version,
+            at, duel.epoch, duel.seq, duel.oldest, duel.status, duel.past, version,
         }
     end
 end

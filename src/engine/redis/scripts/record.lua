@@ -10,6 +10,6 @@ local version = redis.call('HGET', duel.parts.roster, 'v') or '0'
 local roster = {}
 if version ~= known_version then roster = redis.call('HGETALL', duel.parts.roster) end
 return {
-    'found', duel.epoch, duel.seq, duel.oldest, duel.status, duel.before, duel.before_end,
+    'found', duel.epoch, duel.seq, duel.oldest, duel.status, duel.past,
     row[1], row[2], row[3], row[4], version, roster, created,
 }

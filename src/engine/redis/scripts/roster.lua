@@ -2,7 +2,8 @@
 -- KEYS: the duel. ARGV: id, the node, the command that publishes, the channel of all duels.
 --
 -- The roster is a hash: v counts its changes; each other field is a user: role, since when, up to which seq they have acked,
--- on which nodes they are, and their connections, as node:id, in the order in which they came.
+-- on which nodes they are, and their connections, as node:id, in the order in which they came. Of connections that had to go
+-- another hash says, by node:id, what they were to be told, until they have gone.
 
 local base, roster, sent_away = KEYS[1], KEYS[1] .. ':p', KEYS[1] .. ':x'
 local id, node, publish, watch = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -39,11 +40,17 @@ local function add(words, word)
     return words .. ',' .. word
 end
 
--- Tells the nodes that follow the duel, and those that watch all of them. Which change it was.
-local function tell(...)
+-- Tells the nodes that follow the duel: which change it was, and the message.
+local function tell_followers(...)
     local version = redis.call('HINCRBY', roster, 'v', 1)
     local message = table.concat({ 'p', node, id, number(version), ... }, ' ')
     redis.call(publish, base, message)
+    return version, message
+end
+
+-- Tells those that watch all of them as well. Which change it was.
+local function tell(...)
+    local version, message = tell_followers(...)
     redis.call('PUBLISH', watch, message)
     return version
 end
@@ -54,7 +61,9 @@ local function go(user, gone, reason)
     if not entry then return 0 end
     entry.nodes = keep(entry.nodes, function(other) return other ~= gone end)
     entry.connections = keep(entry.connections, function(connection)
-        return string.sub(connection, 1, #gone + 1) ~= gone .. ':'
+        if string.sub(connection, 1, #gone + 1) ~= gone .. ':' then return true end
+        redis.call('HDEL', sent_away, connection)
+        return false
     end)
     if entry.nodes ~= '' then
         save(user, entry)

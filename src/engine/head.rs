@@ -1,0 +1,111 @@
+//! Where a log stands, and which histories it has gone on from.
+
+use crate::event::{DuelStatus, Epoch, Position};
+
+/// Where a log stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The last event's.
+    pub position: Position,
+    /// The epochs before this one, as far as the log has gone on from them.
+    pub past: Past,
+    /// The oldest event still in the log; 0 if there is none.
+    pub oldest_seq: u64,
+    /// Open or closed.
+    pub status: DuelStatus,
+}
+
+/// Epochs that a log has gone on from, and where each ended: up to there its events are this log's.
+///
+/// Only an engine knows any that may lose its newest events, and goes on in a new epoch then. Bound: [`Past::EPOCHS_MAX`], the
+/// latest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Past([Option<Position>; Past::EPOCHS_MAX]);
+
+impl Past {
+    /// How many are known.
+    pub const EPOCHS_MAX: usize = 4;
+
+    /// None is known.
+    pub const NONE: Self = Self([None; Self::EPOCHS_MAX]);
+
+    /// Of the ends of epochs, the latest first; too many are forgotten.
+    #[must_use]
+    pub fn new(ends: impl IntoIterator<Item = Position>) -> Self {
+        let mut past = Self::NONE;
+        past.0.iter_mut().zip(ends).for_each(|(slot, end)| *slot = Some(end));
+        past
+    }
+
+    fn ends(&self) -> impl Iterator<Item = Position> {
+        self.0.iter().flatten().copied()
+    }
+}
+
+impl Head {
+    /// Whether everything after `position` is still in the log.
+    #[must_use]
+    pub const fn holds_after(&self, position: Position) -> bool {
+        let seq = position.seq;
+        let same_epoch = position.epoch.same(self.position.epoch);
+        same_epoch
+            && seq <= self.position.seq
+            && (seq == self.position.seq || self.oldest_seq <= seq + 1)
+    }
+
+    /// A position of an epoch that the log has gone on from is one of the present epoch, too, unless it is past where that one
+    /// ended. Any other is what it was.
+    #[must_use]
+    pub fn carried(&self, position: Position) -> Position {
+        let end = self.past.ends().find(|end| end.epoch == position.epoch);
+        match end {
+            Some(end) if position.seq <= end.seq => {
+                Position { epoch: self.position.epoch, seq: position.seq }
+            }
+            Some(_) | None => position,
+        }
+    }
+
+    /// The epochs that ended where the log stands now: nothing has happened since.
+    pub fn ended_here(&self) -> impl Iterator<Item = Epoch> {
+        let here = self.position.seq;
+        self.past.ends().filter(move |end| end.seq == here).map(|end| end.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(seq: u64, past: &[(Epoch, u64)]) -> Head {
+        Head {
+            position: Position { epoch: Epoch::random(), seq },
+            past: Past::new(past.iter().map(|(epoch, seq)| Position { epoch: *epoch, seq: *seq })),
+            oldest_seq: 1,
+            status: DuelStatus::Open,
+        }
+    }
+
+    #[test]
+    fn a_position_is_carried_as_far_as_its_epoch_was_kept() {
+        let [one, two, other] = [(); 3].map(|()| Epoch::random());
+        let head = head(9, &[(two, 7), (one, 5)]);
+        let carried = |epoch, seq| head.carried(Position { epoch, seq });
+        let present = head.position.epoch;
+        for (epoch, end) in [(one, 5), (two, 7)] {
+            assert_eq!(carried(epoch, end), Position { epoch: present, seq: end });
+            assert_eq!(carried(epoch, 0), Position { epoch: present, seq: 0 });
+            assert_eq!(carried(epoch, end + 1), Position { epoch, seq: end + 1 });
+        }
+        assert_eq!(carried(other, 1), Position { epoch: other, seq: 1 });
+        assert_eq!(head.ended_here().count(), 0);
+    }
+
+    #[test]
+    fn epochs_without_an_event_of_their_own_ended_where_the_log_stands() {
+        let epochs = [(); 6].map(|()| Epoch::random());
+        let ends = epochs.map(|epoch| (epoch, if epoch == epochs[2] { 6 } else { 7 }));
+        let expected = [epochs[0], epochs[1], epochs[3]];
+        assert!(head(7, &ends).ended_here().eq(expected), "of the latest four");
+    }
+}
