@@ -96,14 +96,14 @@ pub trait Engine: Debug + Send + Sync {
     fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page>;
 
     /// What a connection starts with that does not resume: the latest events addressed to `viewer`, in order, none
-    /// after `up_to`. Empty if the duel is not in that epoch any more.
+    /// after `up_to`. `None`: the duel is not in that epoch, or not any more.
     fn latest(
         &self,
         duel: DuelId,
         viewer: Viewer,
         up_to: Position,
         which: Latest,
-    ) -> Answer<'_, Vec<Arc<Event>>>;
+    ) -> Answer<'_, Option<Vec<Arc<Event>>>>;
 
     /// The duel as it stands.
     fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>>;

@@ -27,8 +27,8 @@ mod tail;
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -64,7 +64,7 @@ pub struct Hub {
     watchers: Watchers,
     departures: Due<Departure, ()>,
     /// Connections of an epoch that has ended.
-    renewed: Due<ConnectionId, Arc<Connection>>,
+    renewed: Due<ConnectionId, Weak<Connection>>,
     readiness: Readiness,
     next_connection: AtomicU64,
 }

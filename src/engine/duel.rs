@@ -184,14 +184,19 @@ impl Duel {
         Page::Events(self.log.iter().skip(skip).take(count).cloned().collect())
     }
 
-    pub(super) fn latest(&self, viewer: Viewer, up_to: Position, which: Latest) -> Vec<Arc<Event>> {
+    pub(super) fn latest(
+        &self,
+        viewer: Viewer,
+        up_to: Position,
+        which: Latest,
+    ) -> Option<Vec<Arc<Event>>> {
         if up_to.epoch != self.epoch {
-            return Vec::new();
+            return None;
         }
         let newest_first = self.log.iter().rev().chain(self.fallen.iter().rev());
         let known = newest_first.filter(|event| event.seq <= up_to.seq).cloned();
         let Ok(latest) = rules::latest(known.map(Ok::<_, Infallible>), viewer, which);
-        latest
+        Some(latest)
     }
 }
 

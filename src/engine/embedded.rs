@@ -355,7 +355,7 @@ impl Engine for EmbeddedEngine {
         viewer: Viewer,
         up_to: Position,
         which: Latest,
-    ) -> Answer<'_, Vec<Arc<Event>>> {
+    ) -> Answer<'_, Option<Vec<Arc<Event>>>> {
         self.look(move |view| view.latest(duel, viewer, up_to, which))
     }
 

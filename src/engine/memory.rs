@@ -257,8 +257,8 @@ impl Engine for MemoryEngine {
         viewer: Viewer,
         up_to: Position,
         which: Latest,
-    ) -> Answer<'_, Vec<Arc<Event>>> {
-        ready(Ok(self.look(duel, |duel| duel.latest(viewer, up_to, which)).unwrap_or_default()))
+    ) -> Answer<'_, Option<Vec<Arc<Event>>>> {
+        ready(Ok(self.look(duel, |duel| duel.latest(viewer, up_to, which)).flatten()))
     }
 
     fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>> {

@@ -247,7 +247,7 @@ impl Engine for RedisEngine {
         viewer: Viewer,
         up_to: Position,
         which: Latest,
-    ) -> Answer<'_, Vec<Arc<Event>>> {
+    ) -> Answer<'_, Option<Vec<Arc<Event>>>> {
         Box::pin(self.look_for_latest(duel, viewer, up_to, which))
     }
 

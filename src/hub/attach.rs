@@ -74,6 +74,18 @@ pub struct Welcome {
     pub state: Vec<Arc<Event>>,
 }
 
+/// Where a connection enters its duel.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    head: Position,
+    /// From where it wants to go on, as a position of the present epoch if it is one.
+    resume: Option<Position>,
+    recovery: Recovery,
+}
+
+/// How often a connection that is entering looks where, while epochs end one after the other.
+const PLACES_MAX: usize = 4;
+
 /// A connection in its duel. Dropping it takes the connection out.
 #[derive(Debug)]
 pub struct Attachment {
@@ -124,16 +136,7 @@ impl Hub {
         if let Some(ticket) = ticket {
             self.engine.admit(ticket).await?;
         }
-        let record = self.engine.enter(duel).await?;
-        if !record.allows(viewer) {
-            return Err(AttachError::NotAParticipant);
-        }
-        if let Noted::Renewed(connections) = attachment.live.note(&record.head) {
-            self.renew(connections);
-        }
-        attachment.live.set_presence_grace(record.settings.presence_grace);
-        let resume = resume.map(|position| record.head.carried(position));
-        let recovery = recovery(&record, resume)?;
+        let mut place = self.place(&attachment.live, viewer, resume).await?;
         let per_user_max = self.config.connections_per_user_max;
         let arrival = Arrival {
             duel,
@@ -144,8 +147,33 @@ impl Hub {
             connections_max: per_user_max,
         };
         self.engine.arrive(arrival).await?;
-        let welcome = attachment.welcome(&record, resume, recovery).await?;
-        Ok((attachment, welcome))
+        for _ in 0..PLACES_MAX {
+            if let Some(welcome) = attachment.welcome(&place).await? {
+                return Ok((attachment, welcome));
+            }
+            place = self.place(&attachment.live, viewer, resume).await?;
+        }
+        Err(EngineError::Unavailable { may_have_taken_effect: false }.into())
+    }
+
+    /// Where a viewer enters the duel as it stands now.
+    async fn place(
+        &self,
+        live: &LiveDuel,
+        viewer: Viewer,
+        resume: Option<Position>,
+    ) -> Result<Place, AttachError> {
+        let record = self.engine.enter(live.id).await?;
+        if !record.allows(viewer) {
+            return Err(AttachError::NotAParticipant);
+        }
+        if let Noted::Renewed(connections) = live.note(&record.head) {
+            self.renew(connections);
+        }
+        live.set_presence_grace(record.settings.presence_grace);
+        let resume = resume.map(|position| record.head.carried(position));
+        let recovery = recovery(&record, resume)?;
+        Ok(Place { head: record.head.position, resume, recovery })
     }
 
     fn join(&self, connection: &Arc<Connection>) -> Arc<LiveDuel> {
@@ -189,13 +217,9 @@ fn recovery(record: &DuelRecord, resume: Option<Position>) -> Result<Recovery, A
 }
 
 impl Attachment {
-    async fn welcome(
-        &mut self,
-        record: &DuelRecord,
-        resume: Option<Position>,
-        recovery: Recovery,
-    ) -> Result<Welcome, EngineError> {
-        let head = record.head.position;
+    /// `None`: the epoch has ended since.
+    async fn welcome(&mut self, place: &Place) -> Result<Option<Welcome>, EngineError> {
+        let Place { head, resume, recovery } = *place;
         let (position, which) = match (recovery, resume) {
             (Recovery::Recovered, Some(resume)) => (resume, None),
             (Recovery::NotRecovered, _) => (head, Some(Latest::EachType)),
@@ -204,11 +228,12 @@ impl Attachment {
         let (duel, viewer) = (self.connection.duel, self.connection.viewer);
         let state = match which {
             Some(which) => self.hub.engine.latest(duel, viewer, head, which).await?,
-            None => Vec::new(),
+            None => Some(Vec::new()),
         };
+        let Some(state) = state else { return Ok(None) };
         let (online, presence) = self.live.online_with(viewer);
         self.cursor = Cursor { position: Some(position), presence, lacking_since: None };
-        Ok(Welcome { position, recovery, online, state })
+        Ok(Some(Welcome { position, recovery, online, state }))
     }
 
     /// The connection's public face.

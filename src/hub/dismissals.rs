@@ -35,7 +35,7 @@ impl Hub {
         let now = Instant::now();
         for connection in connections.into_iter().filter(|connection| connection.begin_renewal()) {
             let turn = now + self.config.drain.mul_f64(rand::random());
-            self.renewed.add(turn, connection.id, connection);
+            self.renewed.add(turn, connection.id, Arc::downgrade(&connection));
         }
     }
 
@@ -43,8 +43,10 @@ impl Hub {
         let mut connections = 0_u64;
         loop {
             let (_, connection) = self.renewed.next().await;
-            connection.dismiss(Dismissal::Restart);
-            connections += 1;
+            if let Some(connection) = connection.upgrade() {
+                connection.dismiss(Dismissal::Restart);
+                connections += 1;
+            }
             if self.renewed.is_empty() {
                 info!(connections, "duels had new epochs; their connections were sent away");
                 connections = 0;

@@ -186,7 +186,7 @@ impl Subject {
         which: Latest,
     ) -> Vec<u64> {
         let events = self.latest(id_of(DUEL), viewer, up_to, which).await.unwrap();
-        events.iter().map(|event| event.seq).collect()
+        events.into_iter().flatten().map(|event| event.seq).collect()
     }
 }
 

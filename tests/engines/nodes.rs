@@ -121,7 +121,7 @@ impl Engine for Nodes {
         viewer: Viewer,
         up_to: Position,
         which: Latest,
-    ) -> Answer<'_, Vec<Arc<duelhub::event::Event>>> {
+    ) -> Answer<'_, Option<Vec<Arc<duelhub::event::Event>>>> {
         self.ask(|node| node.latest(duel, viewer, up_to, which))
     }
 

@@ -62,7 +62,7 @@ async fn full_duel(engine: &Subject) -> Position {
 }
 
 async fn events_for(engine: &Subject, up_to: Position) -> Vec<std::sync::Arc<Event>> {
-    engine.latest(id_of(DUEL), player(1), up_to, Latest::EachType).await.unwrap()
+    engine.latest(id_of(DUEL), player(1), up_to, Latest::EachType).await.unwrap().unwrap()
 }
 
 async fn a_durable_duel_goes_on_as_it_was(kind: Kind) {

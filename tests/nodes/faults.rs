@@ -1,11 +1,13 @@
 //! Redis is slow, away, emptied, killed; what it tells is lost; connections are cut. What every player sees all the same.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use duelhub::config::EngineConfig;
 use duelhub::engine::{AdmitError, AppendError, EngineError, Revocation, StatusFilter};
 use duelhub::event::{Ending, Position};
-use duelhub::hub::{Lost, Recovery, WatchError};
+use duelhub::hub::{AttachError, Lost, Recovery, WatchError};
 use duelhub::limits;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -157,7 +159,7 @@ async fn a_redis_that_stands_still_leaves_pushes_in_doubt_and_players_connected(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_redis_takes_nothing_new_and_keeps_everything_else_going() {
     let redis = RedisServer::start(&[]);
-    let (idle, closed) = (Duration::from_secs(16), Duration::from_secs(2));
+    let (idle, closed) = (Duration::from_secs(8), Duration::from_secs(2));
     let [one, two] = [(); 2].map(|()| {
         let config = EngineConfig { idle_retention: idle, closed_retention: closed, ..roomy() };
         Node::with(config, 0, redis.url())
@@ -179,9 +181,8 @@ async fn a_full_redis_takes_nothing_new_and_keeps_everything_else_going() {
     drop(player);
     eventually("offline", async || two.online(7).await == [2]).await;
     eventually("forgotten", async || two.hub.duel(id_of(8)).await.unwrap().is_none()).await;
-    // An eighth of the retention later a sweep would say that the duel lives.
-    sleep(idle / 8).await;
-    assert_eq!(one.engine.heads(vec![id_of(7)]).await.unwrap().len(), 1, "sweeps are answered");
+    // So is what nobody is in; what is live, sweeps keep.
+    sleep(2 * idle).await;
     redis.ask("CONFIG SET maxmemory 0").unwrap();
     assert_eq!(one.push(7, 2).await.unwrap().position.seq, 2);
     assert_eq!(one.engine.admit(&revoked).await, Err(AdmitError::Revoked));
@@ -274,6 +275,8 @@ async fn after_a_restart_that_lost_everything_every_duel_begins_anew() {
     nodes[0].ready().await;
 }
 
+const REFUSED: EngineError = EngineError::Unavailable { may_have_taken_effect: false };
+
 const KEEPS_ALL: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -326,6 +329,34 @@ async fn after_a_restart_of_a_master_with_a_replica_everybody_goes_on() {
         node.push_surely(duel, 2).await;
         assert_eq!(back.read_until(2).await, [2]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_enters_while_epochs_end_gets_the_state_all_the_same() {
+    let redis = RedisServer::start(&["--enable-debug-command", "yes"]);
+    let node = Node::on(&redis);
+    node.push(7, 1).await.unwrap();
+    let done = Arc::<AtomicBool>::default();
+    let changing = std::thread::spawn({
+        let (url, done) = (redis.url(), Arc::clone(&done));
+        move || {
+            let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+            while !done.load(Ordering::Relaxed) {
+                let changed = redis::cmd("DEBUG").arg("CHANGE-REPL-ID").exec(&mut connection);
+                changed.unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    for user in 1..=300 {
+        let entered = node.hub.attach(&ticket(7, user), None).await;
+        match entered {
+            Ok((_, welcome)) => assert_eq!(welcome.state.len(), 1, "user {user}: no state"),
+            Err(error) => assert_eq!(error, AttachError::Engine(REFUSED)),
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    changing.join().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,10 +54,10 @@ impl View<'_> {
         viewer: Viewer,
         up_to: Position,
         which: Latest,
-    ) -> Result<Vec<Arc<Event>>, Fault> {
+    ) -> Result<Option<Vec<Arc<Event>>>, Fault> {
         let row = self.duel(duel);
         let Some(row) = row.filter(|row| row.position(self.lineage).epoch == up_to.epoch) else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         // From the oldest in the log, and not over the graves of those before it.
         let before = up_to.seq.saturating_add(1).max(row.oldest_seq);
@@ -65,7 +65,7 @@ impl View<'_> {
             self.between(Kind::Event, &[duel.get(), row.oldest_seq], &[duel.get(), before]);
         let fallen = row.fallen.iter().rev().filter(|fallen| fallen.seq <= up_to.seq);
         let fallen = fallen.map(|fallen| self.event(duel, fallen.seq));
-        rules::latest(in_log.rev().map(event).chain(fallen), viewer, which)
+        rules::latest(in_log.rev().map(event).chain(fallen), viewer, which).map(Some)
     }
 
     fn event(&self, duel: DuelId, seq: u64) -> Result<Arc<Event>, Fault> {

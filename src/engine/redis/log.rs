@@ -119,7 +119,7 @@ impl RedisEngine {
         viewer: Viewer,
         mut up_to: Position,
         which: Latest,
-    ) -> Result<Vec<Arc<Event>>, EngineError> {
+    ) -> Result<Option<Vec<Arc<Event>>>, EngineError> {
         let mut newest_first = Vec::new();
         let mut pages = LATEST_PAGES.into_iter().chain(std::iter::repeat(LATEST_PAGES[1]));
         loop {
@@ -131,13 +131,13 @@ impl RedisEngine {
                 .with(count);
             let page = self
                 .ask(Order::large(command), |parts, _| Ok::<_, Malformed>(Ok(latest_page(parts)?)));
-            let Some((events, last)) = page.await? else { return Ok(Vec::new()) };
+            let Some((events, last)) = page.await? else { return Ok(None) };
             up_to.seq = events.last().map_or(0, |event| event.seq.saturating_sub(1));
             newest_first.extend(events.into_iter().map(Ok::<_, EngineError>));
             let enough = which == Latest::Update
                 && !rules::latest(newest_first.iter().cloned(), viewer, which)?.is_empty();
             if last || enough {
-                return rules::latest(newest_first.into_iter(), viewer, which);
+                return rules::latest(newest_first.into_iter(), viewer, which).map(Some);
             }
         }
     }

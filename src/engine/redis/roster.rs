@@ -244,13 +244,12 @@ impl Rosters {
     }
 
     /// After a time in which nothing was heard: tells where duels stand, has the rosters read that have changed, and says of
-    /// whom of this node the tickets were revoked since they came, and which of its connections were to go.
+    /// whom of this node the tickets were revoked since they came.
     pub(super) fn compare(&self, duels: Vec<DuelId>) {
         for duel in &duels {
             for local in self.here.of(*duel) {
                 self.check_revoked(*duel, &local);
             }
-            self.check_sent_away(*duel);
         }
         let teller = Arc::clone(&self.teller);
         self.heads(duels, Duration::ZERO, move |standings| {
@@ -295,7 +294,6 @@ impl Rosters {
 
     /// Reads who is online, and says again who is here and is not in it; and tells who was to go and may not have heard of it.
     async fn refresh(self: &Arc<Self>, duel: DuelId) {
-        self.check_sent_away(duel);
         let (done_tx, done_rx) = oneshot::channel();
         let rosters = Arc::clone(self);
         let key = format!("{}:p", self.keys.duel(duel));
@@ -311,6 +309,8 @@ impl Rosters {
             }
             let _gone = done_tx.send(());
         });
+        // Behind it, so that what a later change was about is found then.
+        self.check_sent_away(duel);
         let _read = done_rx.await;
     }
 
@@ -324,9 +324,12 @@ impl Rosters {
         self.links.ask(Order::large(redis::cmd("HGETALL").with(key)), move |outcome| {
             let sent_away =
                 outcome.value.and_then(|value| understood(sent_away(value, &keys.node)));
-            // What cannot be read now, the next sweep finds again.
-            for kind in sent_away.unwrap_or_default() {
-                teller.signal(Signal { duel, kind });
+            match sent_away {
+                Ok(kinds) => {
+                    kinds.into_iter().for_each(|kind| teller.signal(Signal { duel, kind }));
+                }
+                // The next sweep finds it again.
+                Err(_) => teller.forget_roster(duel),
             }
         });
     }

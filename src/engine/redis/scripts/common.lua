@@ -72,6 +72,8 @@ end
 -- An open duel is used: it is kept for as long again, to an eighth of that.
 local function use(duel, idle_ms)
     if duel.status == '0' and now + idle_ms - duel.expires_at >= idle_ms / 8 then
+        -- A Redis without room does not refuse this, nor what a script writes after it.
+        redis.call('PEXPIREAT', duel.base, duel.kept_until)
         expire(duel, now + idle_ms)
     end
 end

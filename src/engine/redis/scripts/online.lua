@@ -14,7 +14,11 @@ entry.role = role
 if not string.find(entry.nodes, node, 1, true) then entry.nodes = add(entry.nodes, node) end
 local answer = { 0 }
 if connection ~= '' then
-    entry.connections = add(entry.connections, node .. ':' .. connection)
+    local named = node .. ':' .. connection
+    -- It may be said again.
+    if not string.find(',' .. entry.connections .. ',', ',' .. named .. ',', 1, true) then
+        entry.connections = add(entry.connections, named)
+    end
     local _, commas = string.gsub(entry.connections, ',', '')
     for _ = connections_max, commas do
         local oldest, rest = string.match(entry.connections, '^([^,]+),(.*)$')
