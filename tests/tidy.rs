@@ -106,7 +106,7 @@ fn imports_run_one_way() {
 
 #[test]
 fn every_file_says_what_it_is_and_is_one_thing() {
-    let tests = ["tests/it", "tests/engines", "tests/model", "tests/durability"];
+    let tests = ["tests/it", "tests/engines", "tests/model", "tests/nodes", "tests/durability"];
     let tests = tests.into_iter().flat_map(|directory| files(directory, "rs"));
     for path in files("src", "rs").into_iter().chain(tests) {
         let source = read(&path);

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod delivery;
+mod epochs;
 mod faults;
 mod histories;
 mod ill_redis;
