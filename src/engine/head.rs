@@ -19,7 +19,7 @@ pub struct Head {
 ///
 /// Only an engine knows any that may lose its newest events, and goes on in a new epoch then. Bound: [`Past::EPOCHS_MAX`], the
 /// latest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Past([Option<Position>; Past::EPOCHS_MAX]);
 
 impl Past {

@@ -1,6 +1,7 @@
 //! Redis is emptied, killed, failed over: duels go on in new epochs, or begin anew. Nobody is told `recovered` who has missed
 //! something, and nobody has to start over who has not.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,6 +21,15 @@ const REFUSED: EngineError = EngineError::Unavailable { may_have_taken_effect: f
 
 const KEEPS_ALL: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
+/// Two nodes, a player on one of them who has seen the first push, and where that stands.
+async fn one_has_seen_one(redis: &RedisServer) -> ([Node; 2], Player, Position) {
+    let nodes = [Node::on(redis), Node::on(redis)];
+    let mut player = nodes[1].player(7, 1).await;
+    let before = nodes[0].push(7, 1).await.unwrap().position;
+    player.read_until(1).await;
+    (nodes, player, before)
+}
+
 /// Everybody has to come back, is told so, and no position stands for two events.
 async fn begins_anew(nodes: &[Node], before: Position, mut player: Player) -> Player {
     let pushed = nodes[0].push_surely(7, 100).await;
@@ -37,10 +47,7 @@ async fn begins_anew(nodes: &[Node], before: Position, mut player: Player) -> Pl
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_flush_every_duel_begins_anew() {
     let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
-    let mut player = nodes[1].player(7, 1).await;
-    let before = nodes[0].push(7, 1).await.unwrap().position;
-    player.read_until(1).await;
+    let (nodes, player, before) = one_has_seen_one(&redis).await;
     redis.ask("FLUSHALL").unwrap();
     let _back = begins_anew(&nodes, before, player).await;
     eventually("said again", async || nodes[0].online(7).await == [1]).await;
@@ -58,10 +65,7 @@ async fn goes_on(nodes: &[Node], kept: Position) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_restart_that_lost_everything_every_duel_begins_anew() {
     let mut redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
-    let mut player = nodes[1].player(7, 1).await;
-    let before = nodes[0].push(7, 1).await.unwrap().position;
-    player.read_until(1).await;
+    let (nodes, player, before) = one_has_seen_one(&redis).await;
     redis.kill();
     redis.start_again();
     begins_anew(&nodes, before, player).await;
@@ -71,10 +75,7 @@ async fn after_a_restart_that_lost_everything_every_duel_begins_anew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_restart_that_lost_nothing_everybody_goes_on_in_a_new_epoch() {
     let mut redis = RedisServer::start(KEEPS_ALL);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
-    let mut player = nodes[1].player(7, 1).await;
-    let before = nodes[0].push(7, 1).await.unwrap().position;
-    player.read_until(1).await;
+    let (nodes, mut player, before) = one_has_seen_one(&redis).await;
     redis.kill();
     redis.start_again();
     nodes[0].push_surely(7, 100).await;
@@ -137,15 +138,21 @@ async fn who_enters_while_epochs_end_gets_the_state_all_the_same() {
             }
         }
     });
+    let (mut entered, mut epochs) = (0, HashSet::new());
     for user in 1..=300 {
-        let entered = node.hub.attach(&ticket(7, user), None).await;
-        match entered {
-            Ok((_, welcome)) => assert_eq!(welcome.state.len(), 1, "user {user}: no state"),
+        match node.hub.attach(&ticket(7, user), None).await {
+            Ok((_, welcome)) => {
+                assert_eq!(welcome.state.len(), 1, "user {user}: no state");
+                epochs.insert(welcome.position.epoch.to_bits());
+                entered += 1;
+            }
+            // Epoch after epoch has ended meanwhile.
             Err(error) => assert_eq!(error, AttachError::Engine(REFUSED)),
         }
     }
     done.store(true, Ordering::Relaxed);
     changing.join().unwrap();
+    assert!(entered > 150 && epochs.len() > 10, "{entered} entered, in {} epochs", epochs.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

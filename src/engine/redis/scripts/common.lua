@@ -34,7 +34,7 @@ local function parts(base)
     }
 end
 
--- How many epochs are remembered that a duel went on from.
+-- How many epochs are remembered that a duel went on from; a node reads as many (Past::EPOCHS_MAX).
 local past_max = 4
 
 -- The duel, if there is one. Of another lineage than before, it has a new epoch.
