@@ -35,6 +35,7 @@ use duelhub::metrics::Metrics;
 use duelhub::ticket::{Issued, Tickets};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::sync::CancellationToken;
@@ -148,7 +149,7 @@ fn payload_parse(operations: usize) -> Repetition {
     Box::new(move || {
         measured(|| {
             for _ in 0..operations {
-                black_box(Payload::parse(duel(), black_box(&json), 1000).unwrap());
+                black_box(Payload::parse(duel(), black_box(json.as_str()), 1000).unwrap());
             }
         })
     })
@@ -177,7 +178,9 @@ fn hub(config: &Config) -> Arc<Hub> {
 
 fn fan_out(connections: u64, operations: usize) -> Repetition {
     let config = config();
-    let (hub, tickets) = (hub(&config), Tickets::new(&config.tickets));
+    let runtime = runtime();
+    let hub = runtime.block_on(async { hub(&config) });
+    let tickets = Tickets::new(&config.tickets);
     let attach = |user| {
         let role = if user <= 2 { Role::Player } else { Role::Spectator };
         let ticket = tickets.verify(issue(&tickets, user, role).text.as_str()).unwrap();
@@ -191,16 +194,21 @@ fn fan_out(connections: u64, operations: usize) -> Repetition {
     }
     Box::new(move || {
         let pushes = pushes(operations);
-        measured(|| {
+        let fan_outs = async {
             for push in pushes {
-                hub.push(duel(), push, None).now_or_never().unwrap().unwrap();
+                hub.push(duel(), push, None).await.unwrap();
                 for attachment in &mut attachments {
-                    attachment.woken().now_or_never().unwrap();
-                    assert_eq!(take(attachment).now_or_never(), Some(1));
+                    attachment.woken().await;
+                    assert_eq!(take(attachment).await, 1);
                 }
             }
-        })
+        };
+        measured(|| runtime.block_on(fan_outs))
     })
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// What the edge does whenever a connection is woken: takes until nothing is left. How many events there were.
@@ -217,8 +225,8 @@ async fn take(attachment: &mut Attachment) -> usize {
 
 fn deliver(operations: usize) -> Repetition {
     let config = config();
-    let hub = hub(&config);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = runtime();
+    let hub = runtime.block_on(async { hub(&config) });
     let mut client = runtime.block_on(connect(config, Arc::clone(&hub)));
     Box::new(move || {
         let pushes = pushes(operations);

@@ -6,6 +6,7 @@
 
 mod payload;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -157,9 +158,10 @@ pub const DUEL_UPDATE: &str = "duel_update";
 /// Frame types that are the hub's own, so that no backend can forge them.
 const RESERVED_TYPES: [&str; 5] = ["connected", "presence", "duel_closed", "pong", "error"];
 
-/// The type of an event: 1 to [`EVENT_TYPE_BYTES_MAX`] characters out of `a-z 0-9 _ . -`, beginning with a letter.
+/// The type of an event: 1 to [`EVENT_TYPE_BYTES_MAX`] characters out of `a-z 0-9 _ . -`, beginning with a letter. Most are
+/// [`DUEL_UPDATE`], which takes no memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct EventType(Box<str>);
+pub struct EventType(Cow<'static, str>);
 
 /// A text that is no event type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -178,6 +180,9 @@ impl EventType {
     /// # Errors
     /// [`EventTypeError`], with what is wrong.
     pub fn parse(text: &str) -> Result<Self, EventTypeError> {
+        if text == DUEL_UPDATE {
+            return Ok(Self::duel_update());
+        }
         let fits = text.len() <= EVENT_TYPE_BYTES_MAX
             && text.starts_with(|c: char| c.is_ascii_lowercase())
             && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-'));
@@ -187,19 +192,19 @@ impl EventType {
         if RESERVED_TYPES.contains(&text) {
             return Err(EventTypeError::Reserved);
         }
-        Ok(Self(text.into()))
+        Ok(Self(Cow::Owned(text.to_owned())))
     }
 
     /// One that was checked before an engine stored it.
     #[must_use]
-    pub const fn from_stored(text: Box<str>) -> Self {
-        Self(text)
+    pub fn from_stored(text: Box<str>) -> Self {
+        if &*text == DUEL_UPDATE { Self::duel_update() } else { Self(text.into_string().into()) }
     }
 
     /// [`DUEL_UPDATE`].
     #[must_use]
-    pub fn duel_update() -> Self {
-        Self(DUEL_UPDATE.into())
+    pub const fn duel_update() -> Self {
+        Self(Cow::Borrowed(DUEL_UPDATE))
     }
 
     /// As it stands in the frame.

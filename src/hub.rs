@@ -15,6 +15,7 @@
 
 mod attach;
 mod connection;
+mod crowd;
 mod departures;
 mod dismissals;
 mod due;
@@ -32,6 +33,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
 use tracing::debug;
 
 pub use self::attach::{AttachError, Attachment, Recovery, Welcome};
@@ -67,6 +69,8 @@ pub struct Hub {
     renewed: Due<ConnectionId, Weak<Connection>>,
     readiness: Readiness,
     next_connection: AtomicU64,
+    /// The players' runtime.
+    tasks: Handle,
 }
 
 /// An event was stored.
@@ -142,7 +146,10 @@ pub struct HubCounts {
 }
 
 impl Hub {
-    /// A hub over `engine`, connected to it. Its background work is [`Hub::run`].
+    /// A hub over `engine`, connected to it, on the runtime of its players. Its background work is [`Hub::run`].
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, config: HubConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         let hub = Arc::new(Self {
@@ -155,6 +162,7 @@ impl Hub {
             renewed: Due::default(),
             readiness: Readiness::default(),
             next_connection: AtomicU64::new(1),
+            tasks: Handle::current(),
         });
         let sink = Arc::downgrade(&hub);
         hub.engine
@@ -354,7 +362,7 @@ impl Hub {
             Notice::Opened { duel, position } => self.watchers.opened(duel, position),
             Notice::Appended { duel, epoch, event, crowded } => {
                 if let Some(live) = self.live(duel) {
-                    connections = live.append(epoch, &event, crowded);
+                    connections = live.append(epoch, &event, crowded, &self.tasks);
                 }
                 if let Content::Closed(ending) = event.content {
                     self.watchers.closed(duel, ending, epoch, event.seq);

@@ -114,9 +114,12 @@ pub const INIT_DATA_BYTES_MAX: usize = 8 * 1024;
 /// Fields of initData that are looked at.
 pub const INIT_DATA_FIELDS_MAX: usize = 32;
 
-/// Connections of a duel to which an event is handed by whoever stores it; with more of them, each one's task is woken. Two
-/// players and who looks on; writing to them takes some 10 µs each.
+/// Connections of a duel to which an event is handed by whoever stores it; with more of them, tasks do it. Two players and who
+/// looks on; writing to them takes some 10 µs each.
 pub const HANDED_AT_ONCE_MAX: usize = 16;
+
+/// Connections to which one such task hands an event: what else its thread has to do waits so long, half a millisecond.
+pub const HANDED_BY_TASK_MAX: usize = 64;
 
 /// Notices of one commit above which they are crowded: whoever is told does no more than wake others.
 pub const UNCROWDED_MAX: usize = 16;

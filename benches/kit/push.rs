@@ -8,7 +8,7 @@ pub(crate) fn push(duel: u64) -> Push {
     let json = format!(r#"{{"question":"{}"}}"#, "x".repeat(225));
     Push {
         event_type: EventType::duel_update(),
-        payload: Payload::parse(DuelId::try_from(duel).unwrap(), &json, 1000).unwrap(),
+        payload: Payload::parse(DuelId::try_from(duel).unwrap(), json, 1000).unwrap(),
         audience: Audience::All,
         views: Box::default(),
         coalesce_key: None,

@@ -193,17 +193,18 @@ fn event_content(
         let problem = format!("must have at most {bytes} bytes, payload_json included");
         return Err(Failure::field(format!("{prefix}views"), problem));
     }
-    let payload = |field: String, json: &str| {
+    // The names of fields are put together where something is wrong with them: this is the way of every push.
+    let payload = |json: String, field: &dyn Fn() -> String| {
         Payload::parse(duel, json, payload_bytes_max)
-            .map_err(|error| Failure::field(field, error.to_string()))
+            .map_err(|error| Failure::field(field(), error.to_string()))
     };
-    let audience = audience(&format!("{prefix}audience"), event.audience)?;
+    let audience = audience(prefix, event.audience)?;
     if event.views.len() > limits::USERS_NAMED_MAX {
         let problem = format!("must be at most {}", limits::USERS_NAMED_MAX);
         return Err(Failure::field(format!("{prefix}views"), problem));
     }
     let mut views: Vec<(UserId, Payload)> = Vec::with_capacity(event.views.len());
-    for (at, view) in event.views.iter().enumerate() {
+    for (at, view) in event.views.into_iter().enumerate() {
         let field = |name: &str| format!("{prefix}views[{at}].{name}");
         let user = user_id(&field("user_id"), view.user_id)?;
         if views.iter().any(|(other, _)| *other == user) {
@@ -213,27 +214,28 @@ fn event_content(
         if !audience.includes(Viewer { user, role: Role::Player }) {
             return Err(Failure::field(field("user_id"), "is not in the audience"));
         }
-        views.push((user, payload(field("payload_json"), &view.payload_json)?));
+        views.push((user, payload(view.payload_json, &|| field("payload_json"))?));
     }
     Ok(Push {
         event_type,
-        payload: payload(format!("{prefix}payload_json"), &event.payload_json)?,
+        payload: payload(event.payload_json, &|| format!("{prefix}payload_json"))?,
         audience,
         views: views.into(),
         coalesce_key: None,
     })
 }
 
-fn audience(field: &str, given: Option<pb::Audience>) -> Result<Audience, Failure> {
+fn audience(prefix: &str, given: Option<pb::Audience>) -> Result<Audience, Failure> {
     use pb::audience::To;
+    let field = |name: &str| format!("{prefix}audience.{name}");
     Ok(match given.and_then(|audience| audience.to) {
         None => Audience::All,
         Some(To::Players(true)) => Audience::Players,
         Some(To::Players(false)) => {
-            return Err(Failure::field(format!("{field}.players"), "must be true, or unset"));
+            return Err(Failure::field(field("players"), "must be true, or unset"));
         }
-        Some(To::Only(list)) => Audience::Only(users(&format!("{field}.only"), &list)?),
-        Some(To::Except(list)) => Audience::Except(users(&format!("{field}.except"), &list)?),
+        Some(To::Only(list)) => Audience::Only(users(&field("only"), &list)?),
+        Some(To::Except(list)) => Audience::Except(users(&field("except"), &list)?),
     })
 }
 

@@ -1,19 +1,21 @@
-//! The frames: JSON texts, one object each. Those of events are encoded with their header (RFC 6455, section 5.2), once for
+//! The frames: JSON texts, one object each, encoded with their header (RFC 6455, section 5.2); those of events once for
 //! everybody who receives the same body.
+
+use std::io::Write as _;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::clock::{self, UnixMs};
-use crate::event::{Content, Ending, Event, Viewer};
+use crate::event::{Content, Ending, Event, Push, Viewer};
 use crate::hub::{PresenceChange, Recovery, Welcome};
 use crate::id::{DuelId, RequestId, UserId};
 
-/// The header of an unmasked frame, at most (RFC 6455, section 5.2).
-const HEADER_BYTES_MAX: usize = 10;
+/// Why writing to one cannot fail.
+const VECTOR: &str = "a vector takes everything";
 
 /// What a client may send. Everything else is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -73,8 +75,12 @@ enum ServerFrame<'a> {
 }
 
 impl ServerFrame<'_> {
-    fn encode(&self) -> Utf8Bytes {
-        serde_json::to_string(self).expect("frames are plain JSON").into()
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("frames are plain JSON")
+    }
+
+    fn encode(&self) -> Bytes {
+        whole(&self.text())
     }
 }
 
@@ -83,7 +89,7 @@ pub(super) fn connected(
     user: UserId,
     welcome: &Welcome,
     resume_ticket: Option<&str>,
-) -> Utf8Bytes {
+) -> Bytes {
     let UnixMs(server_time_ms) = clock::now();
     ServerFrame::Connected {
         duel_id: duel.get(),
@@ -103,47 +109,59 @@ pub(super) fn connected(
     .encode()
 }
 
-pub(super) fn pong(seq: u64, resume_ticket: Option<&str>) -> Utf8Bytes {
+pub(super) fn pong(seq: u64, resume_ticket: Option<&str>) -> Bytes {
     let UnixMs(server_time_ms) = clock::now();
     ServerFrame::Pong { ts: server_time_ms / 1000, server_time_ms, seq, resume_ticket }.encode()
 }
 
-pub(super) fn presence(duel: DuelId, change: PresenceChange) -> Utf8Bytes {
+pub(super) fn presence(duel: DuelId, change: PresenceChange) -> Bytes {
     let (duel_id, user_id) = (duel.get(), change.user.get());
     ServerFrame::Presence { duel_id, user_id, online: change.online }.encode()
 }
 
+/// A text for the library, which sends it before the close.
 pub(super) fn error(word: &str, request_id: &RequestId, retry: bool) -> Utf8Bytes {
-    ServerFrame::Error { message: word, request_id: request_id.as_str(), retry }.encode()
+    ServerFrame::Error { message: word, request_id: request_id.as_str(), retry }.text().into()
 }
 
-/// The frame of an event as `viewer` sees it, header included; encoded once per distinct body. `None`: it is not addressed to
-/// them.
+/// The frame of an event as `viewer` sees it. `None`: it is not addressed to them.
 pub(super) fn event(duel: DuelId, event: &Event, viewer: Viewer) -> Option<Bytes> {
-    let push = match &event.content {
-        Content::Pushed(push) => push,
-        Content::Closed(ending) => {
-            let status = match ending {
-                Ending::Finished => "finished",
-                Ending::Cancelled => "cancelled",
-            };
-            let closed = ServerFrame::DuelClosed { duel_id: duel.get(), seq: event.seq, status };
-            return Some(whole(closed.encode()));
-        }
+    let ending = match &event.content {
+        Content::Pushed(push) => return pushed(push, event.seq, viewer).cloned(),
+        Content::Closed(Ending::Finished) => "finished",
+        Content::Closed(Ending::Cancelled) => "cancelled",
     };
+    Some(ServerFrame::DuelClosed { duel_id: duel.get(), seq: event.seq, status: ending }.encode())
+}
+
+/// The frame of a push, encoded once per distinct body. `None`: it is not addressed to `viewer`.
+pub(super) fn pushed(push: &Push, seq: u64, viewer: Viewer) -> Option<&Bytes> {
     Some(push.payload_for(viewer)?.encoded(|payload| {
         // The type has no character that JSON escapes, and the payload is an object already.
-        let (event_type, seq) = (push.event_type.as_str(), event.seq);
-        whole(format!(r#"{{"type":"{event_type}","seq":{seq},"payload":{payload}}}"#).into())
+        let event_type = push.event_type.as_str();
+        let digits = 1 + seq.checked_ilog10().unwrap_or(0) as usize;
+        let around = r#"{"type":"","seq":,"payload":}"#.len();
+        let mut frame = begun(around + event_type.len() + digits + payload.len());
+        write!(frame, r#"{{"type":"{event_type}","seq":{seq},"payload":{payload}}}"#)
+            .expect(VECTOR);
+        frame.into()
     }))
 }
 
 /// A text as a whole frame.
-fn whole(text: Utf8Bytes) -> Bytes {
-    let mut frame = Vec::with_capacity(HEADER_BYTES_MAX + text.len());
-    let text = Frame::message(text, OpCode::Data(Data::Text), true);
-    text.format(&mut frame).expect("a vector takes every frame");
+fn whole(text: &str) -> Bytes {
+    let mut frame = begun(text.len());
+    frame.extend_from_slice(text.as_bytes());
     frame.into()
+}
+
+/// A text frame of so many bytes, of which there is the header.
+fn begun(bytes: usize) -> Vec<u8> {
+    let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+    let length = bytes as u64;
+    let mut frame = Vec::with_capacity(header.len(length) + bytes);
+    header.format(length, &mut frame).expect(VECTOR);
+    frame
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 //!
 //! The task that owns the socket does three things, one at a time: it sends whatever lies after the connection's cursor,
 //! it answers the client, and it notices when either has been silent for too long. It holds no queue: while a send waits
-//! for a slow client, events simply stay in the log. While it has nothing to send, the next event passes it by
+//! for a slow client, events simply stay in the log. While it has nothing to send, the next events pass it by
 //! ([`super::line`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -88,7 +89,7 @@ pub(super) async fn enter(
         }
     };
     drop(pending);
-    attachment.set_outlet(Arc::new(line));
+    attachment.set_outlet(line.outlet());
     let socket = Socket::new(edge, ws, attachment, (info.id, place), &ticket);
     // So that the futures that it passes through hold one word of it.
     let mut socket = Box::new(socket);
@@ -177,13 +178,14 @@ impl Socket {
         let timeout = self.edge.config.client_timeout;
         let silence = tokio::time::sleep_until(self.seen_at + timeout);
         tokio::pin!(silence);
+        let mut went_on = self.catch_up().await;
         loop {
-            if let Err(ending) = self.catch_up().await {
+            if let Err(ending) = went_on {
                 return ending;
             }
-            let answered = tokio::select! {
+            went_on = tokio::select! {
                 biased;
-                () = self.attachment.woken() => Ok(()),
+                () = self.attachment.woken() => self.catch_up().await,
                 frame = self.ws.next() => self.answer(frame).await,
                 () = &mut silence => {
                     // Moving the timer at every frame would cost more than looking once when it fires.
@@ -192,9 +194,6 @@ impl Socket {
                     if silent_until <= Instant::now() { Err(Ending::ConnectionTimeout) } else { Ok(()) }
                 }
             };
-            if let Err(ending) = answered {
-                return ending;
-            }
         }
     }
 
@@ -258,17 +257,18 @@ impl Socket {
         }
     }
 
-    /// Sends a frame of the hub's own. A client that does not take it in time ends the connection.
-    async fn send(&mut self, frame: Utf8Bytes) -> Result<(), Ending> {
-        let bytes = frame.len() as u64;
-        in_time(self.ws.send(Message::Text(frame))).await?;
+    /// Sends whole frames behind whatever was begun. A client that does not take them in time ends the connection.
+    async fn send(&mut self, frames: Bytes) -> Result<(), Ending> {
+        let bytes = frames.len() as u64;
+        self.finish().await?;
+        self.ws.get_ref().begin(frames).map_err(|_| Ending::Lost)?;
+        self.finish().await?;
         self.edge.metrics.sent_bytes.inc_by(bytes);
         Ok(())
     }
 
     /// Sends events, many small ones in one piece. A client that does not take one piece in time ends the connection.
     async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), Ending> {
-        self.finish().await?;
         let (duel, viewer) = (self.duel(), self.attachment.connection().viewer);
         let frame = |event: &Arc<Event>| protocol::event(duel, event, viewer);
         let mut frames = events.iter().filter_map(frame).peekable();
@@ -280,11 +280,8 @@ impl Socket {
             }
             let count = piece.len() as u64;
             let alone = if count == 1 { piece.pop() } else { None };
-            let piece = alone.unwrap_or_else(|| piece.concat().into());
-            self.ws.get_ref().begin(piece).map_err(|_| Ending::Lost)?;
-            self.finish().await?;
+            self.send(alone.unwrap_or_else(|| piece.concat().into())).await?;
             self.edge.metrics.deliveries.inc_by(count);
-            self.edge.metrics.sent_bytes.inc_by(bytes as u64);
         }
         Ok(())
     }

@@ -44,13 +44,18 @@ impl Payload {
     ///
     /// # Errors
     /// [`PayloadError`], with what is wrong.
-    pub fn parse(duel: DuelId, json: &str, bytes_max: usize) -> Result<Self, PayloadError> {
-        if json.len() > bytes_max {
+    pub fn parse(
+        duel: DuelId,
+        json: impl AsRef<str> + Into<Box<str>>,
+        bytes_max: usize,
+    ) -> Result<Self, PayloadError> {
+        let text = json.as_ref();
+        if text.len() > bytes_max {
             return Err(PayloadError::TooLarge { max: bytes_max });
         }
-        let json = if json.trim_ascii().is_empty() { "{}" } else { json };
-        let json = match find_duel_id(json)? {
-            Found::None { empty } => with_duel_id(duel, json, empty).into(),
+        let text = if text.trim_ascii().is_empty() { "{}" } else { text };
+        let json = match find_duel_id(text)? {
+            Found::None { empty } => with_duel_id(duel, text, empty).into(),
             Found::Number(number) if number == duel.get() => json.into(),
             Found::Number(_) | Found::Other => return Err(PayloadError::OtherDuel),
         };
@@ -75,8 +80,8 @@ impl Payload {
     }
 
     /// What the data plane sends for it: `encode` is called at most by the first to ask.
-    pub fn encoded(&self, encode: impl FnOnce(&str) -> Encoded) -> Encoded {
-        self.encoded.get_or_init(|| encode(&self.json)).clone()
+    pub fn encoded(&self, encode: impl FnOnce(&str) -> Encoded) -> &Encoded {
+        self.encoded.get_or_init(|| encode(&self.json))
     }
 }
 
@@ -181,6 +186,6 @@ mod tests {
     fn deep_nesting_does_not_exhaust_the_stack() {
         let duel = DuelId::try_from(1).unwrap();
         let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(30_000), "]".repeat(30_000));
-        assert!(Payload::parse(duel, &deep, 65_536).is_ok());
+        assert!(Payload::parse(duel, deep, 65_536).is_ok());
     }
 }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use super::OnlineUser;
 use super::connection::{Connection, Dismissal};
+use super::crowd::{self, Crowd, Piece};
 use super::presence::{Presence, PresenceChange};
 use super::tail::Tail;
 use crate::engine::{Head, OfflineReason, Online, SignalKind, Whom};
@@ -33,6 +35,8 @@ struct State {
     leaving: Vec<Leaving>,
     /// The duel's own; `None`: the node's.
     presence_grace: Option<Duration>,
+    /// The event that is being handed to many.
+    crowd: Crowd,
     /// A connection lacks events that the engine did not give.
     read_deferred: bool,
     /// Sweeps that the engine has answered.
@@ -160,15 +164,25 @@ impl LiveDuel {
     }
 
     /// Takes an event that was stored, and has every connection receive it: at once, where that is possible and not
-    /// `crowded`. To how many it is addressed.
-    pub(super) fn append(&self, epoch: Epoch, event: &Arc<Event>, crowded: bool) -> usize {
-        let mut state = self.state.lock();
+    /// `crowded`; through `tasks`, where there are many. To how many it is addressed.
+    pub(super) fn append(
+        self: &Arc<Self>,
+        epoch: Epoch,
+        event: &Arc<Event>,
+        crowded: bool,
+        tasks: &Handle,
+    ) -> usize {
+        let state = &mut *self.state.lock();
         state.tail.push(epoch, event);
-        // To many, one after the other would keep the last one, and the caller, waiting.
-        if state.connections.len() <= limits::HANDED_AT_ONCE_MAX && !crowded {
-            state.connections.iter().for_each(|connection| connection.offer(epoch, event));
-        } else {
+        if state.connections.len() > limits::HANDED_AT_ONCE_MAX {
+            match state.crowd.begin(&state.connections) {
+                Some(pieces) => crowd::hand(self, epoch, event, pieces, tasks),
+                None => state.wake_all(),
+            }
+        } else if crowded {
             state.wake_all();
+        } else {
+            state.connections.iter().for_each(|connection| connection.offer(epoch, event));
         }
         match event.push() {
             Some(push) if push.audience != Audience::All => {
@@ -274,6 +288,14 @@ impl LiveDuel {
         if changed {
             state.wake_all();
         }
+    }
+
+    /// The connections of a piece that are still there.
+    pub(super) fn piece(&self, piece: &Piece) -> Vec<Arc<Connection>> {
+        let state = self.state.lock();
+        let begin = state.connections.partition_point(|c| c.id < *piece.start());
+        let end = state.connections.partition_point(|c| c.id <= *piece.end());
+        state.connections[begin..end].to_vec()
     }
 
     pub(super) fn connections(&self) -> usize {

@@ -1,6 +1,8 @@
 //! Events reach those to whom they are addressed, in order, each once, also those who were away.
 
 use duelhub::pb;
+use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
 use crate::kit::{Backend, Join, Player, TestServer, push, soon, until};
@@ -43,7 +45,6 @@ async fn the_payload_is_passed_on_byte_for_byte() {
     let payload = "{ \"duel_id\" : 77, \"x\":1.500,\"s\":\"\\u00e9 \u{1f600}\\n\", \"x\": 2 }";
     backend.push(77, payload).await;
     let text = loop {
-        use futures_util::StreamExt as _;
         let message = soon("a frame", one.ws.next()).await.unwrap().unwrap().into_text().unwrap();
         if message.contains("duel_update") {
             break message;
@@ -120,6 +121,50 @@ async fn many_pushes_at_a_time_arrive_in_one_order_without_gap_or_double() {
         let nths = own.iter().map(|event| event["payload"]["nth"].as_u64().unwrap());
         assert!(nths.eq(0..EACH), "a pusher's own order holds");
     }
+}
+
+/// Follows until the last of `events`, and comes back after each `stay` of them: the seqs, in the order in which they came.
+async fn follow(
+    server: &TestServer,
+    mut player: Player,
+    events: usize,
+    stay: usize,
+) -> (Player, Vec<u64>) {
+    let mut seen = Vec::new();
+    loop {
+        player.until_events(stay.min(events - seen.len())).await;
+        seen.extend(player.seqs());
+        if seen.len() >= events {
+            return (player, seen);
+        }
+        player = player.rejoin(server).await;
+        assert_eq!(player.connected["recovered"], true);
+    }
+}
+
+#[tokio::test]
+async fn a_crowd_receives_everything_while_some_of_it_come_and_go() {
+    const EVENTS: usize = 400;
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    let mut crowd = Vec::new();
+    for user in 1..=150 {
+        let ticket = backend.spectator_ticket(77, user).await;
+        let player = Player::join(&server, Join::ticket(ticket)).await;
+        let stay = if user % 3 == 0 { 37 } else { EVENTS };
+        crowd.push(follow(&server, player, EVENTS, stay));
+    }
+    // So many at a time that the next event is stored while the one before is still being handed over.
+    let pushes = stream::iter(0..EVENTS).map(|_| backend.push(77, "{}")).buffer_unordered(64);
+    let (_, crowd) = tokio::join!(pushes.collect::<Vec<_>>(), join_all(crowd));
+    // And one after which nothing follows that would have anybody look again.
+    let last = backend.push(77, "{}").await;
+    for (mut player, mut seqs) in crowd {
+        player.until(|player| player.seqs().last() == Some(&last)).await;
+        seqs.push(last);
+        assert_eq!(seqs, (1..=last).collect::<Vec<_>>());
+    }
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -36,8 +36,11 @@ fn every_event_is_received_once_and_in_order_however_it_was_pushed() {
 
 #[test]
 fn every_spectator_receives_everything() {
-    let load = ["--spectators", "300", "--rate", "100", "--seconds", "1", "--runs", "1"];
-    bench("memory", &[&["broadcast"], &load[..]].concat());
+    // At the second rate an event is stored while the one before is still being handed to the crowd.
+    for rate in ["100", "1000"] {
+        let load = ["--spectators", "300", "--rate", rate, "--seconds", "1", "--runs", "1"];
+        bench("memory", &[&["broadcast", "--push", "stream"], &load[..]].concat());
+    }
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(crate) fn user(user: u64) -> UserId {
 impl Spec {
     /// As the hub takes it.
     pub(crate) fn push(&self, duel: DuelId) -> Push {
-        let payload = |of| Payload::parse(duel, &self.payload(of), limits::PUSH_BYTES_MAX).unwrap();
+        let payload = |of| Payload::parse(duel, self.payload(of), limits::PUSH_BYTES_MAX).unwrap();
         let view = |id| (user(id), payload(Some(id)));
         Push {
             event_type: EventType::parse(self.event_type).unwrap(),

@@ -250,7 +250,7 @@ pub(crate) fn user(user: u64) -> UserId {
 pub(crate) fn update(duel: u64, nth: u64) -> Push {
     Push {
         event_type: EventType::duel_update(),
-        payload: Payload::parse(id_of(duel), &format!(r#"{{"nth":{nth}}}"#), 1000).unwrap(),
+        payload: Payload::parse(id_of(duel), format!(r#"{{"nth":{nth}}}"#), 1000).unwrap(),
         audience: Audience::All,
         views: Box::default(),
         coalesce_key: None,

@@ -137,7 +137,7 @@ mod tests {
                 let json = format!(r#"{{"a":"{}"}}"#, "x".repeat(size));
                 let push = Push {
                     event_type: EventType::parse(if event_type { "a" } else { "b" }).unwrap(),
-                    payload: Payload::parse(duel, &json, 1000).unwrap(),
+                    payload: Payload::parse(duel, json, 1000).unwrap(),
                     audience: Audience::All,
                     views: Box::default(),
                     coalesce_key: None,
