@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -21,6 +22,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between two looks at whether it is.
 const START_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long it may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the hub is, and how it is asked.
 pub(super) struct Hub {
@@ -93,6 +97,7 @@ impl Hub {
             .arg("serve")
             .env_clear()
             .env("LOG_LEVEL", "warn")
+            .env("WEBSOCKET_DRAIN_SECONDS", "0")
             .env("ENGINE", own.engine)
             .env("DATA_DIR", &own.directory)
             .env("WEBSOCKET_PORT", self.data[0].port().to_string())
@@ -112,6 +117,16 @@ impl Hub {
         own.process = Some(child);
         let ready = timeout(START_TIMEOUT, until_ready(own.admin)).await;
         ready.map_err(|_| BenchError::NotReady)
+    }
+
+    /// Ends the hub of its own in good order, whoever is still connected to it.
+    pub(super) async fn stop(self) {
+        let Some(mut process) = self.own.and_then(|mut own| own.process.take()) else { return };
+        let pid = process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        if pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok()) {
+            // Then it is killed.
+            let _ended = timeout(STOP_TIMEOUT, process.wait()).await;
+        }
     }
 
     /// Kills the hub of its own, as `kill -9` does.

@@ -71,9 +71,11 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Rep
         Scenario::Storm { connections } => bench.storm(connections).await?,
         Scenario::Ceiling { duels } => bench.ceiling(duels).await?,
     }
-    let Bench { players, mut report, .. } = bench;
+    let Bench { players, mut report, hub, .. } = bench;
     report.fault_count += players.tally.faults.load(Ordering::Relaxed);
     report.faults.extend(players.tally.told());
+    drop(players);
+    hub.stop().await;
     Ok(report)
 }
 
