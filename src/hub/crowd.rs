@@ -1,7 +1,7 @@
 //! How an event reaches many connections: piece by piece, by tasks of the players' runtime.
 //!
 //! One after the other, whoever stores the event would keep the last of them, and the backend, waiting; and waking the task of
-//! each costs a third of what the writing does. Called by the live duel, under its lock. Nothing here orders anything: a
+//! each cost a quarter of the whole delivery. Called by the live duel, under its lock. Nothing here orders anything: a
 //! connection takes an event only if it is the next after its cursor, and looks for itself otherwise.
 //!
 //! Bounds: one event of a duel is under way at a time, in pieces of [`limits::HANDED_BY_TASK_MAX`] connections. While it is,
