@@ -134,6 +134,9 @@ pub enum BenchError {
     /// The hub of its own did not become ready.
     #[error("the hub that was started did not become ready in time")]
     NotReady,
+    /// The hub of its own did not end as it should.
+    #[error("the hub that was started did not end in good order")]
+    NotEnded,
     /// Not everybody could connect.
     #[error("{connected} of {wanted} connections came about: {why}")]
     NotConnected {

@@ -15,11 +15,11 @@
 
 mod attach;
 mod connection;
-mod crowd;
 mod departures;
 mod dismissals;
 mod due;
 mod duel;
+mod fan_out;
 mod follow;
 mod presence;
 mod probe;

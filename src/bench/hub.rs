@@ -120,12 +120,15 @@ impl Hub {
     }
 
     /// Ends the hub of its own in good order, whoever is still connected to it.
-    pub(super) async fn stop(self) {
-        let Some(mut process) = self.own.and_then(|mut own| own.process.take()) else { return };
+    pub(super) async fn stop(mut self) -> Result<(), BenchError> {
+        let Some(process) = self.own.as_mut().and_then(|own| own.process.as_mut()) else {
+            return Ok(());
+        };
         let pid = process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        if pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok()) {
-            // Then it is killed.
-            let _ended = timeout(STOP_TIMEOUT, process.wait()).await;
+        let told = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
+        match timeout(STOP_TIMEOUT, process.wait()).await {
+            Ok(Ok(status)) if told && status.success() => Ok(()),
+            _ => Err(BenchError::NotEnded),
         }
     }
 

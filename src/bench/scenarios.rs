@@ -75,7 +75,7 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Rep
     report.fault_count += players.tally.faults.load(Ordering::Relaxed);
     report.faults.extend(players.tally.told());
     drop(players);
-    hub.stop().await;
+    hub.stop().await?;
     Ok(report)
 }
 

@@ -1,10 +1,10 @@
 //! The socket of a connection, written to from two sides: by the task that owns it, and, while that has nothing to send,
-//! by whoever stores an event ([`Outlet`]).
+//! by whoever stores an event, or a task for it ([`Outlet`]).
 //!
 //! A frame is never cut by another one. The hub's frames are whole bytes, shared where many receive them, that go out at
 //! once, or leave their rest here for the task; those of the WebSocket library (its answers to control frames, and the
-//! close) pass through [`Line`]'s `AsyncWrite`, behind that rest. One short lock keeps both apart; under it one system call
-//! is made, which does not wait.
+//! close) pass through [`Line`]'s `AsyncWrite`, behind that rest. One short lock keeps both apart; no system
+//! call under it waits.
 
 use std::fmt;
 use std::io;

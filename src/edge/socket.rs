@@ -33,10 +33,10 @@ use crate::limits;
 use crate::metrics::{Kind, Metrics, Reason};
 use crate::ticket::{Ticket, TicketError};
 
-/// Frames of the hub's own are written at once: nothing waits in the library's buffer for others to come.
+/// Frames of the library's own are written at once: nothing waits in its buffer for others to come.
 const WRITE_BUFFER_BYTES: usize = 0;
 
-/// Beside a frame, the answers to a client's control frames may wait (RFC 6455, section 5.5).
+/// What may wait there: an answer to a control frame (RFC 6455, section 5.5), an `error`, the close.
 const ANSWERS_BYTES: usize = 1024;
 
 /// Events that follow one another are sent in pieces of so many bytes, or of one event.
@@ -48,12 +48,10 @@ pub async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(
     unread: Vec<u8>,
     message_bytes_max: usize,
 ) -> WebSocketStream<S> {
-    // Room for the largest frame that either side sends, and for what waits before it.
-    let frame_bytes_max = message_bytes_max.max(2 * limits::PUSH_BYTES_MAX);
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_write_buffer_size(frame_bytes_max + ANSWERS_BYTES)
+        .max_write_buffer_size(message_bytes_max + ANSWERS_BYTES)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max));
     WebSocketStream::from_partially_read(stream, unread, Role::Server, Some(config)).await
@@ -308,12 +306,15 @@ impl Socket {
                 None => "not_json",
             },
             Message::Binary(_) => "binary",
-            // The library has queued the answers that RFC 6455 asks for; the next poll sends them.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => "control",
             Message::Close(_) => "close",
         };
         self.edge.metrics.frames_received.get_or_create(&Kind { kind }).inc();
-        Ok(())
+        if matches!(kind, "control" | "close") {
+            // The answer that RFC 6455, section 5.5, asks for, which the library holds.
+            Box::pin(in_time(self.ws.flush())).await?;
+        }
+        if kind == "close" { Err(Ending::ClientClosed) } else { Ok(()) }
     }
 
     async fn pong(&mut self) -> Result<(), Ending> {

@@ -312,6 +312,8 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
+        // Whatever is being handed over comes before the good-bye, and nothing behind it.
+        self.connection.take_cursor();
         let Connection { id, duel, viewer, .. } = &*self.connection;
         if self.connection.is_let_in() {
             self.hub.engine.depart(*duel, viewer.user, *id);
@@ -321,5 +323,40 @@ impl Drop for Attachment {
         } else {
             self.hub.retire(&self.live);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::engine::MemoryEngine;
+    use crate::event::Role;
+    use crate::hub::Handed;
+    use crate::metrics::Metrics;
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Outlet for Nowhere {
+        fn hand(&self, _connection: &Connection, _event: &Event) -> Handed {
+            Handed::Whole
+        }
+    }
+
+    #[tokio::test]
+    async fn who_leaves_is_handed_nothing_more() {
+        let config = Config::read(&|_| None).unwrap();
+        let engine = Arc::new(MemoryEngine::new(config.engine));
+        let hub = Hub::new(engine, config.hub, Arc::new(Metrics::new()));
+        let viewer = Viewer { user: UserId::try_from(1).unwrap(), role: Role::Player };
+        let duel = DuelId::try_from(77).unwrap();
+        let (mut attachment, _) = hub.enter(duel, viewer, None, None).await.unwrap();
+        attachment.set_outlet(Arc::new(Nowhere));
+        while !attachment.next().await.unwrap().is_empty() {}
+        let connection = Arc::clone(&attachment.connection);
+        assert!(connection.lent_cursor().is_some());
+        drop(attachment);
+        assert_eq!(connection.lent_cursor(), None);
     }
 }

@@ -29,7 +29,8 @@ pub enum Dismissal {
 
 /// Where an event can be handed over without waiting: the socket, as far as the hub knows it.
 ///
-/// Whoever stores an event calls it, mostly under the duel's lock, so it must not block, and must not call the hub back.
+/// Whoever stores an event calls it under the duel's lock, and so do the tasks to which that is left, without it; it must not block,
+/// and must not call the hub back.
 pub trait Outlet: std::fmt::Debug + Send + Sync {
     /// Hands the event over, if that needs no waiting.
     fn hand(&self, connection: &Connection, event: &Event) -> Handed;

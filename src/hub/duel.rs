@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::OnlineUser;
 use super::connection::{Connection, Dismissal};
-use super::crowd::{self, Crowd, Piece};
+use super::fan_out::{self, FanOut, Piece};
 use super::presence::{Presence, PresenceChange};
 use super::tail::Tail;
 use crate::engine::{Head, OfflineReason, Online, SignalKind, Whom};
@@ -35,8 +35,8 @@ struct State {
     leaving: Vec<Leaving>,
     /// The duel's own; `None`: the node's.
     presence_grace: Option<Duration>,
-    /// The event that is being handed to many.
-    crowd: Crowd,
+    /// The event that tasks are handing over.
+    fan_out: FanOut,
     /// A connection lacks events that the engine did not give.
     read_deferred: bool,
     /// Sweeps that the engine has answered.
@@ -175,8 +175,8 @@ impl LiveDuel {
         let state = &mut *self.state.lock();
         state.tail.push(epoch, event);
         if state.connections.len() > limits::HANDED_AT_ONCE_MAX {
-            match state.crowd.begin(&state.connections) {
-                Some(pieces) => crowd::hand(self, epoch, event, pieces, tasks),
+            match state.fan_out.begin(&state.connections) {
+                Some(pieces) => fan_out::hand(self, epoch, event, pieces, tasks),
                 None => state.wake_all(),
             }
         } else if crowded {

@@ -2,8 +2,9 @@
 
 use duelhub::pb;
 use futures_util::future::join_all;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{SinkExt as _, StreamExt as _, stream};
 use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::kit::{Backend, Join, Player, TestServer, push, soon, until};
 
@@ -154,7 +155,7 @@ async fn a_crowd_receives_everything_while_some_of_it_come_and_go() {
         let stay = if user % 3 == 0 { 37 } else { EVENTS };
         crowd.push(follow(&server, player, EVENTS, stay));
     }
-    // So many at a time that the next event is stored while the one before is still being handed over.
+    // So many at a time that the next event tends to be stored while the one before is still being handed over.
     let pushes = stream::iter(0..EVENTS).map(|_| backend.push(77, "{}")).buffer_unordered(64);
     let (_, crowd) = tokio::join!(pushes.collect::<Vec<_>>(), join_all(crowd));
     // And one after which nothing follows that would have anybody look again.
@@ -288,6 +289,19 @@ async fn a_client_that_never_reads_is_dropped_and_harms_nobody() {
     assert_eq!(back.connected["recovered"], false, "the log has gone on without it");
     back.until_events(1).await;
     assert_eq!(back.seqs(), [300]);
+}
+
+#[tokio::test]
+async fn a_client_that_pings_and_never_reads_the_answers_is_dropped() {
+    let server = TestServer::start().await;
+    let backend = Backend::connect(&server).await;
+    let join = Join { receive_buffer: Some(4096), ..Join::ticket(backend.ticket(77, 1).await) };
+    let mut stuck = Player::join(&server, join).await;
+    let pinging =
+        async { while stuck.ws.send(Message::Ping(vec![0; 125].into())).await.is_ok() {} };
+    let dropped =
+        until("the client is dropped", || async { backend.duel(77).await.connections == 0 });
+    tokio::join!(pinging, dropped);
 }
 
 #[tokio::test]

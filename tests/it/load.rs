@@ -36,7 +36,7 @@ fn every_event_is_received_once_and_in_order_however_it_was_pushed() {
 
 #[test]
 fn every_spectator_receives_everything() {
-    // At the second rate an event is stored while the one before is still being handed to the crowd.
+    // At the second rate the next event tends to be stored while the one before is still being handed over.
     for rate in ["100", "1000"] {
         let load = ["--spectators", "300", "--rate", rate, "--seconds", "1", "--runs", "1"];
         bench("memory", &[&["broadcast", "--push", "stream"], &load[..]].concat());
