@@ -250,9 +250,14 @@ impl Socket {
     /// Sends what was begun and did not fit into the socket.
     async fn finish(&mut self) -> Result<(), Ending> {
         match self.ws.get_ref().is_busy() {
-            true => in_time(self.ws.flush()).await,
+            true => self.flush().await,
             false => Ok(()),
         }
+    }
+
+    /// Sends what was begun, and the answer to a control frame that the library holds (RFC 6455, section 5.5).
+    async fn flush(&mut self) -> Result<(), Ending> {
+        in_time(self.ws.flush()).await
     }
 
     /// Sends whole frames behind whatever was begun. A client that does not take them in time ends the connection.
@@ -306,15 +311,23 @@ impl Socket {
                 None => "not_json",
             },
             Message::Binary(_) => "binary",
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => "control",
-            Message::Close(_) => "close",
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+                Box::pin(self.flush()).await?;
+                "control"
+            }
+            Message::Close(_) => {
+                self.count_received("close");
+                Box::pin(self.flush()).await?;
+                // Nothing may follow the answer (RFC 6455, section 5.5.1).
+                return Err(Ending::ClientClosed);
+            }
         };
+        self.count_received(kind);
+        Ok(())
+    }
+
+    fn count_received(&self, kind: &'static str) {
         self.edge.metrics.frames_received.get_or_create(&Kind { kind }).inc();
-        if matches!(kind, "control" | "close") {
-            // The answer that RFC 6455, section 5.5, asks for, which the library holds.
-            Box::pin(in_time(self.ws.flush())).await?;
-        }
-        if kind == "close" { Err(Ending::ClientClosed) } else { Ok(()) }
     }
 
     async fn pong(&mut self) -> Result<(), Ending> {
