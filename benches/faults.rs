@@ -234,10 +234,10 @@ async fn play(
         let gone = match timeout(Duration::from_millis(50), player.read()).await {
             Ok(Ok(numbers)) => {
                 seen.events.extend(numbers.into_iter().map(|number| (number, Instant::now())));
-                player.attachment.dismissal().is_some()
+                player.attachment.close_request().is_some()
             }
             Ok(Err(_)) => true,
-            Err(_) => player.attachment.dismissal().is_some(),
+            Err(_) => player.attachment.close_request().is_some(),
         };
         if gone {
             let position = player.position;

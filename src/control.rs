@@ -1,11 +1,11 @@
 //! The control plane: tonic services that decode, call the hub or the tickets, and encode.
 //!
-//! Every call passes [`calls`] first (authentication, request id, log line), health and reflection too. Errors become
+//! Every call passes [`middleware`] first (authentication, request id, log line), health and reflection too. Errors become
 //! statuses in [`status`] and nowhere else; generated types become the hub's in [`convert`] and nowhere else. Bounds:
 //! `CONTROL_MAX_PUSHES_IN_FLIGHT`, [`limits::GRPC_MESSAGE_BYTES_MAX`], [`limits::GRPC_STREAMS_MAX`].
 
-mod calls;
 mod convert;
+mod middleware;
 mod status;
 mod streams;
 mod threads;
@@ -24,8 +24,8 @@ use tonic::{Request, Response, Status};
 use tower::layer::layer_fn;
 use tracing::info;
 
-use self::calls::{Calls, Pass};
 use self::convert::{duel_id, user_id};
+use self::middleware::{CallMiddleware, CallService};
 use self::status::Failure;
 use self::threads::Threads;
 use crate::clock::{self, UnixMs};
@@ -114,11 +114,12 @@ impl Control {
             server = server.tls_config(tls_config(tls)).map_err(|_| ServeError::Tls)?;
         }
         let stop = self.stop.clone();
-        let calls = Calls::new(&self.config, Arc::clone(&self.metrics), Arc::clone(&self.hub));
+        let calls =
+            CallMiddleware::new(&self.config, Arc::clone(&self.metrics), Arc::clone(&self.hub));
         let control = ControlServiceServer::new(self)
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
         let others = health.into().add_service(reflection_v1()).add_service(reflection_v1alpha());
-        let pass = move |others| Pass::new(Arc::clone(&calls), control.clone(), others);
+        let pass = move |others| CallService::new(Arc::clone(&calls), control.clone(), others);
         let router = server.layer(layer_fn(pass)).add_routes(others);
         let stopped = stop.clone();
         let threads = Threads::start(|incoming| {
@@ -130,7 +131,7 @@ impl Control {
         Ok(threads.serve(listener, stop))
     }
 
-    fn permit(&self) -> Result<InFlight, Failure> {
+    fn permit(&self) -> Result<PushPermit, Failure> {
         match Arc::clone(&self.in_flight).try_acquire_owned() {
             Ok(permit) => Ok(self.in_flight(permit)),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
@@ -141,17 +142,17 @@ impl Control {
         }
     }
 
-    fn in_flight(&self, permit: OwnedSemaphorePermit) -> InFlight {
+    fn in_flight(&self, permit: OwnedSemaphorePermit) -> PushPermit {
         self.metrics.pushes_in_flight.inc();
         let metrics = Arc::clone(&self.metrics);
-        InFlight { _permit: permit, metrics, started_at: Instant::now() }
+        PushPermit { _permit: permit, metrics, started_at: Instant::now() }
     }
 
     /// Starts a push: what is returned only waits for its answer.
     fn start_push(
         &self,
         request: pb::PushEventRequest,
-        in_flight: InFlight,
+        in_flight: PushPermit,
     ) -> Result<impl Future<Output = Result<pb::PushEventResponse, Failure>> + use<>, Failure> {
         let duel = duel_id("duel_id", request.duel_id)?;
         let key = convert::idempotency_key(&request.idempotency_key)?;
@@ -166,13 +167,13 @@ impl Control {
 }
 
 /// A push under way.
-struct InFlight {
+struct PushPermit {
     _permit: OwnedSemaphorePermit,
     metrics: Arc<Metrics>,
     started_at: Instant,
 }
 
-impl InFlight {
+impl PushPermit {
     fn stored(&self, pushed: &Pushed) {
         let kind = if pushed.duplicate { "duplicate" } else { "new" };
         self.metrics.pushes.get_or_create(&Kind { kind }).inc();
@@ -180,7 +181,7 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for PushPermit {
     fn drop(&mut self) {
         self.metrics.pushes_in_flight.dec();
     }
@@ -218,7 +219,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// The id that [`calls`] gave the request.
+/// The id that [`middleware`] gave the request.
 fn request_id<T>(request: &Request<T>) -> RequestId {
     request.extensions().get().cloned().unwrap_or_else(RequestId::random)
 }

@@ -116,13 +116,13 @@ pub const INIT_DATA_FIELDS_MAX: usize = 32;
 
 /// Connections of a duel to which an event is handed by whoever stores it; with more of them, tasks do it. Two players and who
 /// looks on; writing to them takes some 10 µs each.
-pub const HANDED_AT_ONCE_MAX: usize = 16;
+pub const DIRECT_WRITES_MAX: usize = 16;
 
 /// Connections to which one such task hands an event: what else its thread has to do waits so long, half a millisecond.
-pub const HANDED_BY_TASK_MAX: usize = 64;
+pub const FAN_OUT_CHUNK_MAX: usize = 64;
 
-/// Notices of one commit above which they are crowded: whoever is told writes to no socket, and leaves it to tasks.
-pub const UNCROWDED_MAX: usize = 16;
+/// Notices of one commit above which they are bulk: whoever is told writes to no socket, and leaves it to tasks.
+pub const BULK_ABOVE: usize = 16;
 
 /// Connections that the kernel has made and nobody has accepted yet; lowered by it to `net.core.somaxconn` (4096).
 ///

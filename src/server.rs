@@ -198,9 +198,9 @@ async fn open_engine(
 /// Sends the clients away, and waits until they have gone.
 async fn drain(hub: &Hub, sockets: &TaskTracker, spread: Duration) {
     let clients = sockets.len();
-    hub.dismiss_all(spread).await;
+    hub.drain(spread).await;
     // Those that were let in while the others were being dismissed.
-    hub.dismiss_all(Duration::ZERO).await;
+    hub.drain(Duration::ZERO).await;
     if timeout(2 * limits::CLOSE_TIMEOUT, sockets.wait()).await.is_err() {
         warn!(left = sockets.len(), "sockets were still open when their time was up");
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::status::Failure;
-use super::{Control, InFlight, convert};
+use super::{Control, PushPermit, convert};
 use crate::hub::{Change, Watch, WatchError};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
@@ -75,7 +75,7 @@ fn named(status: Status, id: &RequestId) -> Status {
 fn start_push(
     control: &Arc<Control>,
     push: pb::PushEventsRequest,
-    in_flight: InFlight,
+    in_flight: PushPermit,
 ) -> Result<impl Future<Output = Result<pb::PushEventResponse, Failure>> + use<>, Failure> {
     let push = push.push.ok_or_else(|| Failure::field("push", "is required"))?;
     control.start_push(push, in_flight)

@@ -75,7 +75,7 @@ impl Thread {
                     () = done.closed() => {}
                 }
             });
-            // Calls that nobody waits for any longer end before it is told.
+            // CallMiddleware that nobody waits for any longer end before it is told.
             drop(runtime);
             let _nobody_waits = done.send(());
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use duelhub::engine::{AppendError, Declaration, Engine, OpenError, Revocation};
 use duelhub::event::{Outcome, Position};
-use duelhub::hub::{AttachError, Dismissal, Pushed};
+use duelhub::hub::{AttachError, CloseRequest, Pushed};
 use duelhub::id::{DuelId, UserId};
 use duelhub::ticket::Issued;
 
@@ -208,10 +208,10 @@ impl Line {
     }
 
     /// Why the node wants it to close.
-    pub(crate) fn dismissal(&self) -> Option<Dismissal> {
+    pub(crate) fn close_request(&self) -> Option<CloseRequest> {
         match self {
-            Self::Here(line) => line.dismissal(),
-            Self::Web(line) => line.dismissal(),
+            Self::Here(line) => line.close_request(),
+            Self::Web(line) => line.close_request(),
         }
     }
 

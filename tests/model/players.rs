@@ -174,7 +174,7 @@ impl Player {
         loop {
             let more = self.read(history, tally).await?;
             let Some((line, follower)) = &self.line else { return Ok(()) };
-            if line.dismissal().is_some() || follower.cursor >= target && !more {
+            if line.close_request().is_some() || follower.cursor >= target && !more {
                 return Ok(());
             }
             if !more {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use duelhub::config::{Secret, TicketConfig};
 use duelhub::engine::Engine;
-use duelhub::hub::Dismissal;
+use duelhub::hub::CloseRequest;
 use duelhub::id::{DuelId, Jti, UserId};
 use duelhub::ticket::Tickets;
 
@@ -218,7 +218,7 @@ impl World {
     async fn catch_up(&mut self, at: usize) -> Result<bool, Objection> {
         let (player, history, tally) = self.reader(at);
         player.catch_up(history, tally).await?;
-        if self.players[at].line.as_ref().is_none_or(|(line, _)| line.dismissal().is_none()) {
+        if self.players[at].line.as_ref().is_none_or(|(line, _)| line.close_request().is_none()) {
             return Ok(true);
         }
         self.let_go(at)?;
@@ -243,7 +243,7 @@ impl World {
             return Ok(());
         }
         line.ack(position.seq).await;
-        if line.dismissal().is_some() {
+        if line.close_request().is_some() {
             return self.let_go(at);
         }
         let user = player.viewer.user;
@@ -262,18 +262,18 @@ impl World {
     /// A player was dismissed, which must be for something that came before and was heard late.
     fn let_go(&mut self, player: usize) -> Result<(), Objection> {
         let of = &mut self.players[player];
-        let dismissal = of.line.as_ref().and_then(|(line, _)| line.dismissal());
+        let close_request = of.line.as_ref().and_then(|(line, _)| line.close_request());
         let who = (of.duel, of.viewer.user);
-        let late = match &dismissal {
-            Some(Dismissal::Replaced) => self.maybe_ghosts.contains(&who),
-            Some(Dismissal::Disconnected { .. }) => {
+        let late = match &close_request {
+            Some(CloseRequest::Replaced) => self.maybe_ghosts.contains(&who),
+            Some(CloseRequest::Disconnected { .. }) => {
                 self.nodes.len() > 1 && self.disconnected.contains(&who)
             }
-            Some(Dismissal::Restart) | None => false,
+            Some(CloseRequest::Restart) | None => false,
         };
         of.cut();
         self.count("heard late");
-        ensure(late, Objection::Unexpected(format!("dismissed: {dismissal:?}")))
+        ensure(late, Objection::Unexpected(format!("dismissed: {close_request:?}")))
     }
 
     fn reader(&mut self, player: usize) -> (&mut Player, &mut History, &mut Tally) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use duelhub::engine::EngineError;
 use duelhub::event::Position;
-use duelhub::hub::{AttachError, Lost, Recovery};
+use duelhub::hub::{AttachError, Recovery, ResyncRequired};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -36,7 +36,7 @@ async fn begins_anew(nodes: &[Node], before: Position, mut player: Player) -> Pl
     assert_ne!(pushed.position.epoch, before.epoch);
     // A sweep that came before the push has sent them away in their turn, which was the first.
     let lost = player.closed().await;
-    assert!(matches!(lost, None | Some(Lost::EpochChanged)), "{lost:?}");
+    assert!(matches!(lost, None | Some(ResyncRequired::EpochChanged)), "{lost:?}");
     drop(player);
     let back = nodes[1].back(7, 1, before).await;
     assert_eq!(back.recovery, Recovery::NotRecovered);
@@ -199,7 +199,7 @@ async fn after_a_restart_who_lacks_what_was_kept_is_sent_away_at_once() {
     network.set(Weather::Fine);
     let gone = join_all(players.iter_mut().map(Player::closed)).await;
     // Those whose turn comes first may be asked to go before they have looked.
-    let at_once = gone.iter().filter(|lost| **lost == Some(Lost::EpochChanged)).count();
+    let at_once = gone.iter().filter(|lost| **lost == Some(ResyncRequired::EpochChanged)).count();
     assert!(2 * at_once > players.len(), "most waited for their turn: {gone:?}");
     for (player, duel) in players.iter().zip(1..) {
         let mut back = cut_off.back(duel, 1, player.position).await;

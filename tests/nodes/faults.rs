@@ -5,7 +5,7 @@ use std::time::Duration;
 use duelhub::config::EngineConfig;
 use duelhub::engine::{AppendError, EngineError, RedeemError, Revocation, StatusFilter};
 use duelhub::event::Outcome;
-use duelhub::hub::{Lost, WatchError};
+use duelhub::hub::{ResyncRequired, WatchError};
 use duelhub::limits;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -131,7 +131,10 @@ async fn who_lacks_what_redis_answers_for_and_does_not_give_is_sent_away() {
         pushing.push(7, nth).await.unwrap();
     }
     let gone = player.closed().await;
-    assert!(matches!(gone, Some(Lost::Engine(EngineError::Unavailable { .. }))), "{gone:?}");
+    assert!(
+        matches!(gone, Some(ResyncRequired::Engine(EngineError::Unavailable { .. }))),
+        "{gone:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,9 @@ use duelhub::clock;
 use duelhub::config::{EngineConfig, HubConfig, RedisConfig, Secret};
 use duelhub::engine::{AppendError, Engine, EngineError, RedisEngine};
 use duelhub::event::{Audience, Content, EventType, Payload, Position, Push, Role, Viewer};
-use duelhub::hub::{AttachError, Attachment, Hub, Lost, Pushed, Recovery, Watch, WatchFilter};
+use duelhub::hub::{
+    AttachError, Attachment, Hub, Pushed, Recovery, ResyncRequired, Watch, WatchFilter,
+};
 use duelhub::id::{DuelId, Jti, UserId};
 use duelhub::metrics::Metrics;
 use duelhub::ticket::Ticket;
@@ -152,7 +154,7 @@ pub(crate) struct Player {
 
 impl Player {
     /// Reads what there is, after waiting for it. The bodies' numbers, in order.
-    pub(crate) async fn read(&mut self) -> Result<Vec<u64>, Lost> {
+    pub(crate) async fn read(&mut self) -> Result<Vec<u64>, ResyncRequired> {
         let mut seen = Vec::new();
         let batch = self.attachment.next().await?;
         if batch.is_empty() {
@@ -185,7 +187,7 @@ impl Player {
     pub(crate) async fn closed(&mut self) -> Option<Lost> {
         let closing = async {
             loop {
-                if self.attachment.dismissal().is_some() {
+                if self.attachment.close_request().is_some() {
                     return None;
                 }
                 if let Err(lost) = self.read().await {

@@ -294,10 +294,10 @@ impl Writer {
     /// Tells the sink: to how many connections each notice was handed.
     fn publish(&self, notices: Vec<Notice>) -> Vec<usize> {
         self.shared.set_counts(self.held.counts);
-        let many = notices.len() > limits::UNCROWDED_MAX;
+        let many = notices.len() > limits::BULK_ABOVE;
         let tell = |mut notice| {
-            if let Notice::Appended { crowded, .. } = &mut notice {
-                *crowded = many;
+            if let Notice::Appended { bulk, .. } = &mut notice {
+                *bulk = many;
             }
             self.shared.notify(notice)
         };

@@ -35,7 +35,7 @@ impl RedisEngine {
             .with(fingerprint.unwrap_or_default())
             .with(limits::IDEMPOTENCY_KEYS_MAX);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
-        self.ask(Order::kept(command), move |mut parts, crowded| {
+        self.ask(Order::kept(command), move |mut parts, bulk| {
             let (position, stored_at) = match stored(&mut parts, born)? {
                 Ok(Stored::Now(position, at)) => (position, at),
                 Ok(Stored::Before(position)) => {
@@ -48,7 +48,7 @@ impl RedisEngine {
             // The probe is there to prove that events come by on the channel.
             if duel != DuelId::PROBE {
                 let told = Arc::clone(&event);
-                connections = teller.event(duel, position.epoch, told, crowded);
+                connections = teller.event(duel, position.epoch, told, bulk);
             }
             Ok(Ok(Appended { position, event: Some(event), connections }))
         })
@@ -73,7 +73,7 @@ impl RedisEngine {
             .with(last_size)
             .with(last_kind);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
-        self.ask(Order::kept(command), move |mut parts, crowded| {
+        self.ask(Order::kept(command), move |mut parts, bulk| {
             let (position, stored_at) = match stored(&mut parts, born)? {
                 Ok(Stored::Now(position, at)) => (position, at),
                 Ok(Stored::Before(position)) => {
@@ -83,10 +83,10 @@ impl RedisEngine {
             };
             if let Some(last) = last {
                 let last = last.number(position.seq - 1, stored_at);
-                teller.event(duel, position.epoch, last, crowded);
+                teller.event(duel, position.epoch, last, bulk);
             }
             let end = end.number(position.seq, stored_at);
-            let connections = teller.event(duel, position.epoch, Arc::clone(&end), crowded);
+            let connections = teller.event(duel, position.epoch, Arc::clone(&end), bulk);
             Ok(Ok(Appended { position, event: Some(end), connections }))
         })
     }

@@ -6,7 +6,10 @@ use std::task::{Context, Poll, Waker};
 use duelhub::config::HubConfig;
 use duelhub::engine::{Declaration, Engine, OpenError, Revocation};
 use duelhub::event::{Content, Event, Outcome, Position, Viewer};
-use duelhub::hub::{AttachError, Attachment, Connection, Dismissal, Handed, Hub, Lost, Outlet};
+use duelhub::hub::{
+    AttachError, Attachment, CloseRequest, Connection, DirectWriter, Hub, ResyncRequired,
+    WriteOutcome,
+};
 use duelhub::id::{DuelId, UserId};
 use duelhub::metrics::Metrics;
 use duelhub::ticket::Ticket;
@@ -44,14 +47,14 @@ struct Socket {
     news: Notify,
 }
 
-impl Outlet for Socket {
-    fn hand(&self, connection: &Connection, event: &Event) -> Handed {
+impl DirectWriter for Socket {
+    fn try_write(&self, connection: &Connection, event: &Event) -> WriteOutcome {
         let handed = match (&event.content, event.seq % 5) {
-            (Content::Closed(_), _) | (_, 0) => Handed::Not,
-            (_, 1) => Handed::Partly,
-            _ => Handed::Whole,
+            (Content::Closed(_), _) | (_, 0) => WriteOutcome::Busy,
+            (_, 1) => WriteOutcome::Partial,
+            _ => WriteOutcome::Written,
         };
-        if handed != Handed::Not {
+        if handed != WriteOutcome::Busy {
             let viewer = connection.viewer;
             let shown = event.includes(viewer).then(|| show(event, viewer));
             self.handed.lock().push((event.seq, shown));
@@ -158,7 +161,7 @@ impl Here {
 impl HereLine {
     pub(super) fn take_what_is_handed(&mut self) {
         let socket = Arc::new(Socket::default());
-        self.attachment.set_outlet(Arc::clone(&socket) as Arc<dyn Outlet>);
+        self.attachment.set_direct_writer(Arc::clone(&socket) as Arc<dyn DirectWriter>);
         self.socket = Some(socket);
     }
 
@@ -174,8 +177,10 @@ impl HereLine {
 
     pub(super) async fn next(&mut self) -> Result<Served, Gone> {
         let batch = self.attachment.next().await.map_err(|lost| match lost {
-            Lost::TooSlow => Gone::TooSlow,
-            Lost::EpochChanged | Lost::Engine(_) => Gone::Otherwise(lost.to_string()),
+            ResyncRequired::TooSlow => Gone::TooSlow,
+            ResyncRequired::EpochChanged | ResyncRequired::Engine(_) => {
+                Gone::Otherwise(lost.to_string())
+            }
         })?;
         let mut served = self.handed();
         served.shown.extend(show_all(&batch.events, self.viewer));
@@ -196,8 +201,8 @@ impl HereLine {
         }
     }
 
-    pub(super) fn dismissal(&self) -> Option<Dismissal> {
-        self.attachment.dismissal().cloned()
+    pub(super) fn close_request(&self) -> Option<CloseRequest> {
+        self.attachment.close_request().cloned()
     }
 
     pub(super) fn is_revoked(&self) -> bool {

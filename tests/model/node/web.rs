@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use duelhub::engine::EngineError;
 use duelhub::event::{Outcome, Position};
-use duelhub::hub::{AttachError, Dismissal, Recovery};
+use duelhub::hub::{AttachError, CloseRequest, Recovery};
 use duelhub::ticket::Issued;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -137,7 +137,7 @@ impl WebLine {
         match closed {
             // Of a duel that is closed the last event comes before the close frame.
             Some((4503, _)) if served.more => Ok(served),
-            Some((code, reason)) if self.dismissal().is_none() => {
+            Some((code, reason)) if self.close_request().is_none() => {
                 Err(Gone::Otherwise(format!("{code} {reason}")))
             }
             _ => Ok(served),
@@ -163,11 +163,11 @@ impl WebLine {
         self.closed().is_none()
     }
 
-    pub(super) fn dismissal(&self) -> Option<Dismissal> {
+    pub(super) fn close_request(&self) -> Option<CloseRequest> {
         match self.closed()? {
-            (4504, _) => Some(Dismissal::Replaced),
+            (4504, _) => Some(CloseRequest::Replaced),
             (1012, reason) if reason != "server_restart" => {
-                Some(Dismissal::Disconnected { reconnect: true, reason: Some(reason.into()) })
+                Some(CloseRequest::Disconnected { reconnect: true, reason: Some(reason.into()) })
             }
             _ => None,
         }

@@ -24,7 +24,7 @@ pub(super) struct Call {
 impl World {
     /// Whether no answer of this duel is awaited.
     pub(super) fn is_quiet(&self, duel: usize) -> bool {
-        self.histories[duel].under_way == 0
+        self.histories[duel].in_flight == 0
     }
 
     pub(super) async fn push(&mut self, duel: usize, spec: &Spec, awaited: bool) {
@@ -62,14 +62,15 @@ impl World {
         for player in self.players.iter().filter(|player| player.duel == duel) {
             until("closed", || async { player.open_line().is_none() }).await;
             let line = player.line.as_ref().map(|(line, _)| line);
-            let as_expected = line.is_none_or(|line| line.is_over() || line.dismissal().is_some());
+            let as_expected =
+                line.is_none_or(|line| line.is_over() || line.close_request().is_some());
             ensure(as_expected, Objection::Unexpected("closed for another reason".into()))?;
         }
         Ok(())
     }
 
     fn call(&mut self, call: Call) {
-        self.histories[call.duel].under_way += 1;
+        self.histories[call.duel].in_flight += 1;
         self.count(match call.expected {
             Expected::Stored(_) => "stored",
             Expected::Duplicate(_) => "a duplicate",
@@ -89,7 +90,7 @@ impl World {
             let answer = answer.await;
             let history = &mut self.histories[duel];
             history.answered(expected, answer)?;
-            history.under_way -= 1;
+            history.in_flight -= 1;
             let (Expected::Stored(_), Ok(pushed), Some(concerned)) = (expected, answer, handed_to)
             else {
                 continue;

@@ -6,7 +6,7 @@ use duelhub::clock;
 use duelhub::config::Secret;
 use duelhub::engine::Revocation;
 use duelhub::event::{Position, Role, Viewer};
-use duelhub::hub::{AttachError, Dismissal, Recovery};
+use duelhub::hub::{AttachError, CloseRequest, Recovery};
 use duelhub::ticket::{Issued, Ticket};
 
 use super::World;
@@ -144,15 +144,15 @@ impl World {
                 && self.connections_per_user_max == 1;
             if one_too_many {
                 // A process has closed it by itself if there was nothing more to come.
-                let Some(dismissal) = dismissed(line).await else {
+                let Some(close_request) = dismissed(line).await else {
                     ensure(line.is_over(), Objection::Unexpected("closed for nothing".into()))?;
                     continue;
                 };
-                let what = format!("dismissed: {dismissal:?}");
-                ensure(dismissal == Dismissal::Replaced, Objection::Unexpected(what))?;
+                let what = format!("dismissed: {close_request:?}");
+                ensure(close_request == CloseRequest::Replaced, Objection::Unexpected(what))?;
                 self.cut(at).await;
                 self.count("a replaced connection");
-            } else if line.dismissal().is_some() {
+            } else if line.close_request().is_some() {
                 self.let_go(at)?;
             }
         }
@@ -244,16 +244,16 @@ impl World {
         let there = concerned.iter().filter(|other| self.players[**other].node == node).count();
         let told = self.nodes[node].disconnect(duel, viewer.user, Arc::clone(&reason)).await;
         ensure(told == there, Objection::Unexpected(format!("{told} disconnected, of {there}")))?;
-        let expected = Dismissal::Disconnected { reconnect: true, reason: Some(reason) };
+        let expected = CloseRequest::Disconnected { reconnect: true, reason: Some(reason) };
         for other in 0..self.players.len() {
             let Some((line, _)) = &self.players[other].line else { continue };
             if concerned.contains(&other) {
-                let dismissal = dismissed(line).await;
-                let what = format!("dismissed: {dismissal:?}");
-                ensure(dismissal.as_ref() == Some(&expected), Objection::Unexpected(what))?;
+                let close_request = dismissed(line).await;
+                let what = format!("dismissed: {close_request:?}");
+                ensure(close_request.as_ref() == Some(&expected), Objection::Unexpected(what))?;
                 self.cut(other).await;
                 self.count("a disconnected connection");
-            } else if line.dismissal().is_some() {
+            } else if line.close_request().is_some() {
                 self.let_go(other)?;
             }
         }
@@ -262,9 +262,9 @@ impl World {
 }
 
 /// Waits until a connection is dismissed that must be, which another node hears in its time: why. `None`: it has ended.
-async fn dismissed(line: &Line) -> Option<Dismissal> {
-    until("dismissed", || async { line.dismissal().is_some() || !line.is_open() }).await;
-    line.dismissal()
+async fn dismissed(line: &Line) -> Option<CloseRequest> {
+    until("dismissed", || async { line.close_request().is_some() || !line.is_open() }).await;
+    line.close_request()
 }
 
 /// Whether a connection finds nothing but a closed duel, once everything under way has taken effect.

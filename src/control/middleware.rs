@@ -26,13 +26,13 @@ use crate::pb::control_service_server::{ControlServiceServer, SERVICE_NAME};
 const X_REQUEST_ID: &str = "x-request-id";
 
 #[derive(Debug)]
-pub(super) struct Calls {
+pub(super) struct CallMiddleware {
     token: Option<Secret>,
     metrics: Arc<Metrics>,
     hub: Arc<Hub>,
 }
 
-impl Calls {
+impl CallMiddleware {
     pub(super) fn new(config: &ControlConfig, metrics: Arc<Metrics>, hub: Arc<Hub>) -> Arc<Self> {
         Arc::new(Self { token: config.token.clone(), metrics, hub })
     }
@@ -100,26 +100,26 @@ impl Call {
 }
 
 /// What an answer is, once it is there.
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type CallFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// The way of every call: through [`Calls`], to our own service without a detour, or to one of the others.
+/// The way of every call: through [`CallMiddleware`], to our own service without a detour, or to one of the others.
 #[derive(Debug, Clone)]
-pub(super) struct Pass {
-    calls: Arc<Calls>,
+pub(super) struct CallService {
+    calls: Arc<CallMiddleware>,
     control: ControlServiceServer<Arc<Control>>,
     others: Routes,
 }
 
-impl Pass {
+impl CallService {
     pub(super) const fn new(
-        calls: Arc<Calls>,
+        calls: Arc<CallMiddleware>,
         control: ControlServiceServer<Arc<Control>>,
         others: Routes,
     ) -> Self {
         Self { calls, control, others }
     }
 
-    fn ask(&mut self, request: Request<Body>) -> Answer {
+    fn ask(&mut self, request: Request<Body>) -> CallFuture {
         if service_and_method(request.uri().path()).0 == SERVICE_NAME {
             self.control.call(request)
         } else {
@@ -128,17 +128,17 @@ impl Pass {
     }
 }
 
-impl Service<Request<Body>> for Pass {
+impl Service<Request<Body>> for CallService {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answer;
+    type Future = CallFuture;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // So are those behind it, always.
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Answer {
+    fn call(&mut self, mut request: Request<Body>) -> CallFuture {
         let (calls, call) = (Arc::clone(&self.calls), Call::of(&request));
         let answer = match calls.admit(request.headers()) {
             Ok(()) => {

@@ -1,4 +1,4 @@
-//! Why a connection ends, and what its client is told. The only table of close codes.
+//! Why a connection closes, and what its client is told. The only table of close codes.
 //!
 //! 4000 to 4499: come back. 4500 to 4999: stop. RFC 6455's own codes (section 7.4.1, and 1012 of its registry) where
 //! they fit.
@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use crate::engine::OfflineReason;
-use crate::hub::{AttachError, Dismissal, Lost};
+use crate::hub::{AttachError, CloseRequest, ResyncRequired};
 use crate::ticket::TicketError;
 
-/// Why a connection ends.
+/// Why a connection closes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CloseReason {
     /// No ticket, not a ticket, or a revoked one.
@@ -18,7 +18,7 @@ pub(super) enum CloseReason {
     TicketExpired,
     /// The ticket was used before.
     TicketAlreadyUsed,
-    /// The duel was declared without this player, or the backend wants the connection gone.
+    /// The duel was declared without this player, or the backend disconnects them.
     AccessDenied { reason: Option<Arc<str>> },
     /// The duel was closed before the connection came.
     DuelClosed,
@@ -30,11 +30,11 @@ pub(super) enum CloseReason {
     ConnectionTimeout,
     /// The user has opened too many other connections since.
     ConnectionReplaced,
-    /// The client does not read, or the log has gone on without it.
+    /// The client does not read, or lags behind the log.
     TooSlow,
-    /// The node is stopping, or the client has to start over for another reason of ours.
+    /// The node is stopping, or the client has to connect again for another reason of ours.
     ServerRestart { reason: Option<Arc<str>> },
-    /// A fault of ours.
+    /// An error of the hub.
     Internal,
     /// The client broke RFC 6455.
     ProtocolError,
@@ -42,39 +42,39 @@ pub(super) enum CloseReason {
     NotUtf8,
     /// The client closed.
     ClientClosed,
-    /// The network did.
+    /// The network connection is gone.
     Lost,
 }
 
 /// What the client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Farewell {
+pub(super) struct CloseNotice {
     /// The close code.
     pub(super) code: u16,
-    /// The `error` frame's word; `None`: no such frame.
-    pub(super) word: Option<&'static str>,
-    /// Whether coming back makes sense.
+    /// The message of the `error` frame before the close. `None`: there is none.
+    pub(super) error: Option<&'static str>,
+    /// Whether it helps to connect again.
     pub(super) retry: bool,
 }
 
-const fn error(code: u16, word: &'static str, retry: bool) -> Option<Farewell> {
-    Some(Farewell { code, word: Some(word), retry })
+const fn error(code: u16, message: &'static str, retry: bool) -> Option<CloseNotice> {
+    Some(CloseNotice { code, error: Some(message), retry })
 }
 
-const fn silent(code: u16) -> Option<Farewell> {
-    Some(Farewell { code, word: None, retry: true })
+const fn silent(code: u16) -> Option<CloseNotice> {
+    Some(CloseNotice { code, error: None, retry: true })
 }
 
 impl CloseReason {
-    /// What the client is told; `None`: there is nobody to tell.
-    pub(super) const fn farewell(&self) -> Option<Farewell> {
+    /// Returns what the client is told, or `None` if nobody is there to be told.
+    pub(super) const fn notice(&self) -> Option<CloseNotice> {
         match self {
             Self::InvalidTicket => error(4501, "invalid_ticket", false),
             Self::TicketExpired => error(4001, "ticket_expired", true),
             Self::TicketAlreadyUsed => error(4002, "ticket_already_used", true),
             Self::AccessDenied { .. } => error(4502, "duel_access_denied", false),
             Self::DuelClosed => error(4503, "duel_closed", false),
-            Self::DuelEnded => Some(Farewell { code: 4503, word: None, retry: false }),
+            Self::DuelEnded => Some(CloseNotice { code: 4503, error: None, retry: false }),
             Self::MessageTooLarge => error(1009, "message_too_large", true),
             Self::ConnectionTimeout => error(4003, "connection_timeout", true),
             Self::ConnectionReplaced => error(4504, "connection_replaced", false),
@@ -87,8 +87,8 @@ impl CloseReason {
         }
     }
 
-    /// The close frame's reason: the backend's words if there are any, else the word itself.
-    pub(super) fn reason(&self) -> &str {
+    /// Returns the text of the close frame: the backend's reason if there is one, else the label.
+    pub(super) fn text(&self) -> &str {
         if let Self::AccessDenied { reason: Some(reason) }
         | Self::ServerRestart { reason: Some(reason) } = self
         {
@@ -97,7 +97,7 @@ impl CloseReason {
         self.label()
     }
 
-    /// For metrics and logs.
+    /// Returns the reason's name in metrics and logs.
     pub(super) const fn label(&self) -> &'static str {
         match self {
             Self::InvalidTicket => "invalid_ticket",
@@ -118,7 +118,7 @@ impl CloseReason {
         }
     }
 
-    /// For those who watch the duel.
+    /// Returns what those who watch the duel are told.
     pub(super) const fn offline_reason(&self) -> OfflineReason {
         match self {
             Self::ClientClosed => OfflineReason::ClientClosed,
@@ -160,27 +160,27 @@ impl From<AttachError> for CloseReason {
     }
 }
 
-impl From<&Dismissal> for CloseReason {
-    fn from(dismissal: &Dismissal) -> Self {
-        match dismissal {
-            Dismissal::Replaced => Self::ConnectionReplaced,
-            Dismissal::Restart => Self::ServerRestart { reason: None },
-            Dismissal::Disconnected { reconnect: true, reason } => {
+impl From<&CloseRequest> for CloseReason {
+    fn from(request: &CloseRequest) -> Self {
+        match request {
+            CloseRequest::Replaced => Self::ConnectionReplaced,
+            CloseRequest::Restart => Self::ServerRestart { reason: None },
+            CloseRequest::Disconnected { reconnect: true, reason } => {
                 Self::ServerRestart { reason: reason.clone() }
             }
-            Dismissal::Disconnected { reconnect: false, reason } => {
+            CloseRequest::Disconnected { reconnect: false, reason } => {
                 Self::AccessDenied { reason: reason.clone() }
             }
         }
     }
 }
 
-impl From<Lost> for CloseReason {
-    fn from(lost: Lost) -> Self {
-        match lost {
-            Lost::TooSlow => Self::TooSlow,
-            Lost::EpochChanged => Self::ServerRestart { reason: None },
-            Lost::Engine(_) => Self::Internal,
+impl From<ResyncRequired> for CloseReason {
+    fn from(required: ResyncRequired) -> Self {
+        match required {
+            ResyncRequired::TooSlow => Self::TooSlow,
+            ResyncRequired::EpochChanged => Self::ServerRestart { reason: None },
+            ResyncRequired::Engine(_) => Self::Internal,
         }
     }
 }
