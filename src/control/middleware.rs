@@ -1,4 +1,4 @@
-//! What every call passes first: authentication, a request id, a log line, a count.
+//! The middleware of every call: authentication, a request id, a log line, a count.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -37,7 +37,7 @@ impl CallMiddleware {
         Arc::new(Self { token: config.token.clone(), metrics, hub })
     }
 
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Failure> {
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), Failure> {
         if let Some(token) = &self.token {
             let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
             let given = given.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
@@ -56,7 +56,7 @@ impl CallMiddleware {
         self.metrics.rpcs.get_or_create(&Rpc { method, code: name }).inc();
         let elapsed = call.started_at.elapsed();
         let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        // A line for each of thousands of pushes a second, or for each look at the health, would drown the others.
+        // A line for each push or health check would drown the others.
         let frequent = ["PushEvent", "health", "reflection"].contains(&method);
         if code == Code::Ok && frequent {
             debug!(request_id = %call.id, method, code = name, duration_us, "call");
@@ -66,7 +66,7 @@ impl CallMiddleware {
     }
 }
 
-/// A call under way.
+/// A call in flight.
 struct Call {
     id: RequestId,
     method: &'static str,
@@ -83,14 +83,14 @@ impl Call {
         }
     }
 
-    /// The answer as its caller sees it, and how the call ended.
+    /// Returns the response as the caller sees it, and its code.
     fn answer(&self, response: Response<Body>) -> (Response<Body>, Code) {
-        // A status in the head is an error's; a success has its status in the trailers, after this.
+        // Only an error has its status in the head. A success has it in the trailers.
         let Some(status) = Status::from_header_map(response.headers()) else {
             return (response, Code::Ok);
         };
         let own = Failure::of_library(&status);
-        // A call that exists may be refused for how it is compressed; that is no unknown method.
+        // The library also says so of a compression that it does not know.
         let own = own.filter(|own| *own != Failure::UnknownMethod || self.method == "other");
         match own.map(|failure| failure.status(&self.id)) {
             Some(own) => (own.clone().into_http(), own.code()),
@@ -99,27 +99,26 @@ impl Call {
     }
 }
 
-/// What an answer is, once it is there.
 type CallFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// The way of every call: through [`CallMiddleware`], to our own service without a detour, or to one of the others.
+/// Passes every call through [`CallMiddleware`], then to the control service or to one of the others.
 #[derive(Debug, Clone)]
 pub(super) struct CallService {
-    calls: Arc<CallMiddleware>,
+    middleware: Arc<CallMiddleware>,
     control: ControlServiceServer<Arc<Control>>,
     others: Routes,
 }
 
 impl CallService {
     pub(super) const fn new(
-        calls: Arc<CallMiddleware>,
+        middleware: Arc<CallMiddleware>,
         control: ControlServiceServer<Arc<Control>>,
         others: Routes,
     ) -> Self {
-        Self { calls, control, others }
+        Self { middleware, control, others }
     }
 
-    fn ask(&mut self, request: Request<Body>) -> CallFuture {
+    fn forward(&mut self, request: Request<Body>) -> CallFuture {
         if service_and_method(request.uri().path()).0 == SERVICE_NAME {
             self.control.call(request)
         } else {
@@ -134,30 +133,30 @@ impl Service<Request<Body>> for CallService {
     type Future = CallFuture;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // So are those behind it, always.
+        // The services behind it are always ready.
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<Body>) -> CallFuture {
-        let (calls, call) = (Arc::clone(&self.calls), Call::of(&request));
-        let answer = match calls.admit(request.headers()) {
+        let (middleware, call) = (Arc::clone(&self.middleware), Call::of(&request));
+        let answer = match middleware.authorize(request.headers()) {
             Ok(()) => {
                 request.extensions_mut().insert(call.id.clone());
-                Ok(self.ask(request))
+                Ok(self.forward(request))
             }
             Err(failure) => Err(failure.status(&call.id).into_http()),
         };
         Box::pin(async move {
-            // For the lines that others write about the call; its own line carries the id as a field of its own.
+            // For log lines within the call. The call's own line has the id as a field.
             let span = info_span!("call", request_id = %call.id);
             let response = match answer {
                 Ok(answer) => answer.instrument(span).await?,
                 Err(refusal) => refusal,
             };
             let (mut response, code) = call.answer(response);
-            calls.finish(&call, code);
+            middleware.finish(&call, code);
             if let Ok(mut id) = HeaderValue::from_str(call.id.as_str()) {
-                // No two calls have the same: in the table of headers (RFC 7541, section 7.1.3) it would be in the way.
+                // Each id is used once, so it is kept out of the header table (RFC 7541, section 7.1.3).
                 id.set_sensitive(true);
                 response.headers_mut().insert(X_REQUEST_ID, id);
             }
@@ -166,7 +165,7 @@ impl Service<Request<Body>> for CallService {
     }
 }
 
-/// The method's name, out of a fixed set, so that no caller can make new series of metrics.
+/// Returns the method's name out of a fixed set, so that no caller can create time series.
 fn method(path: &str) -> &'static str {
     const KNOWN: [&str; 11] = [
         "OpenDuel",
@@ -189,12 +188,12 @@ fn method(path: &str) -> &'static str {
     }
 }
 
-/// What a path names: `/service/method`. The service is empty if it is none of that form.
+/// Splits a path like `/service/method`. Returns an empty service if it has another form.
 fn service_and_method(path: &str) -> (&str, &str) {
     path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default()
 }
 
-/// The code as gRPC's documentation writes it.
+/// Returns the code's name as gRPC's documentation writes it.
 const fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
