@@ -1,19 +1,18 @@
-//! The release checks: what the deployment guide asks for, tried from outside, as the WebApp and the backend do it.
+//! The checks of a deployment, from outside, as the WebApp and the backend use it.
 //!
-//! A client of a running deployment; it shares nothing with the hub but its configuration. It plays one duel of its own,
-//! with ids that no game uses, and cancels it at the end.
+//! The checks share nothing with the hub but its configuration. They play one duel with ids that no game uses, and cancel it
+//! at the end.
 
 mod systemd;
-mod wire;
+mod web_client;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use self::wire::{Player, Wire};
+use self::web_client::{PlayerSocket, WebClient};
 use crate::clock;
 use crate::config::Config;
 use crate::demo::{Bearer, Client};
@@ -22,7 +21,7 @@ use crate::pb;
 use crate::pb::control_service_client::ControlServiceClient;
 use crate::telegram;
 
-/// How long anything may take that is over in milliseconds when it works.
+/// How long any step may take. It takes milliseconds when it works.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pushes whose latency is measured.
@@ -30,29 +29,29 @@ const PUSHES: usize = 20;
 
 /// What to check.
 #[derive(Debug)]
-pub struct Options {
-    /// Where WebApps open their WebSocket.
+pub struct CheckOptions {
+    /// The URL of the WebSocket.
     pub url: String,
-    /// Where they fetch their tickets: the prefix of `/duel/ws-ticket`.
+    /// The URL of the ticket API: the prefix of `/duel/ws-ticket`.
     pub api: String,
     /// The WebApp's origin, as browsers send it. `None`: that of `api`, where the WebApp is served beside its API.
     pub origin: Option<String>,
-    /// An authority to trust besides the system's.
+    /// A PEM file with authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
-    /// The unit to ask systemd about.
+    /// The systemd unit to check.
     pub unit: Option<String>,
-    /// Whether to kill it.
+    /// Whether to kill the unit's process.
     pub kill: bool,
-    /// The deployment's own configuration: control plane, bot token, origin.
+    /// The deployment's configuration.
     pub config: Config,
 }
 
-/// How a check went.
+/// The outcome of a check.
 #[derive(Debug)]
 pub enum Verdict {
-    /// As it should.
+    /// It works, with details.
     Good(String),
-    /// Not so.
+    /// It does not work.
     Bad {
         /// What is wrong.
         wrong: String,
@@ -61,29 +60,29 @@ pub enum Verdict {
     },
 }
 
-/// Takes the verdicts, one by one.
-pub type Report<'a> = &'a mut dyn FnMut(&str, Verdict);
+/// Takes each check's name and outcome.
+pub type Reporter<'a> = &'a mut dyn FnMut(&str, Verdict);
 
-/// The duel that is played.
+/// The duel of the checks.
 struct Trial {
     duel: u64,
-    /// The ids of the two participants, and of somebody who is none.
+    /// Two participants and a stranger.
     users: [u64; 3],
 }
 
-/// Runs every check, and reports each.
+/// Runs all checks, and reports each.
 ///
 /// # Errors
-/// What makes checking impossible: an option that cannot be used.
-pub async fn run(options: &Options, report: Report<'_>) -> Result<(), String> {
-    let wire = Wire::new(options.ca_file.as_deref())?;
+/// An option that cannot be used.
+pub async fn run(options: &CheckOptions, report: Reporter<'_>) -> Result<(), String> {
+    let web_client = WebClient::new(options.ca_file.as_deref())?;
     let client = client(options)?;
     // The upper half of the ids: no game has counted so far.
     let id = || ID_MAX / 2 + rand::random::<u64>() % (ID_MAX / 4);
     let trial = Trial { duel: id(), users: [id(), id(), id()] };
     if open_duel(&client, &trial, report).await {
-        let tickets = ticket_api(options, &wire, &client, &trial, report).await;
-        let players = open_sockets(options, &wire, &trial, tickets, report).await;
+        let tickets = ticket_api(options, &web_client, &client, &trial, report).await;
+        let players = open_sockets(options, &web_client, &trial, tickets, report).await;
         if let [Some(first), Some(second)] = players {
             deliver(&client, &trial, [first, second], report).await;
         }
@@ -99,7 +98,7 @@ fn bad(wrong: impl Into<String>, look: &'static str) -> Verdict {
     Verdict::Bad { wrong: wrong.into(), look }
 }
 
-fn client(options: &Options) -> Result<Client, String> {
+fn client(options: &CheckOptions) -> Result<Client, String> {
     let control = &options.config.control;
     if control.tls.is_some() {
         return Err("the control plane uses TLS: run this where CONTROL_TLS_CERT is not set".into());
@@ -110,7 +109,7 @@ fn client(options: &Options) -> Result<Client, String> {
     Ok(ControlServiceClient::with_interceptor(channel, Bearer::new(control.token.as_ref())))
 }
 
-async fn open_duel(client: &Client, trial: &Trial, report: Report<'_>) -> bool {
+async fn open_duel(client: &Client, trial: &Trial, report: Reporter<'_>) -> bool {
     let participants = trial.users[..2].iter();
     let participants = participants.map(|user| pb::Participant { user_id: *user, telegram_id: 0 });
     let request = pb::OpenDuelRequest {
@@ -139,13 +138,13 @@ async fn open_duel(client: &Client, trial: &Trial, report: Report<'_>) -> bool {
     good
 }
 
-/// Asks for tickets as participants, as a stranger, and as nobody: the participants' tickets.
+/// Asks for tickets as participants, as a stranger, and without initData. Returns the participants' tickets.
 async fn ticket_api(
-    options: &Options,
-    wire: &Wire,
+    options: &CheckOptions,
+    web_client: &WebClient,
     client: &Client,
     trial: &Trial,
-    report: Report<'_>,
+    report: Reporter<'_>,
 ) -> [Vec<String>; 2] {
     let url =
         format!("{}/duel/ws-ticket?duel_id={}", options.api.trim_end_matches('/'), trial.duel);
@@ -164,7 +163,7 @@ async fn ticket_api(
     for (nth, tickets) in tickets.iter_mut().enumerate() {
         // Two each: one for /ws, one for /ws/.
         for _ in 0..2 {
-            let answer = wire.get(&url, signed(trial.users[nth]).as_deref()).await;
+            let answer = web_client.get(&url, signed(trial.users[nth]).as_deref()).await;
             match answer
                 .as_ref()
                 .map(|answer| (answer.status, answer.json["data"]["ticket"].as_str()))
@@ -181,7 +180,7 @@ async fn ticket_api(
     let refused =
         [("a stranger", 403, signed(trial.users[2])), ("who does not say who they are", 401, None)];
     for (who, expected, init_data) in refused {
-        let answer = wire.get(&url, init_data.as_deref()).await;
+        let answer = web_client.get(&url, init_data.as_deref()).await;
         let verdict = match answer {
             Ok(answer) if answer.status == expected => {
                 Verdict::Good(format!("{expected} {}", answer.json["error"].as_str().unwrap_or("")))
@@ -193,7 +192,7 @@ async fn ticket_api(
     tickets
 }
 
-fn not_answered(answer: Result<wire::Answer, String>) -> Verdict {
+fn not_answered(answer: Result<web_client::HttpAnswer, String>) -> Verdict {
     let look = "nginx's location = /api/duel/ws-ticket, TELEGRAM_BOT_TOKEN in the env file";
     match answer {
         Ok(answer) => bad(format!("HTTP {} {}", answer.status, answer.json), look),
@@ -201,7 +200,7 @@ fn not_answered(answer: Result<wire::Answer, String>) -> Verdict {
     }
 }
 
-/// Tickets by gRPC, so that a broken ticket API does not hide how the rest is doing.
+/// Issues tickets by gRPC, so that the other checks do not need the ticket API.
 async fn issue_instead(client: &Client, trial: &Trial) -> [Vec<String>; 2] {
     let mut tickets = [Vec::new(), Vec::new()];
     for (nth, tickets) in tickets.iter_mut().enumerate() {
@@ -221,23 +220,23 @@ async fn issue_instead(client: &Client, trial: &Trial) -> [Vec<String>; 2] {
 
 /// Opens the WebSocket with and without the slash, from the WebApp's origin and from another.
 async fn open_sockets(
-    options: &Options,
-    wire: &Wire,
+    options: &CheckOptions,
+    web_client: &WebClient,
     trial: &Trial,
     tickets: [Vec<String>; 2],
-    report: Report<'_>,
-) -> [Option<Player>; 2] {
+    report: Reporter<'_>,
+) -> [Option<PlayerSocket>; 2] {
     const LOOK: &str = "nginx's location = /ws and location /ws/ (no 301, Upgrade passed on), WEBAPP_URL in the env file";
     let origin = match &options.origin {
         Some(origin) => origin.clone(),
-        None => wire::origin_of(&options.api).unwrap_or_default(),
+        None => web_client::origin_of(&options.api).unwrap_or_default(),
     };
     let bare = options.url.trim_end_matches('/');
     let urls = [bare.to_owned(), format!("{bare}/")];
     let mut players = [None, None];
     for (url, nth) in urls.iter().flat_map(|url| [(url, 0), (url, 1)]) {
         let ticket = tickets[nth].get(usize::from(url.ends_with('/'))).map_or("", String::as_str);
-        let opened = wire.open(url, &origin, ticket).await;
+        let opened = web_client.open(url, &origin, ticket).await;
         let what = format!("{url} opens for player {} from origin {origin:?}", nth + 1);
         match opened {
             Ok((player, connected)) if connected["duel_id"] == trial.duel => {
@@ -248,7 +247,7 @@ async fn open_sockets(
             Err(error) => report(&what, bad(error, LOOK)),
         }
     }
-    let foreign = wire.open(&urls[0], "https://not-the-webapp.example", "").await;
+    let foreign = web_client.open(&urls[0], "https://not-the-webapp.example", "").await;
     let verdict = match foreign {
         Err(error) if error.contains("403") => Verdict::Good("403".into()),
         Err(error) => bad(error, "WEBAPP_URL in the env file"),
@@ -259,7 +258,12 @@ async fn open_sockets(
 }
 
 /// Pushes, and measures how long the second player waits.
-async fn deliver(client: &Client, trial: &Trial, mut players: [Player; 2], report: Report<'_>) {
+async fn deliver(
+    client: &Client,
+    trial: &Trial,
+    mut players: [PlayerSocket; 2],
+    report: Reporter<'_>,
+) {
     const WHAT: &str = "a push reaches the second player";
     const LOOK: &str = "the log of the hub, curl http://127.0.0.1:8091/readyz";
     let mut waits = Vec::new();
@@ -289,7 +293,7 @@ async fn deliver(client: &Client, trial: &Trial, mut players: [Player; 2], repor
     report(WHAT, Verdict::Good(detail));
 }
 
-async fn close_duel(client: &Client, trial: &Trial, report: Report<'_>) {
+async fn close_duel(client: &Client, trial: &Trial, report: Reporter<'_>) {
     let status = pb::DuelStatus::Cancelled.into();
     let request = pb::CloseDuelRequest { duel_id: trial.duel, status, last_event: None };
     let verdict = match client.clone().close_duel(request).await {
@@ -298,6 +302,3 @@ async fn close_duel(client: &Client, trial: &Trial, report: Report<'_>) {
     };
     report("a duel closes", verdict);
 }
-
-/// A JSON object that is not there.
-const NOTHING: Value = Value::Null;

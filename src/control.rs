@@ -35,7 +35,7 @@ use crate::event::{DuelStatus, Role, Viewer};
 use crate::hub::{Hub, Pushed, WatchFilter};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
-use crate::metrics::{Kind, Metrics};
+use crate::metrics::{KindLabel, Metrics};
 use crate::pb;
 use crate::pb::control_service_server::{ControlService, ControlServiceServer};
 use crate::ticket::Tickets;
@@ -136,7 +136,7 @@ impl Control {
             Ok(permit) => Ok(self.push_permit(permit)),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                 let limit = "CONTROL_MAX_PUSHES_IN_FLIGHT";
-                self.metrics.limits_reached.get_or_create(&Kind { kind: limit }).inc();
+                self.metrics.limits_reached.get_or_create(&KindLabel { kind: limit }).inc();
                 Err(Failure::Limit(limit))
             }
         }
@@ -176,7 +176,7 @@ struct PushPermit {
 impl PushPermit {
     fn stored(&self, pushed: &Pushed) {
         let kind = if pushed.duplicate { "duplicate" } else { "new" };
-        self.metrics.pushes.get_or_create(&Kind { kind }).inc();
+        self.metrics.pushes.get_or_create(&KindLabel { kind }).inc();
         self.metrics.push_duration.observe(self.started_at.elapsed().as_secs_f64());
     }
 }
@@ -241,7 +241,7 @@ impl Control {
             }
         }
         let issued = self.tickets.issue(duel, viewer, ttl);
-        self.metrics.tickets_issued.get_or_create(&Kind { kind: "grpc" }).inc();
+        self.metrics.tickets_issued.get_or_create(&KindLabel { kind: "grpc" }).inc();
         let jti = issued.ticket.jti.as_str();
         info!(request_id = %id, duel_id = duel.get(), user_id = user.get(), jti, "ticket issued");
         Ok(pb::IssueTicketResponse {

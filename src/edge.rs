@@ -44,7 +44,7 @@ pub use self::session::websocket;
 use crate::config::{EdgeConfig, TelegramConfig};
 use crate::hub::Hub;
 use crate::limits;
-use crate::metrics::{Metrics, Reason};
+use crate::metrics::{Metrics, ReasonLabel};
 use crate::ticket::Tickets;
 
 /// What every request on the data plane needs.
@@ -180,7 +180,10 @@ impl Edge {
                 Some((parts.io.into_inner(), parts.read_buf.to_vec(), handshake))
             }
             Err(error) => {
-                self.metrics.handshakes_refused.get_or_create(&Reason { reason: "http" }).inc();
+                self.metrics
+                    .handshakes_refused
+                    .get_or_create(&ReasonLabel { reason: "http" })
+                    .inc();
                 debug!(%error, %peer, "a client did not speak HTTP");
                 None
             }

@@ -17,21 +17,21 @@ pub type GaugeF64 = Gauge<f64, AtomicU64>;
 
 /// A label with a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Reason {
+pub struct ReasonLabel {
     /// One of a fixed set of words.
     pub reason: &'static str,
 }
 
 /// A label with a kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Kind {
+pub struct KindLabel {
     /// One of a fixed set of words.
     pub kind: &'static str,
 }
 
 /// The labels of an RPC.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Rpc {
+pub struct RpcLabels {
     /// The method's name; `other` for what the hub does not serve.
     pub method: &'static str,
     /// The gRPC status code in words.
@@ -74,19 +74,19 @@ macro_rules! metrics {
 metrics! {
     connections: Gauge, "connections", "Open WebSocket connections";
     connections_opened: Counter, "connections_opened", "Connections that were attached";
-    connections_closed: Family<Reason, Counter>, "connections_closed", "Connections closed, by reason";
-    handshakes_refused: Family<Reason, Counter>, "handshakes_refused", "Handshakes refused, by reason";
+    connections_closed: Family<ReasonLabel, Counter>, "connections_closed", "Connections closed, by reason";
+    handshakes_refused: Family<ReasonLabel, Counter>, "handshakes_refused", "Handshakes refused, by reason";
     pending_handshakes: Gauge, "pending_handshakes", "Sockets without a valid ticket yet";
     deliveries: Counter, "deliveries", "Frames with an event written to sockets";
     sent_bytes: Counter, "sent" in Bytes, "Bytes of frames written to sockets";
-    frames_received: Family<Kind, Counter>, "frames_received", "Frames received from clients, by kind";
-    pushes: Family<Kind, Counter>, "pushes", "Pushes answered, by whether they were new";
+    frames_received: Family<KindLabel, Counter>, "frames_received", "Frames received from clients, by kind";
+    pushes: Family<KindLabel, Counter>, "pushes", "Pushes answered, by whether they were new";
     push_duration: Histogram = push_buckets(), "push_duration" in Seconds, "From a push's arrival to its answer";
     pushes_in_flight: Gauge, "pushes_in_flight", "Pushes being stored";
-    rpcs: Family<Rpc, Counter>, "rpcs", "RPCs answered, by method and code";
-    tickets_issued: Family<Kind, Counter>, "tickets_issued", "Tickets issued, by kind";
-    ticket_api_answers: Family<Kind, Counter>, "ticket_api_answers", "Answers of the HTTP ticket API, by code";
-    limits_reached: Family<Kind, Counter>, "limits_reached", "Requests that met a limit, by its variable";
+    rpcs: Family<RpcLabels, Counter>, "rpcs", "RPCs answered, by method and code";
+    tickets_issued: Family<KindLabel, Counter>, "tickets_issued", "Tickets issued, by kind";
+    ticket_api_answers: Family<KindLabel, Counter>, "ticket_api_answers", "Answers of the HTTP ticket API, by code";
+    limits_reached: Family<KindLabel, Counter>, "limits_reached", "Requests that met a limit, by its variable";
     sweep_repairs: Counter, "sweep_repairs", "Duels in which a sweep found missed events";
     watchers_too_slow: Counter, "watchers_too_slow", "Watches ended because the watcher read too slowly";
     duels: Gauge, "duels", "Duels that the engine holds";

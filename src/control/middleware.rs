@@ -19,7 +19,7 @@ use super::status::Failure;
 use crate::config::{ControlConfig, Secret};
 use crate::hub::Hub;
 use crate::id::RequestId;
-use crate::metrics::{Metrics, Rpc};
+use crate::metrics::{Metrics, RpcLabels};
 use crate::pb::control_service_server::{ControlServiceServer, SERVICE_NAME};
 
 /// The metadata that carries a call's id, both ways.
@@ -53,7 +53,7 @@ impl CallMiddleware {
 
     fn finish(&self, call: &Call, code: Code) {
         let (method, name) = (call.method, code_name(code));
-        self.metrics.rpcs.get_or_create(&Rpc { method, code: name }).inc();
+        self.metrics.rpcs.get_or_create(&RpcLabels { method, code: name }).inc();
         let elapsed = call.started_at.elapsed();
         let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         // A line for each push or health check would drown the others.

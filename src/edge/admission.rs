@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::EdgeConfig;
-use crate::metrics::{Kind, Metrics};
+use crate::metrics::{KindLabel, Metrics};
 
 /// The limits of this node, and how much of each is used.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl Admission {
     }
 
     fn count(&self, limit: &'static str) {
-        self.metrics.limits_reached.get_or_create(&Kind { kind: limit }).inc();
+        self.metrics.limits_reached.get_or_create(&KindLabel { kind: limit }).inc();
     }
 }
 

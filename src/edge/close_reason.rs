@@ -46,6 +46,15 @@ pub(super) enum CloseReason {
     Lost,
 }
 
+/// The row of a reason in the table.
+#[derive(Debug, Clone, Copy)]
+struct CloseRow {
+    label: &'static str,
+    /// `None`: nobody is there to be told.
+    notice: Option<CloseNotice>,
+    offline_reason: OfflineReason,
+}
+
 /// What the client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CloseNotice {
@@ -57,84 +66,78 @@ pub(super) struct CloseNotice {
     pub(super) retry: bool,
 }
 
-const fn error(code: u16, message: &'static str, retry: bool) -> Option<CloseNotice> {
-    Some(CloseNotice { code, error: Some(message), retry })
-}
-
-const fn silent(code: u16) -> Option<CloseNotice> {
-    Some(CloseNotice { code, error: None, retry: true })
-}
-
 impl CloseReason {
+    const fn row(&self) -> CloseRow {
+        use OfflineReason as Offline;
+        const fn row(
+            label: &'static str,
+            notice: Option<CloseNotice>,
+            offline_reason: OfflineReason,
+        ) -> CloseRow {
+            CloseRow { label, notice, offline_reason }
+        }
+        const fn error(
+            code: u16,
+            message: &'static str,
+            retry: bool,
+            offline_reason: OfflineReason,
+        ) -> CloseRow {
+            let notice = CloseNotice { code, error: Some(message), retry };
+            row(message, Some(notice), offline_reason)
+        }
+        const fn silent(code: u16, retry: bool) -> Option<CloseNotice> {
+            Some(CloseNotice { code, error: None, retry })
+        }
+        match self {
+            Self::InvalidTicket => error(4501, "invalid_ticket", false, Offline::ClientFault),
+            Self::TicketExpired => error(4001, "ticket_expired", true, Offline::ClientFault),
+            Self::TicketAlreadyUsed => {
+                error(4002, "ticket_already_used", true, Offline::ClientFault)
+            }
+            Self::AccessDenied { .. } => {
+                error(4502, "duel_access_denied", false, Offline::Disconnected)
+            }
+            Self::DuelClosed => error(4503, "duel_closed", false, Offline::DuelClosed),
+            Self::DuelEnded => row("duel_closed", silent(4503, false), Offline::DuelClosed),
+            Self::MessageTooLarge => error(1009, "message_too_large", true, Offline::ClientFault),
+            Self::ConnectionTimeout => error(4003, "connection_timeout", true, Offline::Lost),
+            Self::ConnectionReplaced => {
+                error(4504, "connection_replaced", false, Offline::ClientFault)
+            }
+            Self::TooSlow => error(4004, "too_slow", true, Offline::ClientFault),
+            Self::ServerRestart { .. } => {
+                error(1012, "server_restart", true, Offline::ServerRestart)
+            }
+            Self::Internal => error(1011, "internal", true, Offline::ServerRestart),
+            Self::ProtocolError => row("protocol_error", silent(1002, true), Offline::ClientFault),
+            Self::NotUtf8 => row("not_utf8", silent(1007, true), Offline::ClientFault),
+            Self::ClientClosed => row("client_closed", None, Offline::ClientClosed),
+            Self::Lost => row("lost", None, Offline::Lost),
+        }
+    }
+
     /// Returns what the client is told, or `None` if nobody is there to be told.
     pub(super) const fn notice(&self) -> Option<CloseNotice> {
-        match self {
-            Self::InvalidTicket => error(4501, "invalid_ticket", false),
-            Self::TicketExpired => error(4001, "ticket_expired", true),
-            Self::TicketAlreadyUsed => error(4002, "ticket_already_used", true),
-            Self::AccessDenied { .. } => error(4502, "duel_access_denied", false),
-            Self::DuelClosed => error(4503, "duel_closed", false),
-            Self::DuelEnded => Some(CloseNotice { code: 4503, error: None, retry: false }),
-            Self::MessageTooLarge => error(1009, "message_too_large", true),
-            Self::ConnectionTimeout => error(4003, "connection_timeout", true),
-            Self::ConnectionReplaced => error(4504, "connection_replaced", false),
-            Self::TooSlow => error(4004, "too_slow", true),
-            Self::ServerRestart { .. } => error(1012, "server_restart", true),
-            Self::Internal => error(1011, "internal", true),
-            Self::ProtocolError => silent(1002),
-            Self::NotUtf8 => silent(1007),
-            Self::ClientClosed | Self::Lost => None,
-        }
+        self.row().notice
     }
 
     /// Returns the text of the close frame: the backend's reason if there is one, else the label.
     pub(super) fn text(&self) -> &str {
-        if let Self::AccessDenied { reason: Some(reason) }
-        | Self::ServerRestart { reason: Some(reason) } = self
-        {
-            return reason;
+        match self {
+            Self::AccessDenied { reason: Some(reason) }
+            | Self::ServerRestart { reason: Some(reason) } => reason,
+            reason => reason.label(),
         }
-        self.label()
     }
 
     /// Returns the reason's name in metrics and logs.
     pub(super) const fn label(&self) -> &'static str {
-        match self {
-            Self::InvalidTicket => "invalid_ticket",
-            Self::TicketExpired => "ticket_expired",
-            Self::TicketAlreadyUsed => "ticket_already_used",
-            Self::AccessDenied { .. } => "duel_access_denied",
-            Self::DuelClosed | Self::DuelEnded => "duel_closed",
-            Self::MessageTooLarge => "message_too_large",
-            Self::ConnectionTimeout => "connection_timeout",
-            Self::ConnectionReplaced => "connection_replaced",
-            Self::TooSlow => "too_slow",
-            Self::ServerRestart { .. } => "server_restart",
-            Self::Internal => "internal",
-            Self::ProtocolError => "protocol_error",
-            Self::NotUtf8 => "not_utf8",
-            Self::ClientClosed => "client_closed",
-            Self::Lost => "lost",
-        }
+        self.row().label
     }
 
     /// Returns what those who watch the duel are told.
     pub(super) const fn offline_reason(&self) -> OfflineReason {
-        match self {
-            Self::ClientClosed => OfflineReason::ClientClosed,
-            Self::ConnectionTimeout | Self::Lost => OfflineReason::Lost,
-            Self::DuelClosed | Self::DuelEnded => OfflineReason::DuelClosed,
-            Self::ServerRestart { .. } | Self::Internal => OfflineReason::ServerRestart,
-            Self::AccessDenied { .. } => OfflineReason::Disconnected,
-            Self::InvalidTicket
-            | Self::TicketExpired
-            | Self::TicketAlreadyUsed
-            | Self::MessageTooLarge
-            | Self::ConnectionReplaced
-            | Self::TooSlow
-            | Self::ProtocolError
-            | Self::NotUtf8 => OfflineReason::ClientFault,
-        }
+        self.row().offline_reason
     }
 }
 

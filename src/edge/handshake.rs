@@ -13,7 +13,7 @@ use super::request::{CLIENT_ERROR, RequestInfo, failure};
 use super::{Edge, HandshakeCell, origin};
 use crate::config::Secret;
 use crate::event::{Epoch, Position};
-use crate::metrics::Reason;
+use crate::metrics::ReasonLabel;
 
 /// The subprotocol of this hub. A ticket may be offered beside it, which keeps the ticket out of access logs.
 const SUBPROTOCOL: &str = "duelhub.v1";
@@ -115,7 +115,7 @@ impl HandshakeRefusal {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many connections in all")
             }
         };
-        edge.metrics.handshakes_refused.get_or_create(&Reason { reason: code }).inc();
+        edge.metrics.handshakes_refused.get_or_create(&ReasonLabel { reason: code }).inc();
         let mut response = failure(&info.id, status, code, text);
         let headers = response.headers_mut();
         match self {

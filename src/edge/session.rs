@@ -30,7 +30,7 @@ use crate::event::{Content, Event};
 use crate::hub::{Attachment, Batch, Welcome};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
-use crate::metrics::{Kind, Metrics, Reason};
+use crate::metrics::{KindLabel, Metrics, ReasonLabel};
 use crate::ticket::{Issued, Ticket};
 
 /// The library writes its own frames at once, and buffers none for later.
@@ -78,7 +78,7 @@ pub(super) async fn attach(
         Ok(attached) => attached,
         Err(reason) => {
             let label = reason.label();
-            edge.metrics.handshakes_refused.get_or_create(&Reason { reason: label }).inc();
+            edge.metrics.handshakes_refused.get_or_create(&ReasonLabel { reason: label }).inc();
             info!(request_id = %info.id, reason = label, client = %info.client, "refused");
             close_socket(&mut ws, &reason, &info.id).await;
             return None;
@@ -202,7 +202,7 @@ impl Session {
     }
 
     fn resume_ticket(&self) -> Issued {
-        self.edge.metrics.tickets_issued.get_or_create(&Kind { kind: "resume" }).inc();
+        self.edge.metrics.tickets_issued.get_or_create(&KindLabel { kind: "resume" }).inc();
         let connection = self.attachment.connection();
         self.edge.tickets.issue_resume(connection.duel, connection.viewer)
     }
@@ -322,7 +322,7 @@ impl Session {
     }
 
     fn count_received(&self, kind: &'static str) {
-        self.edge.metrics.frames_received.get_or_create(&Kind { kind }).inc();
+        self.edge.metrics.frames_received.get_or_create(&KindLabel { kind }).inc();
     }
 
     async fn pong(&mut self) -> Result<(), CloseReason> {
@@ -344,7 +344,10 @@ impl Session {
         attachment.set_offline_reason(reason.offline_reason());
         let connection_id = attachment.connection().id.0;
         drop((attachment, open_count));
-        edge.metrics.connections_closed.get_or_create(&Reason { reason: reason.label() }).inc();
+        edge.metrics
+            .connections_closed
+            .get_or_create(&ReasonLabel { reason: reason.label() })
+            .inc();
         let duration_ms = u64::try_from(opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(%request_id, connection_id, reason = reason.label(), duration_ms, "disconnected");
         close_socket(&mut ws, reason, &request_id).await;

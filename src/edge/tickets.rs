@@ -18,7 +18,7 @@ use crate::clock;
 use crate::engine::{EngineError, Participant};
 use crate::event::{DuelStatus, Role, Viewer};
 use crate::id::{DuelId, TelegramId};
-use crate::metrics::Kind;
+use crate::metrics::KindLabel;
 use crate::telegram;
 use crate::ticket::Issued;
 
@@ -100,7 +100,7 @@ pub(super) async fn issue(
             (code, response)
         }
     };
-    edge.metrics.ticket_api_answers.get_or_create(&Kind { kind: code }).inc();
+    edge.metrics.ticket_api_answers.get_or_create(&KindLabel { kind: code }).inc();
     response
 }
 
@@ -123,7 +123,7 @@ async fn try_issue(
         return Err(TicketRefusal::DuelClosed);
     }
     let issued = edge.tickets.issue(duel, Viewer { user, role: Role::Player }, None);
-    edge.metrics.tickets_issued.get_or_create(&Kind { kind: "http" }).inc();
+    edge.metrics.tickets_issued.get_or_create(&KindLabel { kind: "http" }).inc();
     info!(request_id = %info.id, duel_id = duel.get(), user_id = user.get(),
         jti = issued.ticket.jti.as_str(), "ticket issued");
     Ok(issued)

@@ -1,4 +1,4 @@
-//! The players' thread: a state for each of them, and what it does with what the kernel says.
+//! The event loop of the players' thread: the state of each player, and one epoll for all.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -12,51 +12,51 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::{Delivery, Entry, Order, Taken, Tally};
+use super::{Delivery, Entry, PlayerCommand, Taken, Tally};
 use crate::bench::backend::Clock;
+use crate::bench::frames::{self, Frame, HandshakeAnswer, Text};
 use crate::bench::process;
-use crate::bench::wire::{self, Answer, Frame, Text};
 
-/// Players of one source address: below the hub's `WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS`.
+/// Players of one source address. Below the hub's `WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS`.
 const PER_ADDRESS: usize = 400;
 
-/// Between two pings of a player.
+/// The time between two pings of a player.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
-/// After a refusal nobody tries to connect for so long.
+/// How long nobody connects after a refusal.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long it sleeps at most when nothing happens: orders are looked for in between.
+/// How long it sleeps at most when nothing happens: commands are looked for in between.
 const SLEEP_MAX: Duration = Duration::from_millis(5);
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum PlayerState {
     /// To be connected.
     Away,
     /// The kernel connects it.
     Connecting,
     /// The handshake was sent.
-    Shaking,
-    /// The handshake was answered.
-    Entering,
-    /// It was told `connected`.
+    Handshaking,
+    /// The handshake was answered, and `connected` is awaited.
+    Attaching,
+    /// `connected` has come.
     In,
 }
 
 /// One player's connection.
-struct Link {
+struct Player {
     socket: Option<OwnedFd>,
-    state: State,
+    state: PlayerState,
     duel: u64,
     /// The ticket for the next connection.
     ticket: String,
-    /// The history that it follows, once it has been in.
+    /// The epoch that it follows, once it was connected.
     epoch: Option<String>,
     /// The last seq that it received.
     served: u64,
-    /// Events up to here are the state that it started with.
+    /// Events up to this seq are the state that it started with.
     state_until: u64,
     /// The beginning of a frame.
     partial: Vec<u8>,
@@ -70,33 +70,33 @@ struct Pace {
     begun: u64,
 }
 
-/// Whose turn it is to ping: everybody once in [`PING_EVERY`], evenly.
+/// Whose turn it is to ping: everybody once per [`PING_EVERY`], evenly.
 struct Pings {
     since: Instant,
     sent: usize,
 }
 
-/// The thread's own.
-pub(super) struct Crowd {
-    /// The nodes, among which the players are dealt.
+/// The state of the thread.
+pub(super) struct EventLoop {
+    /// The nodes, over which the players are distributed.
     nodes: Vec<SocketAddr>,
     path: String,
     clock: Clock,
     tally: Arc<Tally>,
     epoll: OwnedFd,
-    links: Vec<Link>,
-    /// Who is away and wants in.
+    players: Vec<Player>,
+    /// Players that are to connect.
     waiting: VecDeque<usize>,
-    /// Who is between away and in.
+    /// Players that are connecting.
     opening: usize,
     pace: Pace,
     pause_until: Instant,
     pings: Pings,
-    comes_back: bool,
+    reconnects: bool,
     deliveries: Vec<Delivery>,
 }
 
-impl Crowd {
+impl EventLoop {
     pub(super) fn new(
         nodes: Vec<SocketAddr>,
         path: &str,
@@ -110,25 +110,25 @@ impl Crowd {
             clock,
             tally,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            links: Vec::new(),
+            players: Vec::new(),
             waiting: VecDeque::new(),
             opening: 0,
             pace: Pace { at_a_time: 1, per_second: 1, since: now, begun: 0 },
             pause_until: now,
             pings: Pings { since: now, sent: 0 },
-            comes_back: false,
+            reconnects: false,
             deliveries: Vec::new(),
         })
     }
 
-    /// Works until nobody is left who could give an order.
-    pub(super) fn run(mut self, orders: &Receiver<Order>) {
+    /// Works until nobody is left who could give an command.
+    pub(super) fn run(mut self, commands: &Receiver<PlayerCommand>) {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut events = Vec::with_capacity(1024);
         loop {
             loop {
-                match orders.try_recv() {
-                    Ok(order) => self.obey(order),
+                match commands.try_recv() {
+                    Ok(command) => self.execute(command),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => return,
                 }
@@ -145,18 +145,18 @@ impl Crowd {
             }
             for event in &events {
                 let epoll::Event { flags, data } = *event;
-                self.happened(usize::try_from(data.u64()).unwrap_or(0), flags, &mut buffer);
+                self.on_event(usize::try_from(data.u64()).unwrap_or(0), flags, &mut buffer);
             }
         }
     }
 
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Open { entries, at_a_time, per_second } => {
-                let first = self.links.len();
-                self.links.extend(entries.into_iter().map(|Entry { duel, ticket }| Link {
+    fn execute(&mut self, command: PlayerCommand) {
+        match command {
+            PlayerCommand::Open { entries, at_a_time, per_second } => {
+                let first = self.players.len();
+                self.players.extend(entries.into_iter().map(|Entry { duel, ticket }| Player {
                     socket: None,
-                    state: State::Away,
+                    state: PlayerState::Away,
                     duel,
                     ticket,
                     epoch: None,
@@ -164,15 +164,15 @@ impl Crowd {
                     state_until: 0,
                     partial: Vec::new(),
                 }));
-                self.waiting.extend(first..self.links.len());
+                self.waiting.extend(first..self.players.len());
                 self.pace = Pace { at_a_time, per_second, since: Instant::now(), begun: 0 };
                 self.pings = Pings { since: Instant::now(), sent: 0 };
             }
-            Order::ComeBack(known) => {
-                self.comes_back = true;
+            PlayerCommand::Reconnect(known) => {
+                self.reconnects = true;
                 let _unheard = known.send(());
             }
-            Order::Take(reply) => {
+            PlayerCommand::Take(reply) => {
                 let deliveries = std::mem::take(&mut self.deliveries);
                 let _unheard = reply.send(Taken { deliveries, cpu: process::thread_cpu() });
             }
@@ -192,10 +192,10 @@ impl Crowd {
             self.opening += 1;
             match self.connect(index) {
                 Ok(socket) => {
-                    let link = &mut self.links[index];
-                    (link.socket, link.state) = (Some(socket), State::Connecting);
+                    let player = &mut self.players[index];
+                    (player.socket, player.state) = (Some(socket), PlayerState::Connecting);
                 }
-                Err(error) => self.put_off(index, &error.to_string()),
+                Err(error) => self.retry_later(index, &error.to_string()),
             }
         }
     }
@@ -204,7 +204,7 @@ impl Crowd {
         self.nodes[index % self.nodes.len()]
     }
 
-    /// A socket that connects, and is watched.
+    /// Returns a socket that is connecting, and registered with epoll.
     fn connect(&self, index: usize) -> rustix::io::Result<OwnedFd> {
         let node = self.node_of(index);
         let family = if node.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -236,22 +236,22 @@ impl Crowd {
             clippy::cast_precision_loss,
             reason = "the number of pings of a bench is far below 2^52"
         )]
-        let due = (rounds * self.links.len() as f64) as usize;
+        let due = (rounds * self.players.len() as f64) as usize;
         while self.pings.sent < due {
-            let index = self.pings.sent % self.links.len();
+            let index = self.pings.sent % self.players.len();
             self.pings.sent += 1;
-            if self.links[index].state == State::In {
-                self.send(index, wire::PING);
+            if self.players[index].state == PlayerState::In {
+                self.send(index, frames::PING);
             }
         }
     }
 
-    fn happened(&mut self, index: usize, flags: epoll::EventFlags, buffer: &mut [u8]) {
-        if self.links[index].state == State::Connecting
+    fn on_event(&mut self, index: usize, flags: epoll::EventFlags, buffer: &mut [u8]) {
+        if self.players[index].state == PlayerState::Connecting
             && flags.contains(epoll::EventFlags::OUT)
             && !flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP)
         {
-            self.shake_hands(index);
+            self.send_handshake(index);
         }
         let readable = epoll::EventFlags::IN
             | epoll::EventFlags::RDHUP
@@ -262,35 +262,35 @@ impl Crowd {
         }
     }
 
-    fn shake_hands(&mut self, index: usize) {
+    fn send_handshake(&mut self, index: usize) {
         let host = self.node_of(index).to_string();
-        let link = &mut self.links[index];
-        link.state = State::Shaking;
-        let resume = link.epoch.as_ref().map(|epoch| format!("{epoch}:{}", link.served));
-        let request = wire::request(&host, &self.path, &link.ticket, resume.as_deref());
+        let player = &mut self.players[index];
+        player.state = PlayerState::Handshaking;
+        let resume = player.epoch.as_ref().map(|epoch| format!("{epoch}:{}", player.served));
+        let request = frames::request(&host, &self.path, &player.ticket, resume.as_deref());
         self.send(index, request.as_bytes());
     }
 
     fn send(&mut self, index: usize, bytes: &[u8]) {
-        let Some(socket) = &self.links[index].socket else { return };
+        let Some(socket) = &self.players[index].socket else { return };
         match rustix::io::write(socket, bytes) {
             Ok(written) if written == bytes.len() => {}
             Ok(_) | Err(Errno::AGAIN) => {
                 self.tally.fault(|| "the hub does not read what a player sends".to_owned());
             }
-            // The read that follows finds the same, and deals with it.
+            // The next read finds the same error, and handles it.
             Err(_) => {}
         }
     }
 
-    /// Reads what is there. One read that does not fill the buffer has emptied the socket (epoll(7), question 9).
+    /// Reads what the socket holds. A read that does not fill the buffer has emptied it (epoll(7), question 9).
     fn receive(&mut self, index: usize, buffer: &mut [u8]) {
         loop {
-            let Some(socket) = &self.links[index].socket else { return };
+            let Some(socket) = &self.players[index].socket else { return };
             match rustix::io::read(socket, &mut *buffer) {
                 Ok(0) => return self.lost(index, "closed"),
                 Ok(count) => {
-                    self.take_in(index, &buffer[..count]);
+                    self.receive_bytes(index, &buffer[..count]);
                     if count < buffer.len() {
                         return;
                     }
@@ -302,44 +302,44 @@ impl Crowd {
         }
     }
 
-    fn take_in(&mut self, index: usize, bytes: &[u8]) {
-        let mut partial = std::mem::take(&mut self.links[index].partial);
+    fn receive_bytes(&mut self, index: usize, bytes: &[u8]) {
+        let mut partial = std::mem::take(&mut self.players[index].partial);
         if partial.is_empty() {
-            let used = self.understand(index, bytes);
-            self.links[index].partial = bytes[used..].to_vec();
+            let used = self.parse(index, bytes);
+            self.players[index].partial = bytes[used..].to_vec();
             return;
         }
         partial.extend_from_slice(bytes);
-        let used = self.understand(index, &partial);
+        let used = self.parse(index, &partial);
         partial.drain(..used);
-        self.links[index].partial = partial;
+        self.players[index].partial = partial;
     }
 
-    /// Takes the whole frames at the front: how many bytes they were.
-    fn understand(&mut self, index: usize, bytes: &[u8]) -> usize {
+    /// Takes the whole frames at the front. Returns how many bytes they were.
+    fn parse(&mut self, index: usize, bytes: &[u8]) -> usize {
         let mut used = 0;
-        if self.links[index].state == State::Shaking {
-            match wire::answer(bytes) {
-                Answer::Partial => return 0,
-                Answer::Open(length) => used = length,
-                Answer::Refused(status) => {
-                    self.put_off(index, &format!("HTTP {status}"));
+        if self.players[index].state == PlayerState::Handshaking {
+            match frames::answer(bytes) {
+                HandshakeAnswer::Partial => return 0,
+                HandshakeAnswer::Open(length) => used = length,
+                HandshakeAnswer::Refused(status) => {
+                    self.retry_later(index, &format!("HTTP {status}"));
                     return bytes.len();
                 }
             }
-            self.links[index].state = State::Entering;
+            self.players[index].state = PlayerState::Attaching;
         }
-        while let Some(received) = wire::frame(&bytes[used..]) {
+        while let Some(received) = frames::frame(&bytes[used..]) {
             used += received.length;
-            self.hear(index, &received.frame);
-            if self.links[index].socket.is_none() {
+            self.receive_frame(index, &received.frame);
+            if self.players[index].socket.is_none() {
                 return bytes.len();
             }
         }
         used
     }
 
-    fn hear(&mut self, index: usize, frame: &Frame<'_>) {
+    fn receive_frame(&mut self, index: usize, frame: &Frame<'_>) {
         match *frame {
             Frame::Event { seq, push } => self.deliver(index, seq, push),
             Frame::Pong => {
@@ -348,7 +348,7 @@ impl Crowd {
             Frame::Presence => {}
             Frame::Text(text) => match serde_json::from_slice(text) {
                 Ok(Text::Connected { epoch, seq, recovered, resume_ticket }) => {
-                    self.let_in(index, epoch, seq, recovered, resume_ticket);
+                    self.connected(index, epoch, seq, recovered, resume_ticket);
                 }
                 Ok(Text::Error { message }) => {
                     self.tally.fault(|| format!("a player was told {message}"));
@@ -362,20 +362,20 @@ impl Crowd {
 
     fn deliver(&mut self, index: usize, seq: u64, push: u64) {
         let at_ns = self.clock.ns();
-        let link = &mut self.links[index];
-        if seq <= link.state_until {
+        let player = &mut self.players[index];
+        if seq <= player.state_until {
             return;
         }
-        if seq != link.served + 1 {
-            let (duel, served) = (link.duel, link.served);
+        if seq != player.served + 1 {
+            let (duel, served) = (player.duel, player.served);
             self.tally.fault(|| format!("duel {duel}: seq {seq} after {served}"));
         }
-        link.served = link.served.max(seq);
+        player.served = player.served.max(seq);
         self.deliveries.push(Delivery { push: u32::try_from(push).unwrap_or(u32::MAX), at_ns });
         self.tally.deliveries.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn let_in(
+    fn connected(
         &mut self,
         index: usize,
         epoch: String,
@@ -383,56 +383,56 @@ impl Crowd {
         recovered: Option<bool>,
         resume_ticket: Option<String>,
     ) {
-        let link = &mut self.links[index];
-        if link.epoch.is_some() {
+        let player = &mut self.players[index];
+        if player.epoch.is_some() {
             match recovered {
-                Some(true) if seq == link.served => {
+                Some(true) if seq == player.served => {
                     self.tally.recovered.fetch_add(1, Ordering::Relaxed);
                 }
-                // An honest answer; whether it is good enough is for the scenario to say.
+                // Honest. The scenario decides whether it is good enough.
                 Some(false) => {}
                 Some(true) | None => {
-                    let (duel, served) = (link.duel, link.served);
-                    let told = format!("duel {duel}: at {served}, told {recovered:?} at {seq}");
-                    self.tally.fault(|| told);
+                    let (duel, served) = (player.duel, player.served);
+                    self.tally
+                        .fault(|| format!("duel {duel}: at {served}, told {recovered:?} at {seq}"));
                 }
             }
         }
-        link.state_until = if recovered == Some(true) { 0 } else { seq };
-        (link.state, link.served, link.epoch) = (State::In, seq, Some(epoch));
-        link.ticket = resume_ticket.unwrap_or_default();
+        player.state_until = if recovered == Some(true) { 0 } else { seq };
+        (player.state, player.served, player.epoch) = (PlayerState::In, seq, Some(epoch));
+        player.ticket = resume_ticket.unwrap_or_default();
         self.opening -= 1;
         self.tally.open.fetch_add(1, Ordering::Relaxed);
-        self.send(index, wire::PING);
+        self.send(index, frames::PING);
     }
 
-    /// A connection that ended.
+    /// Takes the end of a connection.
     fn lost(&mut self, index: usize, why: &str) {
-        let link = &mut self.links[index];
-        if link.state != State::In {
-            return self.put_off(index, why);
+        let player = &mut self.players[index];
+        if player.state != PlayerState::In {
+            return self.retry_later(index, why);
         }
-        (link.socket, link.state) = (None, State::Away);
-        link.partial.clear();
+        (player.socket, player.state) = (None, PlayerState::Away);
+        player.partial.clear();
         self.tally.open.fetch_sub(1, Ordering::Relaxed);
-        if self.comes_back {
+        if self.reconnects {
             self.waiting.push_back(index);
         } else {
-            let duel = link.duel;
+            let duel = player.duel;
             self.tally.fault(|| format!("duel {duel}: a connection went: {why}"));
         }
     }
 
-    /// A connection that did not come about, and is tried again. What cannot become better is a fault.
-    fn put_off(&mut self, index: usize, why: &str) {
-        let link = &mut self.links[index];
-        (link.socket, link.state) = (None, State::Away);
-        link.partial.clear();
+    /// Has a player connect again later. Unless the hub is only busy or restarting, that is a fault.
+    fn retry_later(&mut self, index: usize, why: &str) {
+        let player = &mut self.players[index];
+        (player.socket, player.state) = (None, PlayerState::Away);
+        player.partial.clear();
         self.opening -= 1;
         self.tally.refused.fetch_add(1, Ordering::Relaxed);
         self.pause_until = Instant::now() + REFUSED_PAUSE;
         self.waiting.push_back(index);
-        let may_become_better = self.comes_back || ["HTTP 503", "HTTP 429"].contains(&why);
+        let may_become_better = self.reconnects || ["HTTP 503", "HTTP 429"].contains(&why);
         if !may_become_better {
             self.tally.fault(|| format!("a connection did not come about: {why}"));
         }

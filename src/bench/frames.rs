@@ -1,13 +1,14 @@
-//! The data plane's protocol as a player speaks it, with no more state than a player needs: one handshake (RFC 6455,
-//! section 4.1), short masked frames out, unmasked frames in.
+//! The data plane's protocol as a player speaks it: one handshake (RFC 6455, section 4.1), short masked frames out, unmasked
+//! frames in.
 
 use serde::Deserialize;
 
-/// Any 16 bytes in base64, and what a server must make of them (RFC 6455, section 1.3 has this very pair).
+/// The key of a handshake, and the server's proof for it: the example of RFC 6455, section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// `{"type":"ping"}` as a masked text frame; the mask is zero, which the RFC does not forbid and costs nothing.
+/// `{"type":"ping"}` as a masked text frame. Its mask is zero, which costs no work. The RFC wants an unpredictable one, for
+/// the sake of proxies that are not here.
 pub(super) const PING: &[u8] = b"\x81\x8f\0\0\0\0{\"type\":\"ping\"}";
 
 /// How every event of the bench begins.
@@ -15,10 +16,10 @@ const EVENT: &[u8] = b"{\"type\":\"duel_update\",\"seq\":";
 const PRESENCE: &[u8] = b"{\"type\":\"presence\"";
 const PONG: &[u8] = b"{\"type\":\"pong\"";
 
-/// Where in an event's payload it says of which push it is.
+/// What precedes the push's number in a payload.
 const PUSH: &[u8] = b"\"push\":";
 
-/// The handshake's request. `resume`: the position to go on from.
+/// Returns the request of a handshake. `resume` is the position to resume from.
 pub(super) fn request(host: &str, path: &str, ticket: &str, resume: Option<&str>) -> String {
     let resume = resume.map(|position| format!("&resume={position}")).unwrap_or_default();
     format!(
@@ -27,24 +28,24 @@ pub(super) fn request(host: &str, path: &str, ticket: &str, resume: Option<&str>
     )
 }
 
-/// What was answered to the handshake.
+/// The answer to a handshake.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// Not yet complete.
+pub(super) enum HandshakeAnswer {
+    /// It is not complete yet.
     Partial,
-    /// A WebSocket from here on: so many bytes were the answer.
+    /// The WebSocket is open. The answer had so many bytes.
     Open(usize),
-    /// Something else, with this status.
+    /// The handshake was refused with this status.
     Refused(u16),
 }
 
-pub(super) fn answer(bytes: &[u8]) -> Answer {
-    let Some(end) = find(bytes, b"\r\n\r\n") else { return Answer::Partial };
+pub(super) fn answer(bytes: &[u8]) -> HandshakeAnswer {
+    let Some(end) = find(bytes, b"\r\n\r\n") else { return HandshakeAnswer::Partial };
     let head = &bytes[..end];
     let status = head.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
     match status.and_then(|digits| digits.parse().ok()).unwrap_or(0) {
-        101 if find(head, ACCEPT).is_some() => Answer::Open(end + 4),
-        status => Answer::Refused(status),
+        101 if find(head, ACCEPT).is_some() => HandshakeAnswer::Open(end + 4),
+        status => HandshakeAnswer::Refused(status),
     }
 }
 
@@ -69,16 +70,16 @@ pub(super) enum Frame<'a> {
     Close {
         code: u16,
     },
-    /// What a hub does not send.
+    /// A frame that a hub does not send.
     Unexpected,
 }
 
-/// The first frame in `bytes` (RFC 6455, section 5.2), or `None` if it is not complete.
+/// Returns the first frame in `bytes` (RFC 6455, section 5.2), or `None` if it is not complete.
 pub(super) fn frame(bytes: &[u8]) -> Option<Received<'_>> {
     let (header, length) = match *bytes.get(1)? {
         127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
-        // A masked frame is none of a server's, and reads as one that is too long.
+        // A server masks no frame. A masked one reads as one that is too long.
         length => (2, usize::from(length)),
     };
     let body = bytes.get(header..header + length)?;
@@ -103,7 +104,7 @@ fn text(body: &[u8]) -> Frame<'_> {
     if body.starts_with(PRESENCE) { Frame::Presence } else { Frame::Text(body) }
 }
 
-/// The digits at the start of `bytes`.
+/// Returns the number at the start of `bytes`.
 fn number(bytes: &[u8]) -> u64 {
     let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
     digits
@@ -114,7 +115,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
-/// What a player does when a `connected` or an `error` comes.
+/// A text frame that is rare enough to be parsed as JSON.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Text {
@@ -131,7 +132,7 @@ pub(super) enum Text {
     Other,
 }
 
-/// The payload of push number `push`, of `bytes` bytes.
+/// Returns the payload of push number `push`, with `bytes` bytes.
 pub(super) fn payload(duel: u64, push: u64, bytes: usize) -> String {
     let head = format!(r#"{{"duel_id":{duel},"push":{push},"question":""#);
     let fill = bytes.saturating_sub(head.len() + 2);
@@ -162,9 +163,9 @@ mod tests {
     fn a_handshake_is_open_only_with_the_right_proof() {
         let accept = std::str::from_utf8(ACCEPT).unwrap();
         let good = format!("HTTP/1.1 101 Switching\r\nsec-websocket-accept: {accept}\r\n\r\nrest");
-        assert_eq!(answer(good.as_bytes()), Answer::Open(good.len() - 4));
-        assert_eq!(answer(&good.as_bytes()[..30]), Answer::Partial);
-        assert_eq!(answer(good.replace(accept, "x").as_bytes()), Answer::Refused(101));
-        assert_eq!(answer(b"HTTP/1.1 503 Busy\r\n\r\n"), Answer::Refused(503));
+        assert_eq!(answer(good.as_bytes()), HandshakeAnswer::Open(good.len() - 4));
+        assert_eq!(answer(&good.as_bytes()[..30]), HandshakeAnswer::Partial);
+        assert_eq!(answer(good.replace(accept, "x").as_bytes()), HandshakeAnswer::Refused(101));
+        assert_eq!(answer(b"HTTP/1.1 503 Busy\r\n\r\n"), HandshakeAnswer::Refused(503));
     }
 }

@@ -1,4 +1,6 @@
-//! HTTP and WebSocket as the WebApp's browser speaks them, over TLS where the URL says so.
+//! A client of HTTP and WebSocket, like the WebApp's browser, with TLS if the URL says so.
+//!
+//! hyper's plain connection serves both. The pooled client of hyper-util would need a connector of more lines than it saves.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::{NOTHING, PATIENCE};
+use super::PATIENCE;
 
 /// The largest answer of the ticket API that is read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -28,31 +30,31 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Opens connections.
-pub(super) struct Wire {
+/// Opens connections to the deployment.
+pub(super) struct WebClient {
     tls: TlsConnector,
 }
 
 /// An answer over HTTP.
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     pub(super) status: u16,
     /// Null if the body was not JSON.
     pub(super) json: Value,
 }
 
-/// One player's socket.
-pub(super) struct Player {
+/// A player's WebSocket.
+pub(super) struct PlayerSocket {
     ws: WebSocketStream<Box<dyn Stream>>,
 }
 
-/// The origin of a page at `url` (RFC 6454, section 6.1).
+/// Returns the origin of a page at `url` (RFC 6454, section 6.1).
 pub(super) fn origin_of(url: &str) -> Option<String> {
     let url: Uri = url.parse().ok()?;
     Some(format!("{}://{}", url.scheme_str()?, url.authority()?))
 }
 
-impl Wire {
-    /// Trusts the system's authorities, and those in `ca_file`.
+impl WebClient {
+    /// Creates a client that trusts the system's authorities and those in `ca_file`.
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -86,13 +88,17 @@ impl Wire {
         Ok(Box::new(stream.map_err(|error| format!("TLS with {host}: {error}"))?))
     }
 
-    /// `GET url`, with Telegram's word for who asks.
-    pub(super) async fn get(&self, url: &str, init_data: Option<&str>) -> Result<Answer, String> {
+    /// Makes a GET request, with initData if there is some.
+    pub(super) async fn get(
+        &self,
+        url: &str,
+        init_data: Option<&str>,
+    ) -> Result<HttpAnswer, String> {
         let asking = self.ask(url, init_data);
         timeout(PATIENCE, asking).await.map_err(|_| format!("{url}: no answer in time"))?
     }
 
-    async fn ask(&self, url: &str, init_data: Option<&str>) -> Result<Answer, String> {
+    async fn ask(&self, url: &str, init_data: Option<&str>) -> Result<HttpAnswer, String> {
         let url: Uri = url.parse().map_err(|_| "the URL cannot be read".to_owned())?;
         let stream = TokioIo::new(self.connect(&url).await?);
         let connected = hyper::client::conn::http1::handshake(stream).await;
@@ -109,32 +115,37 @@ impl Wire {
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| error.to_string())?.to_bytes();
-            Ok(Answer { status, json: serde_json::from_slice(&body).unwrap_or(NOTHING) })
+            Ok(HttpAnswer { status, json: serde_json::from_slice(&body).unwrap_or_default() })
         };
         tokio::pin!(answering);
         tokio::select! {
             answer = &mut answering => answer,
-            // The connection may be done a moment before its answer is read.
+            // The connection may end just before its answer is read.
             _done = connection => answering.await,
         }
     }
 
-    /// Opens a player's socket: the socket and its first frame.
+    /// Opens a player's WebSocket. Returns it with its first frame.
     pub(super) async fn open(
         &self,
         url: &str,
         origin: &str,
         ticket: &str,
-    ) -> Result<(Player, Value), String> {
+    ) -> Result<(PlayerSocket, Value), String> {
         let opening = async {
-            let mut player = self.shake_hands(url, origin, ticket).await?;
+            let mut player = self.handshake(url, origin, ticket).await?;
             let (first, _) = player.next().await?;
             Ok((player, first))
         };
         timeout(PATIENCE, opening).await.map_err(|_| format!("{url}: no answer in time"))?
     }
 
-    async fn shake_hands(&self, url: &str, origin: &str, ticket: &str) -> Result<Player, String> {
+    async fn handshake(
+        &self,
+        url: &str,
+        origin: &str,
+        ticket: &str,
+    ) -> Result<PlayerSocket, String> {
         let full = format!("{url}?ticket={ticket}");
         let uri: Uri = full.parse().map_err(|_| "the URL cannot be read".to_owned())?;
         let mut request = full.into_client_request().map_err(|error| error.to_string())?;
@@ -144,15 +155,15 @@ impl Wire {
         }
         let stream = self.connect(&uri).await?;
         match client_async(request, stream).await {
-            Ok((ws, _)) => Ok(Player { ws }),
+            Ok((ws, _)) => Ok(PlayerSocket { ws }),
             Err(Error::Http(response)) => Err(format!("HTTP {} instead of 101", response.status())),
             Err(error) => Err(error.to_string()),
         }
     }
 }
 
-impl Player {
-    /// The next frame, and when it came.
+impl PlayerSocket {
+    /// Returns the next frame, and when it came.
     async fn next(&mut self) -> Result<(Value, Instant), String> {
         loop {
             let message = timeout(PATIENCE, self.ws.next()).await;
@@ -175,7 +186,7 @@ impl Player {
         }
     }
 
-    /// The next frame of a type.
+    /// Returns the next frame of a type.
     pub(super) async fn next_of(&mut self, frame_type: &str) -> Result<(Value, Instant), String> {
         loop {
             let (frame, at) = self.next().await?;
