@@ -156,20 +156,20 @@ fn plain_syncs(directory: &Path) -> Figure {
 
 async fn pushes(engine: &Arc<dyn Engine>, in_flight: usize) -> Figure {
     let (began, cpu) = (Instant::now(), cpu_time());
-    let mut in_flight = FuturesUnordered::new();
+    let mut under_way = FuturesUnordered::new();
     let mut took = Vec::new();
     let mut next = 0;
     loop {
-        while in_flight.len() < in_flight && began.elapsed() < MEASURED {
+        while under_way.len() < in_flight && began.elapsed() < MEASURED {
             next = (next + 7919) % DUELS;
             let called = Instant::now();
             let answer = engine.append(DuelId::try_from(next + 1).unwrap(), push(next + 1), None);
-            in_flight.push(async move {
+            under_way.push(async move {
                 answer.await.unwrap();
                 called.elapsed()
             });
         }
-        let Some(one) = in_flight.next().await else { break };
+        let Some(one) = under_way.next().await else { break };
         took.push(one);
     }
     figure(began.elapsed(), took, cpu_time() - cpu)

@@ -1,4 +1,4 @@
-//! What the hot path costs, chunk by chunk, so that a regression shows: `cargo bench --bench hot_path`.
+//! What the hot path costs, piece by piece, so that a regression shows: `cargo bench --bench hot_path`.
 //!
 //! Nanoseconds per operation: the median of five repetitions, the least and the most, after one that is not counted. A
 //! fan-out's operation is one push together with everything that all its connections do to take it, short of a socket. The

@@ -91,7 +91,7 @@ metrics! {
     watchers_too_slow: Counter, "watchers_too_slow", "Watches ended because the watcher read too slowly";
     duels: Gauge, "duels", "Duels that the engine holds";
     live_duels: Gauge, "live_duels", "Duels with a connection on this node";
-    watchers: Gauge, "watchers", "Streams of WatchDuels";
+    watchers: Gauge, "watchers", "Watches of backends";
     remembered_tickets: Gauge, "remembered_tickets", "Used and revoked tickets remembered";
     store_usable: Gauge, "store_usable", "1 if the store takes pushes, else 0";
     store_commits: Counter, "store_commits", "Commits of the store, each of a group of calls";

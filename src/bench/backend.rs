@@ -18,7 +18,7 @@ use super::{BenchError, PushBy, frames};
 use crate::demo::Client;
 use crate::pb;
 
-/// UnaryClient of `IssueTicket` at a time.
+/// Calls of `IssueTicket` at a time.
 const TICKET_CALLS_MAX: usize = 64;
 
 /// Pushes of a stream that wait to be sent.
@@ -91,7 +91,7 @@ impl Clock {
     }
 }
 
-/// A ticket for each player, in their command.
+/// Returns a ticket for each player, in their order.
 pub(super) async fn tickets(
     hub: &TargetHub,
     by: PushBy,

@@ -123,11 +123,12 @@ impl CloseReason {
 
     /// Returns the text of the close frame: the backend's reason if there is one, else the label.
     pub(super) fn text(&self) -> &str {
-        match self {
-            Self::AccessDenied { reason: Some(reason) }
-            | Self::ServerRestart { reason: Some(reason) } => reason,
-            reason => reason.label(),
+        if let Self::AccessDenied { reason: Some(reason) }
+        | Self::ServerRestart { reason: Some(reason) } = self
+        {
+            return reason;
         }
+        self.label()
     }
 
     /// Returns the reason's name in metrics and logs.

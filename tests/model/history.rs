@@ -39,7 +39,7 @@ pub(crate) struct History {
     /// Everything up to here was answered to the backend or shown to a player.
     witnessed: u64,
     /// Answers that are awaited.
-    pub(crate) in_flight: usize,
+    pub(crate) under_way: usize,
     keys: HashMap<u64, (Spec, u64)>,
     closed: Option<Outcome>,
     /// Whether participants were declared.
@@ -69,7 +69,7 @@ impl History {
             epochs_before: Vec::new(),
             entries: Vec::new(),
             witnessed: 0,
-            in_flight: 0,
+            under_way: 0,
             keys: HashMap::new(),
             closed: None,
             declared: false,
@@ -84,7 +84,7 @@ impl History {
 
     /// The last entry that the engine must show by now.
     pub(crate) fn settled(&self) -> u64 {
-        if self.in_flight == 0 { self.len() } else { self.witnessed }
+        if self.under_way == 0 { self.len() } else { self.witnessed }
     }
 
     pub(crate) const fn outcome(&self) -> Option<Outcome> {
@@ -219,7 +219,7 @@ impl History {
         self.epochs_before.extend(self.epoch.take());
         self.entries.clear();
         self.keys.clear();
-        (self.witnessed, self.in_flight) = (0, 0);
+        (self.witnessed, self.under_way) = (0, 0);
         (self.closed, self.declared) = (None, false);
     }
 
@@ -235,7 +235,7 @@ impl History {
             Some(Entry::Last(_)) => return Err(Objection::Torn),
             Some(Entry::Pushed(_)) | None => None,
         };
-        self.in_flight = 0;
+        self.under_way = 0;
         self.witness_seq(head);
         Ok(())
     }

@@ -109,7 +109,7 @@ async fn run_or_fail(subject: Subject, seed: u64) -> Tally {
 }
 
 async fn run_many(subject: Subject, seeds: impl Iterator<Item = u64>) -> Tally {
-    let mut in_flight = JoinSet::new();
+    let mut under_way = JoinSet::new();
     let mut total = Tally::new();
     let mut add = |tally: Result<Tally, tokio::task::JoinError>| match tally {
         Ok(tally) => tally.into_iter().for_each(|(what, count)| {
@@ -118,14 +118,14 @@ async fn run_many(subject: Subject, seeds: impl Iterator<Item = u64>) -> Tally {
         Err(failed) => std::panic::resume_unwind(failed.into_panic()),
     };
     for seed in seeds {
-        if in_flight.len() == subject.at_a_time()
-            && let Some(tally) = in_flight.join_next().await
+        if under_way.len() == subject.at_a_time()
+            && let Some(tally) = under_way.join_next().await
         {
             add(tally);
         }
-        in_flight.spawn(run_or_fail(subject, seed));
+        under_way.spawn(run_or_fail(subject, seed));
     }
-    while let Some(tally) = in_flight.join_next().await {
+    while let Some(tally) = under_way.join_next().await {
         add(tally);
     }
     total

@@ -184,7 +184,7 @@ impl Player {
     }
 
     /// Waits until the hub wants the connection to close, or cannot serve it.
-    pub(crate) async fn closed(&mut self) -> Option<Lost> {
+    pub(crate) async fn closed(&mut self) -> Option<ResyncRequired> {
         let closing = async {
             loop {
                 if self.attachment.close_request().is_some() {

@@ -26,7 +26,7 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long nobody connects after a refusal.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long it sleeps at most when nothing happens: commands are looked for in between.
+/// The longest wait for an event, so that commands are noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(5);
 
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -121,7 +121,7 @@ impl EventLoop {
         })
     }
 
-    /// Works until nobody is left who could give an command.
+    /// Works until the handle is dropped.
     pub(super) fn run(mut self, commands: &Receiver<PlayerCommand>) {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut events = Vec::with_capacity(1024);

@@ -24,7 +24,7 @@ pub(super) struct Call {
 impl World {
     /// Whether no answer of this duel is awaited.
     pub(super) fn is_quiet(&self, duel: usize) -> bool {
-        self.histories[duel].in_flight == 0
+        self.histories[duel].under_way == 0
     }
 
     pub(super) async fn push(&mut self, duel: usize, spec: &Spec, awaited: bool) {
@@ -70,7 +70,7 @@ impl World {
     }
 
     fn call(&mut self, call: Call) {
-        self.histories[call.duel].in_flight += 1;
+        self.histories[call.duel].under_way += 1;
         self.count(match call.expected {
             Expected::Stored(_) => "stored",
             Expected::Duplicate(_) => "a duplicate",
@@ -90,7 +90,7 @@ impl World {
             let answer = answer.await;
             let history = &mut self.histories[duel];
             history.answered(expected, answer)?;
-            history.in_flight -= 1;
+            history.under_way -= 1;
             let (Expected::Stored(_), Ok(pushed), Some(concerned)) = (expected, answer, handed_to)
             else {
                 continue;

@@ -12,10 +12,10 @@ impl World {
     pub(super) async fn restart(mut self, kill: bool) -> Result<Self, Objection> {
         let at = self.turn();
         let concerned: Vec<_> = (0..DUELS).filter(|duel| self.called[*duel] == at).collect();
-        let in_flight = self.calls.iter().any(|call| concerned.contains(&call.duel));
+        let under_way = self.calls.iter().any(|call| concerned.contains(&call.duel));
         self.count(if !kill {
             "restarted"
-        } else if in_flight {
+        } else if under_way {
             "killed with pushes unanswered"
         } else {
             "killed"
