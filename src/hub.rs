@@ -22,6 +22,7 @@
 //! | [`Watchers`]' list | who watches | none |
 //! | [`Connection`]'s fast path | the cursor while it is armed | the next |
 //! | a [`DirectWriter`]'s | what the socket has not taken | none |
+//! | [`DelayQueue`]'s, [`Readiness`]'s | their own state | none |
 //!
 //! Deliberately absent: WebSocket frames, protobuf, sockets.
 

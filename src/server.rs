@@ -54,7 +54,7 @@ pub enum StartError {
         variable: &'static str,
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The error.
         error: io::Error,
     },
 }

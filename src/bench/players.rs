@@ -170,7 +170,7 @@ mod tests {
             socket.write_all(&[0x81, u8::try_from(text.len()).unwrap()]).unwrap();
             socket.write_all(text.as_bytes()).unwrap();
         }
-        // Its ping says that it was let in; the end of the socket comes after all frames, and is a fault of its own.
+        // Its ping shows that it is connected. The end of the socket comes after all frames, and is another fault.
         assert!(socket.read(&mut request).unwrap() > 0);
         drop(socket);
         while players.tally.faults.load(Ordering::Relaxed) == 0
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_doubled_or_out_of_order_is_a_fault() {
-        let gone = "duel 7: a connection went: closed";
+        let gone = "duel 7: a connection was lost: closed";
         assert_eq!(faults_of(&[5, 6, 7]), [gone], "5 is the state it starts with");
         assert_eq!(faults_of(&[6, 8]), ["duel 7: seq 8 after 6", gone]);
         assert_eq!(faults_of(&[6, 6, 7]), ["duel 7: seq 6 after 6", gone]);

@@ -266,12 +266,10 @@ pub(super) fn read_admin(
     let address: SocketAddr = reader.address("ADMIN_HOST", "ADMIN_PORT").into();
     if !address.ip().is_loopback() {
         if production {
-            reader.problem(
-                "ADMIN_HOST",
-                "must be loopback in production: it asks nobody who they are",
-            );
+            reader
+                .problem("ADMIN_HOST", "must be loopback in production: it has no authentication");
         }
-        warnings.push("ADMIN_HOST is not loopback, and asks nobody who they are".into());
+        warnings.push("ADMIN_HOST is not loopback, and has no authentication".into());
     }
     AdminConfig { address }
 }

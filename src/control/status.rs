@@ -95,7 +95,7 @@ impl Failure {
             ),
             Self::ShuttingDown => row(Code::Unavailable, "SHUTTING_DOWN", "this node is stopping"),
             Self::Internal => {
-                row(Code::Internal, "INTERNAL", "a fault of the hub; its log has more")
+                row(Code::Internal, "INTERNAL", "an error of the hub; its log has more")
             }
             Self::Undecodable => row(
                 Code::InvalidArgument,

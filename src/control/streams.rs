@@ -35,7 +35,7 @@ pub(super) fn push_responses(
     let id = id.clone();
     let responses = pushes.then(move |push| start(Arc::clone(&control), push, id.clone()));
     let responses = responses.buffered(limits::STREAM_PUSHES_MAX);
-    // The last response of a stream that the shutdown cut short says so.
+    // The last response of a stream that a shutdown ended.
     let last = stream::once(async move { stopping.is_cancelled().then_some(Err(stopped)) });
     Box::pin(responses.chain(last.filter_map(future::ready)))
 }
@@ -110,37 +110,37 @@ pub(super) fn watch_responses(
     let steps = stream::unfold((watch, stop, start), move |(mut watch, stop, stage)| {
         let id = id.clone();
         async move {
-            let (told, next) = match stage {
+            let (sent, next) = match stage {
                 Stage::State { after, duels } => state(&watch, after, duels).await,
                 Stage::Live => live(&mut watch, &stop).await,
                 Stage::Ended => return None,
             };
-            let told: Vec<_> = told.into_iter().map(|t| t.map_err(|f| f.status(&id))).collect();
-            Some((stream::iter(told), (watch, stop, next)))
+            let sent: Vec<_> = sent.into_iter().map(|s| s.map_err(|f| f.status(&id))).collect();
+            Some((stream::iter(sent), (watch, stop, next)))
         }
     });
     Box::pin(steps.flatten())
 }
 
-type Told = Vec<Result<pb::WatchDuelsResponse, Failure>>;
+type Sent = Vec<Result<pb::WatchDuelsResponse, Failure>>;
 
-async fn state(watch: &Watch, after: Option<DuelId>, duels: u64) -> (Told, Stage) {
+async fn state(watch: &Watch, after: Option<DuelId>, duels: u64) -> (Sent, Stage) {
     let (changes, count, next) = match watch.state(after).await {
         Ok(page) => page,
         Err(error) => return (vec![Err(error.into())], Stage::Ended),
     };
     let duels = duels + count;
-    let mut told: Told = changes.into_iter().map(|change| Ok(convert::change(change))).collect();
+    let mut sent: Sent = changes.into_iter().map(|change| Ok(convert::change(change))).collect();
     match next {
-        Some(after) => (told, Stage::State { after: Some(after), duels }),
+        Some(after) => (sent, Stage::State { after: Some(after), duels }),
         None => {
-            told.push(Ok(convert::synced(duels)));
-            (told, Stage::Live)
+            sent.push(Ok(convert::synced(duels)));
+            (sent, Stage::Live)
         }
     }
 }
 
-async fn live(watch: &mut Watch, stop: &CancellationToken) -> (Told, Stage) {
+async fn live(watch: &mut Watch, stop: &CancellationToken) -> (Sent, Stage) {
     let next: Result<Change, WatchError> = tokio::select! {
         next = watch.next() => next,
         () = stop.cancelled() => return (vec![Err(Failure::ShuttingDown)], Stage::Ended),

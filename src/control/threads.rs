@@ -75,7 +75,7 @@ impl Thread {
                     () = done.closed() => {}
                 }
             });
-            // CallMiddleware that nobody waits for any longer end before it is told.
+            // Ends calls that nobody waits for, before this is reported.
             drop(runtime);
             let _nobody_waits = done.send(());
         };

@@ -177,7 +177,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A token bucket that holds the tokens of one second. `governor` would bring eight crates for these lines.
+/// A token bucket that holds the tokens of one second. `governor` would add five crates to the build.
 #[derive(Debug)]
 struct TokenBucket {
     per_second: f64,

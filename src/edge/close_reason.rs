@@ -1,7 +1,7 @@
 //! Why a connection closes, and what its client is told. The only table of close codes.
 //!
-//! 4000 to 4499: come back. 4500 to 4999: stop. RFC 6455's own codes (section 7.4.1, and 1012 of its registry) where
-//! they fit.
+//! 4000 to 4499: connect again. 4500 to 4999: stop. RFC 6455's own codes (section 7.4.1, and 1012 of its registry) where they
+//! fit.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) enum CloseReason {
     AccessDenied { reason: Option<Arc<str>> },
     /// The duel was closed before the connection came.
     DuelClosed,
-    /// The duel was closed, which the client has been told by `duel_closed`.
+    /// The duel was closed, as the client knows from `duel_closed`.
     DuelEnded,
     /// The client sent a larger message than is accepted.
     MessageTooLarge,

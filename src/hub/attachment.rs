@@ -111,7 +111,7 @@ impl Attachment {
         self.connection().set_direct_writer(writer);
     }
 
-    /// Takes the client's word that it has everything up to `seq`. Ignores what it was not served, and what it said before.
+    /// Records that the client has everything up to `seq`. Ignores a seq that it was not served, or has acked before.
     pub async fn ack(&mut self, seq: u64) {
         if seq <= self.acked_seq || seq > self.served_seq() {
             return;
@@ -124,7 +124,7 @@ impl Attachment {
         }
     }
 
-    /// Says why the connection closes, for those who watch the duel.
+    /// Sets why the connection closes, for those who watch the duel.
     pub const fn set_offline_reason(&mut self, reason: OfflineReason) {
         self.membership.offline_reason = reason;
     }

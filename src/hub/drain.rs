@@ -1,4 +1,4 @@
-//! Draining: connections that have to reconnect are closed one after the other, so that they do not come back all at once.
+//! Draining: connections that have to reconnect are closed one after the other, so that they do not return all at once.
 //!
 //! | when | which connections |
 //! |---|---|

@@ -51,7 +51,7 @@ impl Hub {
         if let Some(reason) = live.end_grace_period(user, last) {
             let kind = SignalKind::Offline { user, reason };
             if let Err(error) = self.engine.signal(Signal { duel, kind }).await {
-                warn!(duel_id = duel.get(), %error, "other nodes could not be told that a user is offline");
+                warn!(duel_id = duel.get(), %error, "a user's going offline could not be passed on");
             }
         }
         self.retire(&live);

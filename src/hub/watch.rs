@@ -87,7 +87,7 @@ pub(super) struct Watchers {
     list: RwLock<Vec<Arc<Watcher>>>,
     count: AtomicUsize,
     count_max: usize,
-    /// Calls under way that tell the engine of no watcher being left. Raised under the list's lock.
+    /// Calls in flight that turn the engine's notices for watches off. Raised under the list's lock.
     turning_off: AtomicUsize,
     metrics: Arc<Metrics>,
 }

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-const ROUNDS: u64 = 300;
+const ROUNDS: u64 = 200;
 
 /// Connections that attach, and that are refused, in one round.
 const TASKS: u64 = 4;

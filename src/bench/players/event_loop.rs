@@ -419,7 +419,7 @@ impl EventLoop {
             self.waiting.push_back(index);
         } else {
             let duel = player.duel;
-            self.tally.fault(|| format!("duel {duel}: a connection went: {why}"));
+            self.tally.fault(|| format!("duel {duel}: a connection was lost: {why}"));
         }
     }
 
@@ -434,7 +434,7 @@ impl EventLoop {
         self.waiting.push_back(index);
         let may_become_better = self.reconnects || ["HTTP 503", "HTTP 429"].contains(&why);
         if !may_become_better {
-            self.tally.fault(|| format!("a connection did not come about: {why}"));
+            self.tally.fault(|| format!("a connection was not opened: {why}"));
         }
     }
 }
