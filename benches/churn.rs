@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use duelhub::clock;
 use duelhub::config::{Config, Durability, EngineConfig, StoreConfig};
 use duelhub::engine::{Declaration, EmbeddedEngine, Engine, Participant};
-use duelhub::event::{Ending, Role, Viewer};
+use duelhub::event::{Outcome, Role, Viewer};
 use duelhub::id::{DuelId, Jti, TelegramId, UserId};
 use duelhub::ticket::Ticket;
 use parking_lot::Mutex;
@@ -153,13 +153,13 @@ async fn play(engine: Arc<dyn Engine>, next: Arc<AtomicU64>, duels: u64, pace: O
         let declaration = Declaration { participants: participants.to_vec(), settings: None };
         engine.open(duel, declaration).await.unwrap();
         for user in users {
-            engine.admit(&ticket(duel, user)).await.unwrap();
+            engine.redeem(&ticket(duel, user)).await.unwrap();
         }
         for round in 0..PUSHES {
             let key = format!("{number}:{round}").into_boxed_str();
             engine.append(duel, push(number), Some(key)).await.unwrap();
         }
-        engine.close(duel, Ending::Finished, None).await.unwrap();
+        engine.close(duel, Outcome::Finished, None).await.unwrap();
     }
 }
 

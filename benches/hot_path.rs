@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use duelhub::config::{Config, EngineConfig};
 use duelhub::edge::Edge;
-use duelhub::engine::{Engine, MemoryEngine};
+use duelhub::engine::{LogEngine as _, MemoryEngine};
 use duelhub::event::{Payload, Push, Role, Viewer};
 use duelhub::hub::{Attachment, Hub};
 use duelhub::id::{DuelId, UserId};

@@ -288,9 +288,9 @@ impl Control {
         request: pb::CloseDuelRequest,
     ) -> Result<pb::CloseDuelResponse, Failure> {
         let duel = duel_id("duel_id", request.duel_id)?;
-        let ending = convert::ending(request.status)?;
+        let outcome = convert::outcome(request.status)?;
         let last = convert::last_event(duel, request.last_event, self.config.payload_bytes_max)?;
-        let closed = self.hub.close(duel, ending, last).await?;
+        let closed = self.hub.close(duel, outcome, last).await?;
         Ok(pb::CloseDuelResponse {
             position: Some(convert::position(closed.position)),
             duplicate: closed.duplicate,

@@ -5,11 +5,11 @@
 //! over all of them:
 //!
 //! 1. `seq` is dense per duel and epoch, from 1. A position once given out is never given to another event.
-//! 2. An event is readable, and told to the sink, only once it is stored; [`Engine::append`] answers after that.
+//! 2. An event is readable, and told to the sink, only once it is stored; [`LogEngine::append`] answers after that.
 //! 3. Notices of one duel reach a node's sink in the order of `seq`. They may be missing: the hub notices the gap by
-//!    `seq`, or at its next sweep by [`Engine::heads`], and reads what it lacks.
+//!    `seq`, or at its next sweep by [`LogEngine::heads`], and reads what it lacks.
 //! 4. The log keeps a duel's newest events within the bounds of [`EngineConfig`](crate::config::EngineConfig). What
-//!    falls off it is gone for resuming, and [`Engine::read`] says so.
+//!    falls off it is gone for resuming, and [`LogEngine::read`] says so.
 //! 5. A ticket is admitted once, whatever the node, for as long as it lives.
 //! 6. A closed duel takes no further event. It is forgotten after the closed retention, an open one after the idle
 //!    retention without event or sweep; a duel that comes into being again has a new epoch.
@@ -33,137 +33,153 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::embedded::{EmbeddedEngine, StoreError, inspect};
-pub use self::head::{Head, Past};
+pub use self::head::{EpochHistory, Head};
 pub use self::memory::MemoryEngine;
-pub use self::notice::{Arrival, Notice, OfflineReason, Online, Rosters, Signal, SignalKind, Whom};
+pub use self::notice::{
+    NewConnection, Notice, OfflineReason, Online, Rosters, Signal, SignalKind, Target,
+};
 pub use self::redis::{RedisEngine, RedisUrlError};
 use crate::clock::UnixMs;
-use crate::event::{DuelStatus, Ending, Event, Position, Push, Role, Viewer};
+use crate::event::{DuelStatus, Event, Outcome, Position, Push, Role, Viewer};
 use crate::id::{ConnectionId, DuelId, Jti, TelegramId, UserId};
 use crate::ticket::Ticket;
 
-/// What an engine answers, in time.
-pub type Answer<'a, T, E = EngineError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+/// The answer of an engine.
+pub type EngineFuture<'a, T, E = EngineError> =
+    Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
 /// Where an engine tells its node what happened, and hears to how many connections it was handed. See the module's
 /// contract for what it may do.
 pub type Sink = Box<dyn Fn(Notice) -> usize + Send + Sync>;
 
-/// Stores and orders events. The contract is the module's.
+/// The logs of the duels: what happened, in order.
 ///
-/// What changes a duel or a ticket takes its place in the order of its duel when it is called, not when its answer is
-/// awaited; an answer that is dropped does not undo the call. [`Engine::enter`] and [`Engine::prune`] act while they are
-/// awaited.
-pub trait Engine: Debug + Send + Sync {
-    /// As it stands in the configuration.
-    fn name(&self) -> &'static str;
-
-    /// Names the sink. Called once, before anything else.
-    fn connect(&self, sink: Sink);
-
-    /// Declares a duel, bringing it into being if need be.
-    fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, Opened, OpenError>;
-
-    /// From the answer until [`Engine::leave`] this node's sink is told what happens in the duel, whichever node did it.
-    fn follow(&self, _duel: DuelId) -> Answer<'_, ()> {
+/// A call that changes a duel takes its place in the duel's order when it is made, not when its answer is awaited.
+/// Dropping the answer does not undo the call. [`LogEngine::get_or_create`] acts while it is awaited.
+pub trait LogEngine: Debug + Send + Sync {
+    /// Tells this node's sink what happens in the duel, whichever node did it: from the answer until
+    /// [`LogEngine::unsubscribe`].
+    fn subscribe(&self, _duel: DuelId) -> EngineFuture<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Nobody on this node follows the duel any more.
-    fn leave(&self, _duel: DuelId) {}
+    /// Ends a subscription. Returns at once, and must not be called under a lock that the sink takes.
+    fn unsubscribe(&self, _duel: DuelId) {}
 
-    /// The duel as it stands, brought into being if need be. Who is online on other nodes the sink of one that follows it is
-    /// told before this answers.
-    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord>;
+    /// Declares a duel. Creates it if it does not exist.
+    fn open(&self, duel: DuelId, declaration: Declaration) -> EngineFuture<'_, Opened, OpenError>;
 
-    /// Stores an event, bringing the duel into being if need be.
+    /// Returns the duel as it stands. Creates it if it does not exist. If this node is subscribed to it, the sink is told
+    /// who is online on other nodes before this answers.
+    fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord>;
+
+    /// Stores an event. Creates the duel if it does not exist.
     fn append(
         &self,
         duel: DuelId,
         push: Push,
         idempotency_key: Option<Box<str>>,
-    ) -> Answer<'static, Appended, AppendError>;
+    ) -> EngineFuture<'static, Appended, AppendError>;
 
     /// Stores the last event, if any, and the end of the duel, in one step.
     fn close(
         &self,
         duel: DuelId,
-        ending: Ending,
+        outcome: Outcome,
         last: Option<Push>,
-    ) -> Answer<'_, Appended, AppendError>;
+    ) -> EngineFuture<'_, Appended, AppendError>;
 
-    /// At most `count` events after `after`, in order, without a gap.
-    fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page>;
+    /// Returns at most `count` events after `after`, in order, without a gap.
+    fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page>;
 
-    /// What a connection starts with that does not resume: the latest events addressed to `viewer`, in order, none
-    /// after `up_to`. `None`: the duel is not in that epoch, or not any more.
+    /// Returns what a connection starts with that does not resume: the latest events addressed to `viewer`, in order, none
+    /// after `up_to`. Returns `None` if the duel is not in that epoch, or no longer.
     fn latest(
         &self,
         duel: DuelId,
         viewer: Viewer,
         up_to: Position,
         which: Latest,
-    ) -> Answer<'_, Option<Vec<Arc<Event>>>>;
+    ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>>;
 
-    /// The duel as it stands.
-    fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>>;
+    /// Returns the duel as it stands, if it exists.
+    fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>>;
 
-    /// At most `count` duels whose id is above `after`, in the order of their ids.
-    fn duels(
+    /// Returns at most `count` duels whose id is above `after`, in the order of their ids.
+    fn list(
         &self,
         after: Option<DuelId>,
         status: StatusFilter,
         count: usize,
-    ) -> Answer<'_, Vec<(DuelId, Head)>>;
+    ) -> EngineFuture<'_, Vec<(DuelId, Head)>>;
 
-    /// The heads of these duels, as far as they exist and who keeps them is there. Being asked about counts as a sign of life.
-    fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>>;
+    /// Returns the heads of those of the duels that exist and whose store answers. Asking counts as a sign of life: an open
+    /// duel that is asked about is not idle.
+    fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>>;
+}
 
-    /// A connection was let in; of its user's others, the oldest have to go if there are too many over all nodes.
-    fn arrive(&self, arrival: Arrival) -> Answer<'_, ()> {
-        let Arrival { duel, viewer, since, first, .. } = arrival;
+/// Which tickets have been used or revoked.
+///
+/// A call takes its place in order when it is made. Dropping the answer does not undo the call.
+pub trait TicketEngine: Debug + Send + Sync {
+    /// Uses a ticket, once.
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError>;
+
+    /// Revokes tickets from now on.
+    fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()>;
+}
+
+/// Who is online, over all nodes, and what nodes tell each other about connections.
+pub trait PresenceEngine: Debug + Send + Sync {
+    /// Adds a connection. If its user has too many over all nodes, the sinks of the oldest ones' nodes are told to close them.
+    fn attach(&self, new: NewConnection) -> EngineFuture<'_, ()> {
+        let NewConnection { duel, viewer, since, first, .. } = new;
         match first {
             true => self.signal(Signal { duel, kind: SignalKind::Online { viewer, since } }),
             false => Box::pin(std::future::ready(Ok(()))),
         }
     }
 
-    /// A connection that was let in has gone. Its user stays online until they are said to be offline.
-    fn depart(&self, _duel: DuelId, _user: UserId, _connection: ConnectionId) {}
+    /// Removes a connection. Its user stays online until a [`SignalKind::Offline`].
+    fn detach(&self, _duel: DuelId, _user: UserId, _connection: ConnectionId) {}
 
-    /// Who is online in these duels, over all nodes, as far as somebody is. `None`: there is only this node, which knows.
-    fn rosters(&self, _duels: Vec<DuelId>) -> Answer<'_, Option<Rosters>> {
+    /// Returns who is online in those of the duels in which somebody is. Returns `None` if there is only this node, whose
+    /// hub knows.
+    fn presence(&self, _duels: Vec<DuelId>) -> EngineFuture<'_, Option<Rosters>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Whether this node's sink is told what comes into being, closes, and who comes and goes in all duels.
-    fn watch(&self, _on: bool) -> Answer<'_, ()> {
+    /// Turns on or off that this node's sink is told what is created and closed, and who comes and goes, in all duels.
+    fn watch(&self, _on: bool) -> EngineFuture<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Spends a ticket.
-    fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError>;
+    /// Tells the sinks of all nodes, this one's included.
+    fn signal(&self, signal: Signal) -> EngineFuture<'_, ()>;
+}
 
-    /// Makes tickets worthless from now on.
-    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()>;
+/// Stores and orders events. The contract is the module's.
+pub trait Engine: LogEngine + TicketEngine + PresenceEngine {
+    /// Returns the name by which the configuration chooses it.
+    fn name(&self) -> &'static str;
 
-    /// Tells all nodes' sinks, this one's included.
-    fn signal(&self, signal: Signal) -> Answer<'_, ()>;
+    /// Sets the sink. Must be called once, before anything else.
+    fn connect(&self, sink: Sink);
 
-    /// Forgets what is past its retention, a bounded number of duels at a time.
-    fn prune(&self, now: UnixMs) -> Answer<'_, ()>;
+    /// Forgets what is past its retention, a bounded number of duels at a time. Acts while it is awaited.
+    fn prune(&self, now: UnixMs) -> EngineFuture<'_, ()>;
 
-    /// What it holds, roughly and at once.
+    /// Returns what the engine holds: roughly, and at once.
     fn counts(&self) -> EngineCounts;
 
-    /// How its store does. `None`: it has none.
+    /// Returns how the store does. Returns `None` if there is no store.
     fn store(&self) -> Option<StoreCounts> {
         None
     }
 
-    /// Does what it was asked before, and lets go of its files, if it has any; then whatever is asked later is
+    /// Does what was asked before and lets go of the files, if there are any. Whatever is asked later is
     /// [`EngineError::Unavailable`].
-    fn stop(&self) -> Answer<'_, ()>;
+    fn stop(&self) -> EngineFuture<'_, ()>;
 }
 
 /// The engine could not do it, for its own reasons.
@@ -213,7 +229,7 @@ pub enum AppendError {
 
 /// Why a ticket was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AdmitError {
+pub enum RedeemError {
     /// It was used before.
     #[error("the ticket was used before")]
     AlreadyUsed,
@@ -237,7 +253,7 @@ pub struct Participant {
     pub telegram: TelegramId,
 }
 
-/// What [`Engine::open`] is told.
+/// What [`LogEngine::open`] is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declaration {
     /// Added to those there before.
@@ -253,7 +269,7 @@ pub struct DuelSettings {
     pub presence_grace: Option<Duration>,
 }
 
-/// What [`Engine::open`] answers.
+/// What [`LogEngine::open`] answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     /// The last event's.
@@ -286,7 +302,7 @@ impl DuelRecord {
     }
 }
 
-/// What [`Engine::append`] and [`Engine::close`] answer.
+/// What [`LogEngine::append`] and [`LogEngine::close`] answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Appended {
     /// The event's.
@@ -297,7 +313,7 @@ pub struct Appended {
     pub connections: usize,
 }
 
-/// What [`Engine::read`] answers.
+/// What [`LogEngine::read`] answers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Page {
     /// The events; empty if there are none after that.
@@ -306,7 +322,7 @@ pub enum Page {
     Gone,
 }
 
-/// Which events [`Engine::latest`] looks for.
+/// Which events [`LogEngine::latest`] looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Latest {
     /// The latest `duel_update`.
@@ -315,7 +331,7 @@ pub enum Latest {
     EachType,
 }
 
-/// Which duels [`Engine::duels`] lists.
+/// Which duels [`LogEngine::list`] lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusFilter {
     /// All.
@@ -335,7 +351,7 @@ impl StatusFilter {
     }
 }
 
-/// Which tickets [`Engine::revoke`] makes worthless.
+/// Which tickets [`TicketEngine::revoke`] makes worthless.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
     /// One.

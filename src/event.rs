@@ -111,12 +111,12 @@ pub enum DuelStatus {
     /// Open for pushes and connections.
     Open,
     /// Closed for good.
-    Closed(Ending),
+    Closed(Outcome),
 }
 
 /// How a duel was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum Outcome {
     /// It came to its end.
     Finished,
     /// It was called off.
@@ -321,7 +321,7 @@ pub enum Content {
     /// A backend's push.
     Pushed(Push),
     /// The end of the duel; nothing follows it.
-    Closed(Ending),
+    Closed(Outcome),
 }
 
 /// One entry of a duel's log.

@@ -50,9 +50,9 @@ use crate::config::HubConfig;
 use crate::engine::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError, Head,
     Notice, Online, OpenError, Opened, Revocation, Signal, SignalKind, StatusFilter, StoreCounts,
-    Whom,
+    Target,
 };
-use crate::event::{Content, Ending, Position, Push, Role};
+use crate::event::{Content, Outcome, Position, Push, Role};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::metrics::Metrics;
 
@@ -215,7 +215,7 @@ impl Hub {
     pub async fn close(
         &self,
         duel: DuelId,
-        ending: Ending,
+        ending: Outcome,
         last: Option<Push>,
     ) -> Result<Pushed, AppendError> {
         Ok(self.engine.close(duel, ending, last).await?.into())
@@ -226,7 +226,7 @@ impl Hub {
     /// # Errors
     /// The engine's own.
     pub async fn duel(&self, duel: DuelId) -> Result<Option<DuelView>, EngineError> {
-        let Some(record) = self.engine.duel(duel).await? else { return Ok(None) };
+        let Some(record) = self.engine.get(duel).await? else { return Ok(None) };
         let online = self.online(vec![duel]).await?.remove(&duel).unwrap_or_default();
         let connections = self.live(duel).map_or(0, |live| live.connections());
         Ok(Some(DuelView { record, online, connections }))
@@ -238,7 +238,7 @@ impl Hub {
         duels: Vec<DuelId>,
     ) -> Result<HashMap<DuelId, Vec<OnlineUser>>, EngineError> {
         let here = |duel: &DuelId| self.live(*duel).map(|live| live.online());
-        let Some(rosters) = self.engine.rosters(duels.clone()).await? else {
+        let Some(rosters) = self.engine.presence(duels.clone()).await? else {
             let here = duels.iter().filter_map(|duel| Some((*duel, here(duel)?)));
             return Ok(here.collect());
         };
@@ -267,7 +267,7 @@ impl Hub {
         status: StatusFilter,
         count: usize,
     ) -> Result<Vec<(DuelId, Head, usize)>, EngineError> {
-        let heads = self.engine.duels(after, status, count).await?;
+        let heads = self.engine.list(after, status, count).await?;
         let connections = |duel| self.live(duel).map_or(0, |live| live.connections());
         Ok(heads.into_iter().map(|(duel, head)| (duel, head, connections(duel))).collect())
     }
@@ -310,7 +310,7 @@ impl Hub {
     ) -> Result<usize, EngineError> {
         let concerned = |connection: &Connection| user.is_none_or(|u| u == connection.viewer.user);
         let count = self.live(duel).map_or(0, |live| live.count_connections(concerned));
-        let whom = user.map_or(Whom::Everybody, Whom::User);
+        let whom = user.map_or(Target::Everybody, Target::User);
         let kind = SignalKind::Disconnect { whom, reconnect, reason };
         self.engine.signal(Signal { duel, kind }).await?;
         Ok(count)

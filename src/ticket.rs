@@ -3,7 +3,7 @@
 //! A ticket is a JWT (RFC 7519) signed with HS256 (RFC 7518, section 3.2), the only algorithm that is ever accepted.
 //! Called by the control plane and the HTTP ticket API (issue) and by the data plane (verify, resume tickets). Verifying
 //! proves that we signed it and that it is in time; that it was not used before is the engine's to say
-//! ([`crate::engine::Engine::admit`]).
+//! ([`crate::engine::TicketEngine::redeem`]).
 
 use std::time::Duration;
 

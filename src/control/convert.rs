@@ -8,7 +8,7 @@ use super::status::Failure;
 use crate::clock::UnixMs;
 use crate::engine::{Declaration, DuelSettings, Head, OfflineReason, Participant, StatusFilter};
 use crate::event::{
-    Audience, DuelStatus, Ending, EventType, Payload, Position, Push, Role, Viewer,
+    Audience, DuelStatus, EventType, Outcome, Payload, Position, Push, Role, Viewer,
 };
 use crate::hub::{Change, ChangeKind, DuelView, OnlineUser, Pushed};
 use crate::id::{DuelId, JTI_BYTES_MAX, Jti, TelegramId, UserId};
@@ -40,10 +40,10 @@ pub(super) fn role(number: i32) -> Result<Option<Role>, Failure> {
     }
 }
 
-pub(super) fn ending(number: i32) -> Result<Ending, Failure> {
+pub(super) fn outcome(number: i32) -> Result<Outcome, Failure> {
     match pb::DuelStatus::try_from(number) {
-        Ok(pb::DuelStatus::Finished) => Ok(Ending::Finished),
-        Ok(pb::DuelStatus::Cancelled) => Ok(Ending::Cancelled),
+        Ok(pb::DuelStatus::Finished) => Ok(Outcome::Finished),
+        Ok(pb::DuelStatus::Cancelled) => Ok(Outcome::Cancelled),
         Ok(pb::DuelStatus::Unspecified | pb::DuelStatus::Open) | Err(_) => {
             let problem = "must be DUEL_STATUS_FINISHED or DUEL_STATUS_CANCELLED";
             Err(Failure::field("status", problem))
@@ -55,8 +55,8 @@ pub(super) fn status_filter(number: i32) -> Result<StatusFilter, Failure> {
     let status = match pb::DuelStatus::try_from(number) {
         Ok(pb::DuelStatus::Unspecified) => return Ok(StatusFilter::Any),
         Ok(pb::DuelStatus::Open) => DuelStatus::Open,
-        Ok(pb::DuelStatus::Finished) => DuelStatus::Closed(Ending::Finished),
-        Ok(pb::DuelStatus::Cancelled) => DuelStatus::Closed(Ending::Cancelled),
+        Ok(pb::DuelStatus::Finished) => DuelStatus::Closed(Outcome::Finished),
+        Ok(pb::DuelStatus::Cancelled) => DuelStatus::Closed(Outcome::Cancelled),
         Err(_) => return Err(Failure::field("status", "must be a DuelStatus")),
     };
     Ok(StatusFilter::Only(status))
@@ -288,8 +288,8 @@ const fn role_number(role: Role) -> i32 {
 const fn status_number(status: DuelStatus) -> i32 {
     match status {
         DuelStatus::Open => pb::DuelStatus::Open as i32,
-        DuelStatus::Closed(Ending::Finished) => pb::DuelStatus::Finished as i32,
-        DuelStatus::Closed(Ending::Cancelled) => pb::DuelStatus::Cancelled as i32,
+        DuelStatus::Closed(Outcome::Finished) => pb::DuelStatus::Finished as i32,
+        DuelStatus::Closed(Outcome::Cancelled) => pb::DuelStatus::Cancelled as i32,
     }
 }
 
@@ -347,8 +347,8 @@ pub(super) fn change(change: Change) -> pb::WatchDuelsResponse {
     use pb::watch_duels_response::Change as Pb;
     let kind = match change.kind {
         ChangeKind::Opened(at) => Pb::Opened(pb::DuelOpened { position: Some(position(at)) }),
-        ChangeKind::Closed(ending, at) => Pb::Closed(pb::DuelClosed {
-            status: status_number(DuelStatus::Closed(ending)),
+        ChangeKind::Closed(outcome, at) => Pb::Closed(pb::DuelClosed {
+            status: status_number(DuelStatus::Closed(outcome)),
             position: Some(position(at)),
         }),
         ChangeKind::Online(viewer, since) => Pb::UserOnline(pb::UserOnline {

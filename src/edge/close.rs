@@ -11,7 +11,7 @@ use crate::ticket::TicketError;
 
 /// Why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum CloseReason {
     /// No ticket, not a ticket, or a revoked one.
     InvalidTicket,
     /// The ticket came too late.
@@ -65,7 +65,7 @@ const fn silent(code: u16) -> Option<Farewell> {
     Some(Farewell { code, word: None, retry: true })
 }
 
-impl Ending {
+impl CloseReason {
     /// What the client is told; `None`: there is nobody to tell.
     pub(super) const fn farewell(&self) -> Option<Farewell> {
         match self {
@@ -138,7 +138,7 @@ impl Ending {
     }
 }
 
-impl From<TicketError> for Ending {
+impl From<TicketError> for CloseReason {
     fn from(error: TicketError) -> Self {
         match error {
             TicketError::Invalid => Self::InvalidTicket,
@@ -147,7 +147,7 @@ impl From<TicketError> for Ending {
     }
 }
 
-impl From<AttachError> for Ending {
+impl From<AttachError> for CloseReason {
     fn from(error: AttachError) -> Self {
         match error {
             AttachError::AlreadyUsed => Self::TicketAlreadyUsed,
@@ -160,7 +160,7 @@ impl From<AttachError> for Ending {
     }
 }
 
-impl From<&Dismissal> for Ending {
+impl From<&Dismissal> for CloseReason {
     fn from(dismissal: &Dismissal) -> Self {
         match dismissal {
             Dismissal::Replaced => Self::ConnectionReplaced,
@@ -175,7 +175,7 @@ impl From<&Dismissal> for Ending {
     }
 }
 
-impl From<Lost> for Ending {
+impl From<Lost> for CloseReason {
     fn from(lost: Lost) -> Self {
         match lost {
             Lost::TooSlow => Self::TooSlow,

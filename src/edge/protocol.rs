@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::clock::{self, UnixMs};
-use crate::event::{Content, Ending, Event, Push, Viewer};
+use crate::event::{Content, Event, Outcome, Push, Viewer};
 use crate::hub::{PresenceChange, Recovery, Welcome};
 use crate::id::{DuelId, RequestId, UserId};
 
@@ -126,12 +126,12 @@ pub(super) fn error(word: &str, request_id: &RequestId, retry: bool) -> Utf8Byte
 
 /// The frame of an event as `viewer` sees it. `None`: it is not addressed to them.
 pub(super) fn event(duel: DuelId, event: &Event, viewer: Viewer) -> Option<Bytes> {
-    let ending = match &event.content {
+    let outcome = match &event.content {
         Content::Pushed(push) => return pushed(push, event.seq, viewer).cloned(),
-        Content::Closed(Ending::Finished) => "finished",
-        Content::Closed(Ending::Cancelled) => "cancelled",
+        Content::Closed(Outcome::Finished) => "finished",
+        Content::Closed(Outcome::Cancelled) => "cancelled",
     };
-    Some(ServerFrame::DuelClosed { duel_id: duel.get(), seq: event.seq, status: ending }.encode())
+    Some(ServerFrame::DuelClosed { duel_id: duel.get(), seq: event.seq, status: outcome }.encode())
 }
 
 /// The frame of a push, encoded once per distinct body. `None`: it is not addressed to `viewer`.

@@ -21,7 +21,7 @@ use tracing::{debug, info};
 
 use super::Edge;
 use super::admission::{Pending, Place};
-use super::close::Ending;
+use super::close::CloseReason;
 use super::handshake::Opening;
 use super::line::Line;
 use super::protocol::{self, ClientFrame};
@@ -71,10 +71,10 @@ pub(super) async fn enter(
     let attached = match edge.verify(ticket.as_ref()) {
         Ok(ticket) => match timeout(deadline, edge.hub.attach(&ticket, resume)).await {
             Ok(Ok((attachment, welcome))) => Ok((ticket, attachment, welcome)),
-            Ok(Err(error)) => Err(Ending::from(error)),
-            Err(_) => Err(Ending::Internal),
+            Ok(Err(error)) => Err(CloseReason::from(error)),
+            Err(_) => Err(CloseReason::Internal),
         },
-        Err(error) => Err(Ending::from(error)),
+        Err(error) => Err(CloseReason::from(error)),
     };
     let (ticket, attachment, welcome) = match attached {
         Ok(attached) => attached,
@@ -172,7 +172,7 @@ impl Socket {
         Box::pin(self.end(&ending)).await;
     }
 
-    async fn live(&mut self) -> Ending {
+    async fn live(&mut self) -> CloseReason {
         let timeout = self.edge.config.client_timeout;
         let silence = tokio::time::sleep_until(self.seen_at + timeout);
         tokio::pin!(silence);
@@ -189,13 +189,13 @@ impl Socket {
                     // Moving the timer at every frame would cost more than looking once when it fires.
                     let silent_until = self.seen_at + timeout;
                     silence.as_mut().reset(silent_until);
-                    if silent_until <= Instant::now() { Err(Ending::ConnectionTimeout) } else { Ok(()) }
+                    if silent_until <= Instant::now() { Err(CloseReason::ConnectionTimeout) } else { Ok(()) }
                 }
             };
         }
     }
 
-    async fn welcome(&mut self, welcome: Welcome) -> Result<(), Ending> {
+    async fn welcome(&mut self, welcome: Welcome) -> Result<(), CloseReason> {
         let connection = self.attachment.connection();
         let (duel, user) = (connection.duel, connection.viewer.user);
         let resume = (!self.attachment.is_revoked()).then(|| {
@@ -218,7 +218,7 @@ impl Socket {
 
     /// Sends everything that lies after the cursor. Until there is something again, events are handed over through the
     /// line.
-    async fn catch_up(&mut self) -> Result<(), Ending> {
+    async fn catch_up(&mut self) -> Result<(), CloseReason> {
         loop {
             if let Some(dismissal) = self.attachment.dismissal() {
                 return Err(dismissal.into());
@@ -234,12 +234,12 @@ impl Socket {
             }
             Box::pin(self.send_batch(&batch)).await?;
             if batch.events.last().is_some_and(|last| matches!(last.content, Content::Closed(_))) {
-                return Err(Ending::DuelEnded);
+                return Err(CloseReason::DuelEnded);
             }
         }
     }
 
-    async fn send_batch(&mut self, batch: &Batch) -> Result<(), Ending> {
+    async fn send_batch(&mut self, batch: &Batch) -> Result<(), CloseReason> {
         self.send_events(&batch.events).await?;
         for change in &batch.presence {
             self.send(protocol::presence(self.duel(), *change)).await?;
@@ -248,7 +248,7 @@ impl Socket {
     }
 
     /// Sends what was begun and did not fit into the socket.
-    async fn finish(&mut self) -> Result<(), Ending> {
+    async fn finish(&mut self) -> Result<(), CloseReason> {
         match self.ws.get_ref().is_busy() {
             true => self.flush().await,
             false => Ok(()),
@@ -256,22 +256,22 @@ impl Socket {
     }
 
     /// Sends what was begun, and the answer to a control frame that the library holds (RFC 6455, section 5.5).
-    async fn flush(&mut self) -> Result<(), Ending> {
+    async fn flush(&mut self) -> Result<(), CloseReason> {
         in_time(self.ws.flush()).await
     }
 
     /// Sends whole frames behind whatever was begun. A client that does not take them in time ends the connection.
-    async fn send(&mut self, frames: Bytes) -> Result<(), Ending> {
+    async fn send(&mut self, frames: Bytes) -> Result<(), CloseReason> {
         let bytes = frames.len() as u64;
         self.finish().await?;
-        self.ws.get_ref().begin(frames).map_err(|_| Ending::Lost)?;
+        self.ws.get_ref().begin(frames).map_err(|_| CloseReason::Lost)?;
         self.finish().await?;
         self.edge.metrics.sent_bytes.inc_by(bytes);
         Ok(())
     }
 
     /// Sends events, many small ones in one piece. A client that does not take one piece in time ends the connection.
-    async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), Ending> {
+    async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), CloseReason> {
         let (duel, viewer) = (self.duel(), self.attachment.connection().viewer);
         let frame = |event: &Arc<Event>| protocol::event(duel, event, viewer);
         let mut frames = events.iter().filter_map(frame).peekable();
@@ -290,9 +290,12 @@ impl Socket {
     }
 
     /// Takes what the client sent.
-    async fn answer(&mut self, received: Option<Result<Message, Error>>) -> Result<(), Ending> {
+    async fn answer(
+        &mut self,
+        received: Option<Result<Message, Error>>,
+    ) -> Result<(), CloseReason> {
         let message = match received {
-            None => return Err(Ending::ClientClosed),
+            None => return Err(CloseReason::ClientClosed),
             Some(Err(error)) => return Err(why(&error)),
             Some(Ok(message)) => message,
         };
@@ -319,7 +322,7 @@ impl Socket {
                 self.count_received("close");
                 Box::pin(self.flush()).await?;
                 // Nothing may follow the answer (RFC 6455, section 5.5.1).
-                return Err(Ending::ClientClosed);
+                return Err(CloseReason::ClientClosed);
             }
         };
         self.count_received(kind);
@@ -330,7 +333,7 @@ impl Socket {
         self.edge.metrics.frames_received.get_or_create(&Kind { kind }).inc();
     }
 
-    async fn pong(&mut self) -> Result<(), Ending> {
+    async fn pong(&mut self) -> Result<(), CloseReason> {
         // What the pong calls served must have been sent before it.
         self.catch_up().await?;
         let past_half = self.resume_ticket_at.elapsed() >= self.edge.tickets.resume_ttl() / 2;
@@ -346,7 +349,7 @@ impl Socket {
     }
 
     /// Takes the connection out of the duel, then tells the client.
-    async fn end(self: Box<Self>, ending: &Ending) {
+    async fn end(self: Box<Self>, ending: &CloseReason) {
         let Self { edge, mut ws, mut attachment, counted, request_id, opened_at, .. } = *self;
         attachment.set_ending(ending.offline_reason());
         let connection_id = attachment.connection().id.0;
@@ -358,15 +361,15 @@ impl Socket {
     }
 }
 
-async fn in_time(sending: impl Future<Output = Result<(), Error>>) -> Result<(), Ending> {
+async fn in_time(sending: impl Future<Output = Result<(), Error>>) -> Result<(), CloseReason> {
     match timeout(limits::WRITE_TIMEOUT, sending).await {
-        Ok(sent) => sent.map_err(|_| Ending::Lost),
-        Err(_) => Err(Ending::TooSlow),
+        Ok(sent) => sent.map_err(|_| CloseReason::Lost),
+        Err(_) => Err(CloseReason::TooSlow),
     }
 }
 
 /// Says why, closes, and waits for the client to have heard it. Bounded by [`limits::CLOSE_TIMEOUT`].
-async fn part(ws: &mut WebSocketStream<Line>, ending: &Ending, request_id: &RequestId) {
+async fn part(ws: &mut WebSocketStream<Line>, ending: &CloseReason, request_id: &RequestId) {
     let Some(farewell) = ending.farewell() else { return };
     let closing = async {
         if let Some(word) = farewell.word {
@@ -388,22 +391,22 @@ async fn part(ws: &mut WebSocketStream<Line>, ending: &Ending, request_id: &Requ
 }
 
 /// A client that does not read will not answer either.
-fn closing_time(ending: &Ending) -> Duration {
-    if *ending == Ending::TooSlow { Duration::from_millis(100) } else { limits::CLOSE_TIMEOUT }
+fn closing_time(ending: &CloseReason) -> Duration {
+    if *ending == CloseReason::TooSlow { Duration::from_millis(100) } else { limits::CLOSE_TIMEOUT }
 }
 
-fn why(error: &Error) -> Ending {
+fn why(error: &Error) -> CloseReason {
     if matches!(error, Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) {
-        Ending::Lost
+        CloseReason::Lost
     } else if matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. })) {
-        Ending::MessageTooLarge
+        CloseReason::MessageTooLarge
     } else if matches!(error, Error::Protocol(_)) {
-        Ending::ProtocolError
+        CloseReason::ProtocolError
     } else if matches!(error, Error::Utf8(_)) {
-        Ending::NotUtf8
+        CloseReason::NotUtf8
     } else if matches!(error, Error::ConnectionClosed) {
-        Ending::ClientClosed
+        CloseReason::ClientClosed
     } else {
-        Ending::Lost
+        CloseReason::Lost
     }
 }

@@ -8,13 +8,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::{
-    AppendError, Appended, Declaration, DuelRecord, DuelSettings, Head, Latest, OpenError, Page,
-    Participant, Past, rules,
+    AppendError, Appended, Declaration, DuelRecord, DuelSettings, EpochHistory, Head, Latest,
+    OpenError, Page, Participant, rules,
 };
 use crate::clock::UnixMs;
 use crate::config::EngineConfig;
 use crate::event::{
-    Content, DuelStatus, Ending, Epoch, Event, Fingerprint, Position, Push, Viewer,
+    Content, DuelStatus, Epoch, Event, Fingerprint, Outcome, Position, Push, Viewer,
 };
 use crate::limits;
 
@@ -64,7 +64,12 @@ impl Duel {
 
     pub(super) fn head(&self) -> Head {
         let oldest_seq = self.log.front().map_or(0, |event| event.seq);
-        Head { position: self.position(), past: Past::NONE, oldest_seq, status: self.status }
+        Head {
+            position: self.position(),
+            history: EpochHistory::NONE,
+            oldest_seq,
+            status: self.status,
+        }
     }
 
     pub(super) fn record(&self) -> DuelRecord {
@@ -128,19 +133,19 @@ impl Duel {
     /// Ends the duel: the events stored for it, in order. None if it had ended in the same way before.
     pub(super) fn close(
         &mut self,
-        ending: Ending,
+        outcome: Outcome,
         last: Option<Push>,
         now: UnixMs,
         config: &EngineConfig,
     ) -> Result<Vec<Arc<Event>>, AppendError> {
         match self.status {
-            DuelStatus::Closed(known) if known == ending => return Ok(Vec::new()),
+            DuelStatus::Closed(known) if known == outcome => return Ok(Vec::new()),
             DuelStatus::Closed(_) => return Err(AppendError::Closed),
             DuelStatus::Open => {}
         }
         let last = last.map(|push| self.store(Content::Pushed(push), now, config));
-        let end = self.store(Content::Closed(ending), now, config);
-        self.status = DuelStatus::Closed(ending);
+        let end = self.store(Content::Closed(outcome), now, config);
+        self.status = DuelStatus::Closed(outcome);
         Ok(last.into_iter().chain([end]).collect())
     }
 

@@ -46,13 +46,13 @@ use self::store::{Draft, Held, Store, View};
 use self::writer::{Message, Pending, Room, Writer};
 use super::event_row::Unnumbered;
 use super::{
-    AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
-    EngineError, Head, Latest, Notice, OpenError, Page, Revocation, Signal, Sink, StatusFilter,
-    StoreCounts,
+    AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
+    EngineFuture, Head, Latest, LogEngine, Notice, OpenError, Page, PresenceEngine, RedeemError,
+    Revocation, Signal, Sink, StatusFilter, StoreCounts, TicketEngine,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, StoreConfig};
-use crate::event::{Content, Ending, Event, Position, Push, Viewer};
+use crate::event::{Content, Event, Outcome, Position, Push, Viewer};
 use crate::id::DuelId;
 use crate::limits;
 use crate::ticket::Ticket;
@@ -190,7 +190,7 @@ impl EmbeddedEngine {
         &self,
         room: Room,
         work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
-    ) -> Answer<'static, T, E>
+    ) -> EngineFuture<'static, T, E>
     where
         T: Send + 'static,
         E: From<EngineError> + Send + 'static,
@@ -206,7 +206,7 @@ impl EmbeddedEngine {
         bytes: usize,
         work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
         handed: fn(&mut T, usize),
-    ) -> Answer<'static, T, E>
+    ) -> EngineFuture<'static, T, E>
     where
         T: Send + 'static,
         E: From<EngineError> + Send + 'static,
@@ -244,7 +244,7 @@ impl EmbeddedEngine {
     fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&View<'_>) -> Result<T, Fault> + Send + 'static,
-    ) -> Answer<'static, T> {
+    ) -> EngineFuture<'static, T> {
         let readers = Arc::clone(&self.readers);
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
@@ -290,21 +290,16 @@ impl Drop for EmbeddedEngine {
     }
 }
 
-impl Engine for EmbeddedEngine {
-    fn name(&self) -> &'static str {
-        "embedded"
-    }
-
-    fn connect(&self, sink: Sink) {
-        let connected = self.shared.sink.set(sink);
-        assert!(connected.is_ok(), "an engine is connected once");
-    }
-
-    fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, super::Opened, OpenError> {
+impl LogEngine for EmbeddedEngine {
+    fn open(
+        &self,
+        duel: DuelId,
+        declaration: Declaration,
+    ) -> EngineFuture<'_, super::Opened, OpenError> {
         self.order(Room::Usual, move |draft| draft.open(duel, declaration))
     }
 
-    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
+    fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord> {
         let known = self.glance(|store| Ok(store.duels.get(duel).map(|row| (store.lineage, row))));
         Box::pin(async move {
             if let Some((lineage, row)) = known? {
@@ -326,7 +321,7 @@ impl Engine for EmbeddedEngine {
         duel: DuelId,
         push: Push,
         idempotency_key: Option<Box<str>>,
-    ) -> Answer<'static, Appended, AppendError> {
+    ) -> EngineFuture<'static, Appended, AppendError> {
         // Whatever can be done by the caller is not left to the one writer.
         let key = idempotency_key.map(|key| Key::new(&key, &push));
         let (bytes, event) = (push.size(), Unnumbered::of(Content::Pushed(push)));
@@ -337,15 +332,15 @@ impl Engine for EmbeddedEngine {
     fn close(
         &self,
         duel: DuelId,
-        ending: Ending,
+        outcome: Outcome,
         last: Option<Push>,
-    ) -> Answer<'_, Appended, AppendError> {
+    ) -> EngineFuture<'_, Appended, AppendError> {
         let bytes = last.as_ref().map_or(0, Push::size);
-        let work = move |draft: &mut Draft<'_>| draft.close(duel, ending, last);
+        let work = move |draft: &mut Draft<'_>| draft.close(duel, outcome, last);
         self.order_heard(Room::Usual, bytes, work, set_connections)
     }
 
-    fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page> {
+    fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
         self.look(move |view| view.read(duel, after, count))
     }
 
@@ -355,28 +350,28 @@ impl Engine for EmbeddedEngine {
         viewer: Viewer,
         up_to: Position,
         which: Latest,
-    ) -> Answer<'_, Option<Vec<Arc<Event>>>> {
+    ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
         self.look(move |view| view.latest(duel, viewer, up_to, which))
     }
 
-    fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>> {
+    fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
         let look = |store: &Store| {
             store.duels.get(duel).map(|row| record(store.lineage, &row)).transpose()
         };
         Box::pin(ready(self.glance(look)))
     }
 
-    fn duels(
+    fn list(
         &self,
         after: Option<DuelId>,
         status: StatusFilter,
         count: usize,
-    ) -> Answer<'_, Vec<(DuelId, Head)>> {
+    ) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
         let list = |store: &Store| Ok(store.duels.list(after, status, count, store.lineage));
         Box::pin(ready(self.glance(list)))
     }
 
-    fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>> {
+    fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
         let look = |store: &Store| {
             let head = |duel, row: &DuelRow| (duel, row.head(store.lineage), row.used_at);
             Ok(store.duels.look_at(duels, head))
@@ -391,22 +386,37 @@ impl Engine for EmbeddedEngine {
         });
         Box::pin(ready(heads))
     }
+}
 
-    fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
+impl TicketEngine for EmbeddedEngine {
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
         let ticket = ticket.clone();
         self.order(Room::Last, move |draft| draft.admit(&ticket))
     }
 
-    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
+    fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()> {
         self.order(Room::Last, move |draft| draft.revoke(&revocation))
     }
+}
 
-    fn signal(&self, signal: Signal) -> Answer<'_, ()> {
+impl PresenceEngine for EmbeddedEngine {
+    fn signal(&self, signal: Signal) -> EngineFuture<'_, ()> {
         self.shared.notify(Notice::Signal(signal));
         Box::pin(ready(Ok(())))
     }
+}
 
-    fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
+impl Engine for EmbeddedEngine {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    fn connect(&self, sink: Sink) {
+        let connected = self.shared.sink.set(sink);
+        assert!(connected.is_ok(), "an engine is connected once");
+    }
+
+    fn prune(&self, now: UnixMs) -> EngineFuture<'_, ()> {
         Box::pin(async move {
             for _ in 0..PRUNE_STEPS {
                 let step = self.order::<_, EngineError>(Room::Last, move |draft| {
@@ -437,7 +447,7 @@ impl Engine for EmbeddedEngine {
         })
     }
 
-    fn stop(&self) -> Answer<'_, ()> {
+    fn stop(&self) -> EngineFuture<'_, ()> {
         let (told, stopped) = oneshot::channel();
         let orders = self.orders.lock().take();
         Box::pin(async move {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::clock::UnixMs;
-use crate::event::{Audience, Content, DuelStatus, Ending, Event, EventType, Payload, Push};
+use crate::event::{Audience, Content, DuelStatus, Event, EventType, Outcome, Payload, Push};
 use crate::id::UserId;
 
 /// What was read is not what an engine writes.
@@ -25,8 +25,8 @@ impl From<DuelStatus> for StatusRow {
     fn from(status: DuelStatus) -> Self {
         match status {
             DuelStatus::Open => Self::Open,
-            DuelStatus::Closed(Ending::Finished) => Self::Finished,
-            DuelStatus::Closed(Ending::Cancelled) => Self::Cancelled,
+            DuelStatus::Closed(Outcome::Finished) => Self::Finished,
+            DuelStatus::Closed(Outcome::Cancelled) => Self::Cancelled,
         }
     }
 }
@@ -133,8 +133,8 @@ impl EventRow {
     pub(super) fn into_event(self, seq: u64) -> Result<Arc<Event>, Malformed> {
         let stored_at = UnixMs(self.stored_at);
         let content = match self.ending() {
-            StatusRow::Finished => Content::Closed(Ending::Finished),
-            StatusRow::Cancelled => Content::Closed(Ending::Cancelled),
+            StatusRow::Finished => Content::Closed(Outcome::Finished),
+            StatusRow::Cancelled => Content::Closed(Outcome::Cancelled),
             StatusRow::Open => Content::Pushed(self.into_push()?),
         };
         Ok(Arc::new(Event { seq, stored_at, content }))
@@ -199,8 +199,8 @@ mod tests {
             push(Audience::Players, [(two, payload("{}"))].into(), Some("")),
             push(Audience::Only([one, two].into()), Box::default(), Some("key")),
             push(Audience::Except([one].into()), Box::default(), None),
-            Content::Closed(Ending::Finished),
-            Content::Closed(Ending::Cancelled),
+            Content::Closed(Outcome::Finished),
+            Content::Closed(Outcome::Cancelled),
         ];
         for content in contents {
             let (event, row) = Unnumbered::of(content).store(3, UnixMs(5));

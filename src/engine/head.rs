@@ -8,7 +8,7 @@ pub struct Head {
     /// The last event's.
     pub position: Position,
     /// The epochs before this one, as far as the log has gone on from them.
-    pub past: Past,
+    pub history: EpochHistory,
     /// The oldest event still in the log; 0 if there is none.
     pub oldest_seq: u64,
     /// Open or closed.
@@ -17,12 +17,12 @@ pub struct Head {
 
 /// Epochs that a log has gone on from, and where each ended: up to there its events are this log's.
 ///
-/// Only an engine knows any that may lose its newest events, and goes on in a new epoch then. Bound: [`Past::EPOCHS_MAX`], the
+/// Only an engine knows any that may lose its newest events, and goes on in a new epoch then. Bound: [`EpochHistory::EPOCHS_MAX`], the
 /// latest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Past([Option<Position>; Past::EPOCHS_MAX]);
+pub struct EpochHistory([Option<Position>; EpochHistory::EPOCHS_MAX]);
 
-impl Past {
+impl EpochHistory {
     /// How many are known.
     pub const EPOCHS_MAX: usize = 4;
 
@@ -32,9 +32,9 @@ impl Past {
     /// Of the ends of epochs, the latest first; too many are forgotten.
     #[must_use]
     pub fn new(ends: impl IntoIterator<Item = Position>) -> Self {
-        let mut past = Self::NONE;
-        past.0.iter_mut().zip(ends).for_each(|(slot, end)| *slot = Some(end));
-        past
+        let mut history = Self::NONE;
+        history.0.iter_mut().zip(ends).for_each(|(slot, end)| *slot = Some(end));
+        history
     }
 
     fn ends(&self) -> impl Iterator<Item = Position> {
@@ -57,7 +57,7 @@ impl Head {
     /// ended. Any other is what it was.
     #[must_use]
     pub fn carried(&self, position: Position) -> Position {
-        let end = self.past.ends().find(|end| end.epoch == position.epoch);
+        let end = self.history.ends().find(|end| end.epoch == position.epoch);
         match end {
             Some(end) if position.seq <= end.seq => {
                 Position { epoch: self.position.epoch, seq: position.seq }
@@ -69,7 +69,7 @@ impl Head {
     /// The epochs that ended where the log stands now: nothing has happened since.
     pub fn ended_here(&self) -> impl Iterator<Item = Epoch> {
         let here = self.position.seq;
-        self.past.ends().filter(move |end| end.seq == here).map(|end| end.epoch)
+        self.history.ends().filter(move |end| end.seq == here).map(|end| end.epoch)
     }
 }
 
@@ -80,7 +80,9 @@ mod tests {
     fn head(seq: u64, past: &[(Epoch, u64)]) -> Head {
         Head {
             position: Position { epoch: Epoch::random(), seq },
-            past: Past::new(past.iter().map(|(epoch, seq)| Position { epoch: *epoch, seq: *seq })),
+            history: EpochHistory::new(
+                past.iter().map(|(epoch, seq)| Position { epoch: *epoch, seq: *seq }),
+            ),
             oldest_seq: 1,
             status: DuelStatus::Open,
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{AdmitError, EngineError, Revocation};
+use super::{EngineError, RedeemError, Revocation};
 use crate::clock::UnixMs;
 use crate::id::{DuelId, Jti, UserId};
 use crate::ticket::Ticket;
@@ -60,20 +60,20 @@ impl Ledger {
         self.used.len() + self.revoked.len() + self.revoked_users.len()
     }
 
-    pub(super) fn admit(&mut self, ticket: &Ticket, now: UnixMs) -> Result<(), AdmitError> {
+    pub(super) fn admit(&mut self, ticket: &Ticket, now: UnixMs) -> Result<(), RedeemError> {
         self.prune(now);
         // Its signature was checked a moment ago; from here on it counts as what it is by then.
         if ticket.expires_at <= now {
-            return Err(AdmitError::Expired);
+            return Err(RedeemError::Expired);
         }
         let key = JtiKey::of(&ticket.jti);
         let user = (ticket.duel, ticket.viewer.user);
         let user_revoked = self.revoked_users.get(&user).is_some_and(|at| ticket.issued_at <= *at);
         if user_revoked || self.revoked.get(&key).is_some() {
-            return Err(AdmitError::Revoked);
+            return Err(RedeemError::Revoked);
         }
         if self.used.get(&key).is_some() {
-            return Err(AdmitError::AlreadyUsed);
+            return Err(RedeemError::AlreadyUsed);
         }
         self.check_room()?;
         self.used.insert(key, (), ticket.expires_at.plus(CLOCK_STEP_MAX));
@@ -177,9 +177,9 @@ mod tests {
         let mut ledger = Ledger::new(10);
         let ticket = ticket(0, 5000);
         assert_eq!(ledger.admit(&ticket, UnixMs(4999)), Ok(()));
-        assert_eq!(ledger.admit(&ticket, UnixMs(4999)), Err(AdmitError::AlreadyUsed));
-        assert_eq!(ledger.admit(&ticket, UnixMs(5000)), Err(AdmitError::Expired));
-        assert_eq!(ledger.admit(&ticket, UnixMs(4000)), Err(AdmitError::AlreadyUsed));
+        assert_eq!(ledger.admit(&ticket, UnixMs(4999)), Err(RedeemError::AlreadyUsed));
+        assert_eq!(ledger.admit(&ticket, UnixMs(5000)), Err(RedeemError::Expired));
+        assert_eq!(ledger.admit(&ticket, UnixMs(4000)), Err(RedeemError::AlreadyUsed));
     }
 
     #[test]
@@ -199,6 +199,6 @@ mod tests {
             let revocation = Revocation::User { duel, user, issued_until: UnixMs(issued_until) };
             ledger.revoke(&revocation, UnixMs(3000)).unwrap();
         }
-        assert_eq!(ledger.admit(&ticket, UnixMs(4000)), Err(AdmitError::Revoked));
+        assert_eq!(ledger.admit(&ticket, UnixMs(4000)), Err(RedeemError::Revoked));
     }
 }

@@ -15,13 +15,13 @@ use parking_lot::{Mutex, RwLock};
 use super::duel::Duel;
 use super::ledger::Ledger;
 use super::{
-    AdmitError, Answer, AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts,
-    EngineError, Head, Latest, Notice, OpenError, Opened, Page, Revocation, Signal, Sink,
-    StatusFilter, rules,
+    AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
+    EngineFuture, Head, Latest, LogEngine, Notice, OpenError, Opened, Page, PresenceEngine,
+    RedeemError, Revocation, Signal, Sink, StatusFilter, TicketEngine, rules,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::EngineConfig;
-use crate::event::{Ending, Event, Position, Push, Viewer};
+use crate::event::{Event, Outcome, Position, Push, Viewer};
 use crate::id::DuelId;
 use crate::ticket::Ticket;
 
@@ -142,12 +142,12 @@ impl MemoryEngine {
     fn close_now(
         &self,
         duel: DuelId,
-        ending: Ending,
+        outcome: Outcome,
         last: Option<Push>,
     ) -> Result<Appended, AppendError> {
         let now = clock::now();
         self.change(duel, now, |state, _| {
-            let events = state.close(ending, last, now, &self.config)?;
+            let events = state.close(outcome, last, now, &self.config)?;
             let position = state.position();
             self.look_again(duel, state);
             let mut connections = 0;
@@ -203,25 +203,16 @@ fn count(duels: &BTreeMap<DuelId, Slot>) -> usize {
 }
 
 /// An answer that is there already.
-fn ready<'a, T: Send + 'a, E: Send + 'a>(answer: Result<T, E>) -> Answer<'a, T, E> {
+fn ready<'a, T: Send + 'a, E: Send + 'a>(answer: Result<T, E>) -> EngineFuture<'a, T, E> {
     Box::pin(std::future::ready(answer))
 }
 
-impl Engine for MemoryEngine {
-    fn name(&self) -> &'static str {
-        "memory"
-    }
-
-    fn connect(&self, sink: Sink) {
-        let connected = self.sink.set(sink);
-        assert!(connected.is_ok(), "an engine is connected once");
-    }
-
-    fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, Opened, OpenError> {
+impl LogEngine for MemoryEngine {
+    fn open(&self, duel: DuelId, declaration: Declaration) -> EngineFuture<'_, Opened, OpenError> {
         ready(self.open_now(duel, declaration))
     }
 
-    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
+    fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord> {
         let now = clock::now();
         ready(self.change(duel, now, |duel, _| {
             duel.use_at(now);
@@ -234,20 +225,20 @@ impl Engine for MemoryEngine {
         duel: DuelId,
         push: Push,
         idempotency_key: Option<Box<str>>,
-    ) -> Answer<'static, Appended, AppendError> {
+    ) -> EngineFuture<'static, Appended, AppendError> {
         ready(self.append_now(duel, push, idempotency_key))
     }
 
     fn close(
         &self,
         duel: DuelId,
-        ending: Ending,
+        outcome: Outcome,
         last: Option<Push>,
-    ) -> Answer<'_, Appended, AppendError> {
-        ready(self.close_now(duel, ending, last))
+    ) -> EngineFuture<'_, Appended, AppendError> {
+        ready(self.close_now(duel, outcome, last))
     }
 
-    fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page> {
+    fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
         ready(Ok(self.look(duel, |duel| duel.read(after, count)).unwrap_or(Page::Gone)))
     }
 
@@ -257,24 +248,24 @@ impl Engine for MemoryEngine {
         viewer: Viewer,
         up_to: Position,
         which: Latest,
-    ) -> Answer<'_, Option<Vec<Arc<Event>>>> {
+    ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
         ready(Ok(self.look(duel, |duel| duel.latest(viewer, up_to, which)).flatten()))
     }
 
-    fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>> {
+    fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
         ready(Ok(self.look(duel, |duel| duel.record())))
     }
 
-    fn duels(
+    fn list(
         &self,
         after: Option<DuelId>,
         status: StatusFilter,
         count: usize,
-    ) -> Answer<'_, Vec<(DuelId, Head)>> {
+    ) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
         ready(Ok(self.list_now(after, status, count)))
     }
 
-    fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>> {
+    fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
         let now = clock::now();
         let head = |duel: DuelId| {
             self.look(duel, |state| {
@@ -284,21 +275,36 @@ impl Engine for MemoryEngine {
         };
         ready(Ok(duels.into_iter().filter_map(head).collect()))
     }
+}
 
-    fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
+impl TicketEngine for MemoryEngine {
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
         ready(self.ledger.lock().admit(ticket, clock::now()))
     }
 
-    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
+    fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()> {
         ready(self.ledger.lock().revoke(&revocation, clock::now()))
     }
+}
 
-    fn signal(&self, signal: Signal) -> Answer<'_, ()> {
+impl PresenceEngine for MemoryEngine {
+    fn signal(&self, signal: Signal) -> EngineFuture<'_, ()> {
         self.notify(Notice::Signal(signal));
         ready(Ok(()))
     }
+}
 
-    fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
+impl Engine for MemoryEngine {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn connect(&self, sink: Sink) {
+        let connected = self.sink.set(sink);
+        assert!(connected.is_ok(), "an engine is connected once");
+    }
+
+    fn prune(&self, now: UnixMs) -> EngineFuture<'_, ()> {
         self.prune_now(now);
         ready(Ok(()))
     }
@@ -308,7 +314,7 @@ impl Engine for MemoryEngine {
         EngineCounts { duels, remembered_tickets: self.ledger.lock().len() }
     }
 
-    fn stop(&self) -> Answer<'_, ()> {
+    fn stop(&self) -> EngineFuture<'_, ()> {
         ready(Ok(()))
     }
 }

@@ -20,7 +20,7 @@ pub struct Online {
 
 /// A connection that was let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrival {
+pub struct NewConnection {
     /// The duel.
     pub duel: DuelId,
     /// Who.
@@ -74,7 +74,7 @@ pub enum SignalKind {
     /// Connections must close.
     Disconnect {
         /// Which.
-        whom: Whom,
+        whom: Target,
         /// Whether the clients may come back at once.
         reconnect: bool,
         /// The backend's words for the close frame.
@@ -94,7 +94,7 @@ pub enum SignalKind {
 
 /// Which connections of a duel must close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whom {
+pub enum Target {
     /// All of them.
     Everybody,
     /// All of a user.

@@ -43,20 +43,20 @@ use self::feeds::Feeds;
 use self::here::Here;
 use self::keys::Keys;
 use self::lease::Leases;
-use self::link::{IN_DOUBT, Order, Outcome};
+use self::link::{IN_DOUBT, Order, Reply};
 use self::links::Links;
 use self::roster::{Rosters, millis, understood};
 use self::script::Args as _;
 use self::teller::Teller;
 use super::event_row::Malformed;
 use super::{
-    AdmitError, Answer, AppendError, Appended, Arrival, Declaration, DuelRecord, Engine,
-    EngineCounts, EngineError, Head, Latest, Online, OpenError, Opened, Page, Revocation, Signal,
-    Sink, StatusFilter, StoreCounts,
+    AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
+    EngineFuture, Head, Latest, LogEngine, NewConnection, Online, OpenError, Opened, Page,
+    PresenceEngine, RedeemError, Revocation, Signal, Sink, StatusFilter, StoreCounts, TicketEngine,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, RedisConfig};
-use crate::event::{Ending, Epoch, Event, Position, Push, Viewer};
+use crate::event::{Epoch, Event, Outcome, Position, Push, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
 use crate::ticket::Ticket;
@@ -153,9 +153,9 @@ impl RedisEngine {
         &self,
         order: impl Into<Order>,
         read: impl FnOnce(Parts, bool) -> Result<Result<T, E>, Malformed> + Send + 'static,
-    ) -> Answer<'static, T, E> {
+    ) -> EngineFuture<'static, T, E> {
         let (answer_tx, answer_rx) = oneshot::channel();
-        self.links.ask(order, move |Outcome { value, crowded, unsafe_yet }| {
+        self.links.ask(order, move |Reply { value, crowded, unsafe_yet }| {
             let parts = value.and_then(|value| understood(Parts::of(value)));
             let answer = match parts.and_then(|parts| understood(read(parts, crowded))) {
                 // It was told, but whoever asked must not rely on it.
@@ -171,7 +171,7 @@ impl RedisEngine {
 
 /// An answer, and how it is given. One that is never given may have taken effect.
 fn promise<T: Send + 'static>()
--> (impl FnOnce(Result<T, EngineError>) + Send + 'static, Answer<'static, T>) {
+-> (impl FnOnce(Result<T, EngineError>) + Send + 'static, EngineFuture<'static, T>) {
     let (answer_tx, answer_rx) = oneshot::channel();
     let give = move |answer| {
         let _gone = answer_tx.send(answer);
@@ -181,25 +181,22 @@ fn promise<T: Send + 'static>()
 
 const DUELS_FULL: EngineError = EngineError::Full { limit: "ENGINE_MAX_DUELS" };
 
-impl Engine for RedisEngine {
-    fn name(&self) -> &'static str {
-        "redis"
-    }
-
-    fn connect(&self, sink: Sink) {
-        self.teller.connect(sink);
-    }
-
-    fn follow(&self, duel: DuelId) -> Answer<'_, ()> {
+impl LogEngine for RedisEngine {
+    fn subscribe(&self, duel: DuelId) -> EngineFuture<'_, ()> {
         Box::pin(self.feeds.follow(duel))
     }
 
-    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
-        Box::pin(async move { self.record(duel, true).await?.ok_or(IN_DOUBT) })
+    fn unsubscribe(&self, duel: DuelId) {
+        self.feeds.leave(duel);
+        self.rosters.leave(duel);
     }
 
-    fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, Opened, OpenError> {
+    fn open(&self, duel: DuelId, declaration: Declaration) -> EngineFuture<'_, Opened, OpenError> {
         self.declare(duel, declaration)
+    }
+
+    fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord> {
+        Box::pin(async move { self.record(duel, true).await?.ok_or(IN_DOUBT) })
     }
 
     fn append(
@@ -207,38 +204,21 @@ impl Engine for RedisEngine {
         duel: DuelId,
         push: Push,
         idempotency_key: Option<Box<str>>,
-    ) -> Answer<'static, Appended, AppendError> {
+    ) -> EngineFuture<'static, Appended, AppendError> {
         self.store_push(duel, push, idempotency_key.as_deref())
     }
 
     fn close(
         &self,
         duel: DuelId,
-        ending: Ending,
+        outcome: Outcome,
         last: Option<Push>,
-    ) -> Answer<'_, Appended, AppendError> {
-        self.store_end(duel, ending, last)
+    ) -> EngineFuture<'_, Appended, AppendError> {
+        self.store_end(duel, outcome, last)
     }
 
-    fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page> {
+    fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
         self.read_after(duel, after, count)
-    }
-
-    fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
-        self.spend(ticket)
-    }
-
-    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
-        self.make_worthless(revocation)
-    }
-
-    fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
-        self.forget(now)
-    }
-
-    fn leave(&self, duel: DuelId) {
-        self.feeds.leave(duel);
-        self.rosters.leave(duel);
     }
 
     fn latest(
@@ -247,28 +227,40 @@ impl Engine for RedisEngine {
         viewer: Viewer,
         up_to: Position,
         which: Latest,
-    ) -> Answer<'_, Option<Vec<Arc<Event>>>> {
+    ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
         Box::pin(self.look_for_latest(duel, viewer, up_to, which))
     }
 
-    fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>> {
+    fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
         self.record(duel, false)
     }
 
-    fn duels(
+    fn list(
         &self,
         after: Option<DuelId>,
         status: StatusFilter,
         count: usize,
-    ) -> Answer<'_, Vec<(DuelId, Head)>> {
+    ) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
         Box::pin(self.list(after, status, count))
     }
 
-    fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>> {
+    fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
         Box::pin(self.standing(duels, self.config.idle_retention))
     }
+}
 
-    fn arrive(&self, arrival: Arrival) -> Answer<'_, ()> {
+impl TicketEngine for RedisEngine {
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
+        self.spend(ticket)
+    }
+
+    fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()> {
+        self.make_worthless(revocation)
+    }
+}
+
+impl PresenceEngine for RedisEngine {
+    fn attach(&self, arrival: NewConnection) -> EngineFuture<'_, ()> {
         if arrival.duel == DuelId::PROBE {
             return Box::pin(std::future::ready(Ok(())));
         }
@@ -277,17 +269,17 @@ impl Engine for RedisEngine {
         told
     }
 
-    fn depart(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
+    fn detach(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
         if duel != DuelId::PROBE {
             self.rosters.depart(duel, user, connection);
         }
     }
 
-    fn rosters(&self, duels: Vec<DuelId>) -> Answer<'_, Option<Vec<(DuelId, Vec<Online>)>>> {
+    fn presence(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Option<Vec<(DuelId, Vec<Online>)>>> {
         Box::pin(async move { Ok(Some(self.rosters.read(&duels).await?)) })
     }
 
-    fn watch(&self, on: bool) -> Answer<'_, ()> {
+    fn watch(&self, on: bool) -> EngineFuture<'_, ()> {
         if on {
             return Box::pin(self.feeds.watch());
         }
@@ -295,7 +287,7 @@ impl Engine for RedisEngine {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn signal(&self, signal: Signal) -> Answer<'_, ()> {
+    fn signal(&self, signal: Signal) -> EngineFuture<'_, ()> {
         if signal.duel == DuelId::PROBE {
             self.teller.signal(signal);
             return Box::pin(std::future::ready(Ok(())));
@@ -314,6 +306,20 @@ impl Engine for RedisEngine {
         }
         told
     }
+}
+
+impl Engine for RedisEngine {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn connect(&self, sink: Sink) {
+        self.teller.connect(sink);
+    }
+
+    fn prune(&self, now: UnixMs) -> EngineFuture<'_, ()> {
+        self.forget(now)
+    }
 
     fn counts(&self) -> EngineCounts {
         EngineCounts {
@@ -326,7 +332,7 @@ impl Engine for RedisEngine {
         Some(self.links.counts())
     }
 
-    fn stop(&self) -> Answer<'_, ()> {
+    fn stop(&self) -> EngineFuture<'_, ()> {
         Box::pin(async {
             self.leases.end().await;
             self.links.stop();

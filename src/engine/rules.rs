@@ -28,7 +28,7 @@ pub(super) fn merge(
     Ok(merged.into())
 }
 
-/// Of `newest_first`, what [`super::Engine::latest`] answers.
+/// Of `newest_first`, what [`super::LogEngine::latest`] answers.
 pub(super) fn latest<E>(
     newest_first: impl Iterator<Item = Result<Arc<Event>, E>>,
     viewer: Viewer,

@@ -10,7 +10,7 @@ use super::duel::{Joined, LiveDuel, Noted};
 use super::follow::{Batch, Cursor, Lost};
 use crate::clock;
 use crate::engine::{
-    AdmitError, Arrival, DuelRecord, EngineError, Latest, OfflineReason, Signal, SignalKind,
+    DuelRecord, EngineError, Latest, NewConnection, OfflineReason, RedeemError, Signal, SignalKind,
 };
 use crate::event::{DuelStatus, Event, Position, Viewer};
 use crate::id::{DuelId, UserId};
@@ -39,13 +39,13 @@ pub enum AttachError {
     Engine(#[from] EngineError),
 }
 
-impl From<AdmitError> for AttachError {
-    fn from(error: AdmitError) -> Self {
+impl From<RedeemError> for AttachError {
+    fn from(error: RedeemError) -> Self {
         match error {
-            AdmitError::AlreadyUsed => Self::AlreadyUsed,
-            AdmitError::Revoked => Self::Revoked,
-            AdmitError::Expired => Self::Expired,
-            AdmitError::Engine(error) => Self::Engine(error),
+            RedeemError::AlreadyUsed => Self::AlreadyUsed,
+            RedeemError::Revoked => Self::Revoked,
+            RedeemError::Expired => Self::Expired,
+            RedeemError::Engine(error) => Self::Engine(error),
         }
     }
 }
@@ -131,14 +131,14 @@ impl Hub {
             acked_seq: 0,
             ending: OfflineReason::Lost,
         };
-        self.engine.follow(duel).await?;
+        self.engine.subscribe(duel).await?;
         // After joining and following: a revocation either refuses the ticket here, or finds the connection in the list.
         if let Some(ticket) = ticket {
-            self.engine.admit(ticket).await?;
+            self.engine.redeem(ticket).await?;
         }
         let mut place = self.place(&attachment.live, viewer, resume).await?;
         let per_user_max = self.config.connections_per_user_max;
-        let arrival = Arrival {
+        let arrival = NewConnection {
             duel,
             viewer,
             since: clock::now(),
@@ -146,7 +146,7 @@ impl Hub {
             connection: attachment.connection.id,
             connections_max: per_user_max,
         };
-        self.engine.arrive(arrival).await?;
+        self.engine.attach(arrival).await?;
         for _ in 0..PLACES_MAX {
             if let Some(welcome) = attachment.welcome(&place).await? {
                 return Ok((attachment, welcome));
@@ -163,7 +163,7 @@ impl Hub {
         viewer: Viewer,
         resume: Option<Position>,
     ) -> Result<Place, AttachError> {
-        let record = self.engine.enter(live.id).await?;
+        let record = self.engine.get_or_create(live.id).await?;
         if !record.allows(viewer) {
             return Err(AttachError::NotAParticipant);
         }
@@ -197,7 +197,7 @@ impl Hub {
         if live.retire() {
             duels.remove(&live.id);
             // Under the lock, so that whoever comes now follows the duel anew after this.
-            self.engine.leave(live.id);
+            self.engine.unsubscribe(live.id);
         }
     }
 }
@@ -316,7 +316,7 @@ impl Drop for Attachment {
         self.connection.take_cursor();
         let Connection { id, duel, viewer, .. } = &*self.connection;
         if self.connection.is_let_in() {
-            self.hub.engine.depart(*duel, viewer.user, *id);
+            self.hub.engine.detach(*duel, viewer.user, *id);
         }
         if self.live.leave(&self.connection, self.ending) {
             self.hub.begin_grace(&self.live, &self.connection);

@@ -11,7 +11,7 @@ use super::connection::{Connection, Dismissal};
 use super::fan_out::{self, FanOut, Piece};
 use super::presence::{Presence, PresenceChange};
 use super::tail::Tail;
-use crate::engine::{Head, OfflineReason, Online, SignalKind, Whom};
+use crate::engine::{Head, OfflineReason, Online, SignalKind, Target};
 use crate::event::{Audience, Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
@@ -245,9 +245,9 @@ impl LiveDuel {
             SignalKind::Acked { user, seq } => state.presence.ack(*user, *seq),
             SignalKind::Disconnect { whom, reconnect, reason } => {
                 let meant = |connection: &Connection| match whom {
-                    Whom::Everybody => true,
-                    Whom::User(user) => *user == connection.viewer.user,
-                    Whom::Connection(id) => *id == connection.id,
+                    Target::Everybody => true,
+                    Target::User(user) => *user == connection.viewer.user,
+                    Target::Connection(id) => *id == connection.id,
                 };
                 for connection in state.connections.iter().filter(|connection| meant(connection)) {
                     let (reconnect, reason) = (*reconnect, reason.clone());

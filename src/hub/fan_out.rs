@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::clock::UnixMs;
     use crate::engine::OfflineReason;
-    use crate::event::{Content, Ending, Position, Role, Viewer};
+    use crate::event::{Content, Outcome, Position, Role, Viewer};
     use crate::id::{DuelId, UserId};
 
     /// Keeps the seqs that it was handed.
@@ -93,7 +93,7 @@ mod tests {
     }
 
     fn event(seq: u64) -> Arc<Event> {
-        Arc::new(Event { seq, stored_at: UnixMs(0), content: Content::Closed(Ending::Finished) })
+        Arc::new(Event { seq, stored_at: UnixMs(0), content: Content::Closed(Outcome::Finished) })
     }
 
     #[tokio::test]

@@ -85,16 +85,16 @@ impl Tail {
 mod tests {
     use super::*;
     use crate::clock::UnixMs;
-    use crate::engine::Past;
-    use crate::event::{Content, DuelStatus, Ending};
+    use crate::engine::EpochHistory;
+    use crate::event::{Content, DuelStatus, Outcome};
 
     fn event(seq: u64) -> Arc<Event> {
-        Arc::new(Event { seq, stored_at: UnixMs(0), content: Content::Closed(Ending::Finished) })
+        Arc::new(Event { seq, stored_at: UnixMs(0), content: Content::Closed(Outcome::Finished) })
     }
 
     fn head(position: Position, past: &[Position]) -> Head {
-        let past = Past::new(past.iter().copied());
-        Head { position, past, oldest_seq: 1, status: DuelStatus::Open }
+        let history = EpochHistory::new(past.iter().copied());
+        Head { position, history, oldest_seq: 1, status: DuelStatus::Open }
     }
 
     fn seqs(tail: &Tail, after: u64) -> Option<Vec<u64>> {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Hub, OnlineUser};
 use crate::clock::UnixMs;
 use crate::engine::{EngineError, Head, OfflineReason, Signal, SignalKind, StatusFilter};
-use crate::event::{DuelStatus, Ending, Epoch, Position, Viewer};
+use crate::event::{DuelStatus, Epoch, Outcome, Position, Viewer};
 use crate::id::{DuelId, UserId};
 use crate::limits;
 use crate::metrics::Metrics;
@@ -37,7 +37,7 @@ pub enum ChangeKind {
     /// The duel came into being.
     Opened(Position),
     /// The duel was closed; the position is its last.
-    Closed(Ending, Position),
+    Closed(Outcome, Position),
     /// A user came online.
     Online(Viewer, UnixMs),
     /// A user went offline.
@@ -148,8 +148,8 @@ impl Watchers {
         self.tell(duel, ChangeKind::Opened(position));
     }
 
-    pub(super) fn closed(&self, duel: DuelId, ending: Ending, epoch: Epoch, seq: u64) {
-        self.tell(duel, ChangeKind::Closed(ending, Position { epoch, seq }));
+    pub(super) fn closed(&self, duel: DuelId, outcome: Outcome, epoch: Epoch, seq: u64) {
+        self.tell(duel, ChangeKind::Closed(outcome, Position { epoch, seq }));
     }
 
     pub(super) fn signaled(&self, signal: &Signal) {
@@ -211,7 +211,7 @@ impl Watch {
         let (heads, next) = match &self.watcher.filter {
             WatchFilter::All => {
                 let count = limits::LIST_PAGE_MAX;
-                let heads = engine.duels(after, StatusFilter::Any, count).await?;
+                let heads = engine.list(after, StatusFilter::Any, count).await?;
                 let next = heads.last().map(|(duel, _)| *duel);
                 (heads, next)
             }
@@ -231,7 +231,7 @@ impl Watch {
     fn state_of(duel: DuelId, head: Head, online: Vec<OnlineUser>) -> impl Iterator<Item = Change> {
         let ended = match head.status {
             DuelStatus::Open => None,
-            DuelStatus::Closed(ending) => Some(ChangeKind::Closed(ending, head.position)),
+            DuelStatus::Closed(outcome) => Some(ChangeKind::Closed(outcome, head.position)),
         };
         let online = online.into_iter().flat_map(|online: OnlineUser| {
             let viewer = Viewer { user: online.user, role: online.role };

@@ -2,7 +2,7 @@
 
 use duelhub::clock;
 use duelhub::engine::AppendError;
-use duelhub::event::{Audience, Content, Ending, Position, Push};
+use duelhub::event::{Audience, Content, Outcome, Position, Push};
 
 use crate::kit::{DUEL, Subject, id_of, payload, pushes, typed, update, user, users};
 use crate::store::Kind;
@@ -37,7 +37,7 @@ async fn calls_of_different_kinds_keep_their_order(kind: Kind) {
     let engine = Subject::new(kind);
     let duel = id_of(DUEL);
     let before = engine.append(duel, update(DUEL, 1), None);
-    let close = engine.close(duel, Ending::Finished, Some(update(DUEL, 2)));
+    let close = engine.close(duel, Outcome::Finished, Some(update(DUEL, 2)));
     let after = engine.append(duel, update(DUEL, 3), None);
     assert_eq!(after.await, Err(AppendError::Closed));
     assert_eq!(close.await.unwrap().position.seq, 3);
@@ -63,7 +63,7 @@ async fn an_answered_event_was_told_and_can_be_read(kind: Kind) {
         assert_eq!(told.last(), Some(&(appended.position.epoch, event.clone())));
         assert_eq!(engine.log(DUEL).await.last(), Some(&event));
         assert!((asked_at..=clock::now()).contains(&event.stored_at));
-        let record = engine.duel(id_of(DUEL)).await.unwrap().unwrap();
+        let record = engine.get(id_of(DUEL)).await.unwrap().unwrap();
         assert_eq!(record.head.position, appended.position);
         assert_eq!(record.updated_at, Some(event.stored_at));
     }
@@ -146,7 +146,7 @@ async fn many_at_a_time_make_one_dense_log_per_duel(kind: Kind) {
 async fn a_reader_never_sees_a_gap_while_others_push(kind: Kind) {
     const EVENTS: u64 = 500;
     let engine = Subject::new(kind);
-    let epoch = engine.enter(id_of(DUEL)).await.unwrap().head.position.epoch;
+    let epoch = engine.get_or_create(id_of(DUEL)).await.unwrap().head.position.epoch;
     let pushing = engine.engine();
     let pusher = tokio::spawn(async move {
         for nth in 1..=EVENTS {

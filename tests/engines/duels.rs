@@ -6,7 +6,7 @@ use duelhub::config::EngineConfig;
 use duelhub::engine::{
     AppendError, Declaration, DuelSettings, EngineError, OpenError, Participant, StatusFilter,
 };
-use duelhub::event::{DuelStatus, Ending};
+use duelhub::event::{DuelStatus, Outcome};
 use duelhub::id::{DuelId, TelegramId};
 use duelhub::limits;
 
@@ -25,7 +25,7 @@ fn declare(participants: &[(u64, u64)]) -> Declaration {
 
 /// Who takes part, as `(user, telegram)`.
 async fn participants(engine: &Subject) -> Option<Vec<(u64, u64)>> {
-    let record = engine.duel(id_of(DUEL)).await.unwrap().unwrap();
+    let record = engine.get(id_of(DUEL)).await.unwrap().unwrap();
     let plain = |participant: &Participant| (participant.user.get(), participant.telegram.get());
     record.participants.map(|participants| participants.iter().map(plain).collect())
 }
@@ -33,12 +33,12 @@ async fn participants(engine: &Subject) -> Option<Vec<(u64, u64)>> {
 async fn a_duel_comes_into_being_once_whatever_asks_first(kind: Kind) {
     let engine = Subject::new(kind);
     engine.open(id_of(1), declare(&[])).await.unwrap();
-    engine.enter(id_of(2)).await.unwrap();
+    engine.get_or_create(id_of(2)).await.unwrap();
     engine.push(3, 1).await;
-    engine.close(id_of(4), Ending::Finished, None).await.unwrap();
+    engine.close(id_of(4), Outcome::Finished, None).await.unwrap();
     for duel in 1..=4 {
         let told = engine.told_opened(duel);
-        let position = engine.enter(id_of(duel)).await.unwrap().head.position;
+        let position = engine.get_or_create(id_of(duel)).await.unwrap().head.position;
         assert_eq!(told.len(), 1, "{duel}");
         assert_eq!((told[0].epoch, told[0].seq), (position.epoch, 0));
     }
@@ -50,9 +50,9 @@ async fn a_duel_comes_into_being_once_whatever_asks_first(kind: Kind) {
 
 async fn looking_brings_nothing_into_being(kind: Kind) {
     let engine = Subject::new(kind);
-    assert!(engine.duel(id_of(DUEL)).await.unwrap().is_none());
+    assert!(engine.get(id_of(DUEL)).await.unwrap().is_none());
     assert_eq!(engine.heads(vec![id_of(DUEL)]).await.unwrap(), []);
-    assert_eq!(engine.duels(None, StatusFilter::Any, 10).await.unwrap(), []);
+    assert_eq!(engine.list(None, StatusFilter::Any, 10).await.unwrap(), []);
     assert!(engine.told().is_empty());
     assert_eq!(engine.counts().duels, 0);
 }
@@ -74,13 +74,13 @@ async fn participants_are_added_to_those_there_before(kind: Kind) {
     let engine = Subject::new(kind);
     engine.push(DUEL, 1).await;
     assert_eq!(participants(&engine).await, None, "not declared yet");
-    let record = engine.duel(id_of(DUEL)).await.unwrap().unwrap();
+    let record = engine.get(id_of(DUEL)).await.unwrap().unwrap();
     assert!(record.allows(player(9)));
     engine.open(id_of(DUEL), declare(&[(1, 11), (2, 12)])).await.unwrap();
     engine.open(id_of(DUEL), declare(&[])).await.unwrap();
     engine.open(id_of(DUEL), declare(&[(3, 13), (2, 22)])).await.unwrap();
     assert_eq!(participants(&engine).await, Some(vec![(1, 11), (2, 22), (3, 13)]));
-    let record = engine.enter(id_of(DUEL)).await.unwrap();
+    let record = engine.get_or_create(id_of(DUEL)).await.unwrap();
     assert!(record.allows(player(2)) && !record.allows(player(9)) && record.allows(spectator(9)));
 }
 
@@ -96,7 +96,7 @@ async fn a_declaration_that_contradicts_changes_nothing(kind: Kind) {
         assert_eq!(opened, Err(OpenError::Participants), "{contradiction:?}");
     }
     assert_eq!(participants(&engine).await, Some(vec![(1, 11), (2, 12)]));
-    let record = engine.duel(id_of(DUEL)).await.unwrap().unwrap();
+    let record = engine.get(id_of(DUEL)).await.unwrap().unwrap();
     assert_eq!(record.settings, DuelSettings::default());
     engine.open(id_of(DUEL), declare(&too_many[..limits::USERS_NAMED_MAX])).await.unwrap();
 }
@@ -121,7 +121,7 @@ async fn settings_stay_until_others_are_declared(kind: Kind) {
     ] {
         let declaration = Declaration { participants: Vec::new(), settings };
         engine.open(id_of(DUEL), declaration).await.unwrap();
-        let record = engine.duel(id_of(DUEL)).await.unwrap().unwrap();
+        let record = engine.get(id_of(DUEL)).await.unwrap().unwrap();
         assert_eq!(record.settings, expected);
     }
 }
@@ -129,11 +129,11 @@ async fn settings_stay_until_others_are_declared(kind: Kind) {
 async fn a_record_says_when_things_were(kind: Kind) {
     let engine = Subject::new(kind);
     let asked_at = duelhub::clock::now();
-    let created_at = engine.enter(id_of(DUEL)).await.unwrap().created_at;
+    let created_at = engine.get_or_create(id_of(DUEL)).await.unwrap().created_at;
     assert!((asked_at..=duelhub::clock::now()).contains(&created_at));
-    assert_eq!(engine.enter(id_of(DUEL)).await.unwrap().updated_at, None, "no event yet");
+    assert_eq!(engine.get_or_create(id_of(DUEL)).await.unwrap().updated_at, None, "no event yet");
     let event = engine.pushed(DUEL, update(DUEL, 1)).await.event.unwrap();
-    let record = engine.enter(id_of(DUEL)).await.unwrap();
+    let record = engine.get_or_create(id_of(DUEL)).await.unwrap();
     assert_eq!((record.created_at, record.updated_at), (created_at, Some(event.stored_at)));
 }
 
@@ -142,7 +142,7 @@ async fn heads_are_those_of_the_duels_that_there_are(kind: Kind) {
     for duel in 1..=3 {
         engine.push(duel, 1).await;
     }
-    engine.close(id_of(3), Ending::Cancelled, None).await.unwrap();
+    engine.close(id_of(3), Outcome::Cancelled, None).await.unwrap();
     let mut heads = engine.heads([3, 9, 1].map(id_of).into()).await.unwrap();
     heads.sort_by_key(|(duel, _)| *duel);
     let expected = [(id_of(1), engine.head(1).await), (id_of(3), engine.head(3).await)];
@@ -156,17 +156,17 @@ async fn duels_are_listed_in_pages_by_id(kind: Kind) {
         engine.push(duel, duel).await;
     }
     for duel in [20, 50] {
-        engine.close(id_of(duel), Ending::Finished, None).await.unwrap();
+        engine.close(id_of(duel), Outcome::Finished, None).await.unwrap();
     }
     let list = async |after: Option<u64>, status, count| {
-        let listed = engine.duels(after.map(id_of), status, count).await.unwrap();
+        let listed = engine.list(after.map(id_of), status, count).await.unwrap();
         for (duel, head) in &listed {
             assert_eq!(*head, engine.head(duel.get()).await);
         }
         listed.iter().map(|(duel, _)| duel.get()).collect::<Vec<_>>()
     };
     let only = StatusFilter::Only;
-    let closed = DuelStatus::Closed(Ending::Finished);
+    let closed = DuelStatus::Closed(Outcome::Finished);
     assert_eq!(list(None, StatusFilter::Any, 10).await, [10, 20, 30, 40, 50]);
     assert_eq!(list(None, StatusFilter::Any, 2).await, [10, 20]);
     assert_eq!(list(Some(20), StatusFilter::Any, 2).await, [30, 40]);
@@ -175,7 +175,7 @@ async fn duels_are_listed_in_pages_by_id(kind: Kind) {
     assert_eq!(list(None, only(DuelStatus::Open), 10).await, [10, 30, 40]);
     assert_eq!(list(Some(10), only(DuelStatus::Open), 1).await, [30]);
     assert_eq!(list(None, only(closed), 10).await, [20, 50]);
-    assert_eq!(list(None, only(DuelStatus::Closed(Ending::Cancelled)), 10).await, [0; 0]);
+    assert_eq!(list(None, only(DuelStatus::Closed(Outcome::Cancelled)), 10).await, [0; 0]);
 }
 
 async fn past_the_limit_no_duel_comes_into_being(kind: Kind) {
@@ -184,10 +184,10 @@ async fn past_the_limit_no_duel_comes_into_being(kind: Kind) {
     engine.push(2, 1).await;
     let full = EngineError::Full { limit: "ENGINE_MAX_DUELS" };
     assert_eq!(engine.open(id_of(3), declare(&[])).await, Err(OpenError::Engine(full)));
-    assert_eq!(engine.enter(id_of(3)).await.unwrap_err(), full);
+    assert_eq!(engine.get_or_create(id_of(3)).await.unwrap_err(), full);
     let push = engine.append(id_of(3), update(3, 1), Some("key".into())).await;
     assert_eq!(push, Err(AppendError::Engine(full)));
-    let close = engine.close(id_of(3), Ending::Finished, None).await;
+    let close = engine.close(id_of(3), Outcome::Finished, None).await;
     assert_eq!(close, Err(AppendError::Engine(full)));
     assert!(!engine.has(3).await && engine.told_opened(3).is_empty(), "nothing took effect");
     assert_eq!(engine.counts().duels, 2);
@@ -197,7 +197,7 @@ async fn past_the_limit_no_duel_comes_into_being(kind: Kind) {
 
 async fn the_probe_is_no_duel_of_anybodys(kind: Kind) {
     let engine = Subject::with(kind, EngineConfig { duels_max: 1, ..roomy() });
-    engine.enter(DuelId::PROBE).await.unwrap();
+    engine.get_or_create(DuelId::PROBE).await.unwrap();
     engine.push(1, 1).await;
     let mut probe = update(1, 1);
     probe.payload = duelhub::event::Payload::parse(DuelId::PROBE, "{}", 100).unwrap();
@@ -205,7 +205,7 @@ async fn the_probe_is_no_duel_of_anybodys(kind: Kind) {
     assert_eq!(first.position.seq, 1);
     let again = engine.append(DuelId::PROBE, probe, None).await.unwrap();
     assert_eq!(again.position.seq, 2);
-    let listed = engine.duels(None, StatusFilter::Any, 10).await.unwrap();
+    let listed = engine.list(None, StatusFilter::Any, 10).await.unwrap();
     assert_eq!(listed.iter().map(|(duel, _)| *duel).collect::<Vec<_>>(), [id_of(1)]);
     assert_eq!(engine.counts().duels, 1);
 }

@@ -2,7 +2,7 @@
 
 use duelhub::config::EngineConfig;
 use duelhub::engine::{AppendError, Appended};
-use duelhub::event::{Audience, Ending, Push};
+use duelhub::event::{Audience, Outcome, Push};
 use duelhub::limits;
 
 use crate::kit::{DUEL, Subject, id_of, payload, roomy, typed, update, user, users};
@@ -91,7 +91,7 @@ async fn the_keys_used_last_are_remembered(kind: Kind) {
 async fn a_closed_duel_still_answers_duplicates(kind: Kind) {
     let engine = Subject::new(kind);
     let first = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
-    let closed = engine.close(id_of(DUEL), Ending::Finished, None).await.unwrap();
+    let closed = engine.close(id_of(DUEL), Outcome::Finished, None).await.unwrap();
     let again = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
     assert_eq!(again, Appended { position: first.position, event: None, connections: 0 });
     assert_eq!(keyed(&engine, update(DUEL, 2), "other").await, Err(AppendError::Closed));

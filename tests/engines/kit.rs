@@ -146,12 +146,12 @@ impl Subject {
 
     /// Where `duel` stands; it must be there.
     pub(crate) async fn head(&self, duel: u64) -> Head {
-        self.duel(id_of(duel)).await.unwrap().expect("the duel is there").head
+        self.get(id_of(duel)).await.unwrap().expect("the duel is there").head
     }
 
     /// Whether `duel` is there, asked in a way that is no sign of life.
     pub(crate) async fn has(&self, duel: u64) -> bool {
-        self.duel(id_of(duel)).await.unwrap().is_some()
+        self.get(id_of(duel)).await.unwrap().is_some()
     }
 
     /// The seqs of the events after `after`, or `None` if the log does not reach back that far.

@@ -75,8 +75,8 @@ async fn also_when_it_has_fallen_off_the_log(kind: Kind) {
 async fn also_after_the_end_has_pushed_it_off_the_log(kind: Kind) {
     let engine = Subject::with(kind, EngineConfig { log_events_max: 1, ..roomy() });
     engine.push(DUEL, 1).await;
-    let ending = duelhub::event::Ending::Finished;
-    engine.close(id_of(DUEL), ending, Some(typed("result", 0))).await.unwrap();
+    let outcome = duelhub::event::Outcome::Finished;
+    engine.close(id_of(DUEL), outcome, Some(typed("result", 0))).await.unwrap();
     let latest = engine.latest_seqs(player(1), Latest::EachType).await;
     assert_eq!(latest, [1, 2]);
 }

@@ -76,7 +76,7 @@ async fn what_never_was_is_gone(kind: Kind) {
 
 async fn an_empty_log_has_nothing_after_its_beginning(kind: Kind) {
     let engine = Subject::new(kind);
-    let head = engine.enter(id_of(DUEL)).await.unwrap().head;
+    let head = engine.get_or_create(id_of(DUEL)).await.unwrap().head;
     assert_eq!((head.position.seq, head.oldest_seq), (0, 0));
     assert_eq!(engine.seqs(DUEL, head.position, 10).await, Some(vec![]));
     let ahead = Position { seq: 1, ..head.position };

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use duelhub::clock::UnixMs;
 use duelhub::engine::{
-    AdmitError, Answer, AppendError, Appended, Arrival, Declaration, DuelRecord, Engine,
-    EngineCounts, Head, Latest, OpenError, Opened, Page, Revocation, Rosters, Signal, Sink,
-    StatusFilter,
+    AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineFuture, Head,
+    Latest, LogEngine, NewConnection, OpenError, Opened, Page, PresenceEngine, RedeemError,
+    Revocation, Rosters, Signal, Sink, StatusFilter, TicketEngine,
 };
-use duelhub::event::{Ending, Position, Push, Viewer};
+use duelhub::event::{Outcome, Position, Push, Viewer};
 use duelhub::id::{ConnectionId, DuelId, UserId};
 use duelhub::ticket::Ticket;
 use parking_lot::Mutex;
@@ -52,8 +52,8 @@ impl Nodes {
 
     fn ask<'a, T: 'a, E: 'a>(
         &'a self,
-        call: impl FnOnce(&'a dyn Engine) -> Answer<'a, T, E>,
-    ) -> Answer<'a, T, E> {
+        call: impl FnOnce(&'a dyn Engine) -> EngineFuture<'a, T, E>,
+    ) -> EngineFuture<'a, T, E> {
         let (node, turn) = self.turn();
         let answer = call(node);
         Box::pin(async move {
@@ -61,6 +61,107 @@ impl Nodes {
             drop(turn);
             answer
         })
+    }
+}
+
+impl LogEngine for Nodes {
+    fn open(&self, duel: DuelId, declaration: Declaration) -> EngineFuture<'_, Opened, OpenError> {
+        self.ask(|node| node.open(duel, declaration))
+    }
+
+    fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord> {
+        self.ask(|node| node.get_or_create(duel))
+    }
+
+    fn append(
+        &self,
+        duel: DuelId,
+        push: Push,
+        idempotency_key: Option<Box<str>>,
+    ) -> EngineFuture<'static, Appended, AppendError> {
+        let (node, turn) = self.turn();
+        let answer = node.append(duel, push, idempotency_key);
+        let (answer_tx, answer_rx) = oneshot::channel();
+        tokio::spawn(async move {
+            let answer = answer.await;
+            drop(turn);
+            let _dropped = answer_tx.send(answer);
+        });
+        Box::pin(async move { answer_rx.await.expect("the task does not panic") })
+    }
+
+    fn close(
+        &self,
+        duel: DuelId,
+        outcome: Outcome,
+        last: Option<Push>,
+    ) -> EngineFuture<'_, Appended, AppendError> {
+        self.ask(|node| node.close(duel, outcome, last))
+    }
+
+    fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
+        self.ask(|node| node.read(duel, after, count))
+    }
+
+    fn latest(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        up_to: Position,
+        which: Latest,
+    ) -> EngineFuture<'_, Option<Vec<Arc<duelhub::event::Event>>>> {
+        self.ask(|node| node.latest(duel, viewer, up_to, which))
+    }
+
+    fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
+        self.ask(|node| node.get(duel))
+    }
+
+    fn list(
+        &self,
+        after: Option<DuelId>,
+        status: StatusFilter,
+        count: usize,
+    ) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
+        self.ask(|node| node.list(after, status, count))
+    }
+
+    fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
+        self.ask(|node| node.heads(duels))
+    }
+}
+
+impl TicketEngine for Nodes {
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
+        let (node, turn) = self.turn();
+        let ticket = ticket.clone();
+        Box::pin(async move {
+            let answer = node.redeem(&ticket).await;
+            drop(turn);
+            answer
+        })
+    }
+
+    fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()> {
+        self.ask(|node| node.revoke(revocation))
+    }
+}
+
+impl PresenceEngine for Nodes {
+    fn attach(&self, arrival: NewConnection) -> EngineFuture<'_, ()> {
+        self.ask(|node| node.attach(arrival))
+    }
+
+    fn detach(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
+        self.turn().0.detach(duel, user, connection);
+    }
+
+    fn presence(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Option<Rosters>> {
+        self.ask(|node| node.presence(duels))
+    }
+
+    fn signal(&self, signal: Signal) -> EngineFuture<'_, ()> {
+        self.ask(|node| node.signal(signal))
     }
 }
 
@@ -77,103 +178,8 @@ impl Engine for Nodes {
         }
     }
 
-    fn open(&self, duel: DuelId, declaration: Declaration) -> Answer<'_, Opened, OpenError> {
-        self.ask(|node| node.open(duel, declaration))
-    }
-
-    fn enter(&self, duel: DuelId) -> Answer<'_, DuelRecord> {
-        self.ask(|node| node.enter(duel))
-    }
-
-    fn append(
-        &self,
-        duel: DuelId,
-        push: Push,
-        idempotency_key: Option<Box<str>>,
-    ) -> Answer<'static, Appended, AppendError> {
-        let (node, turn) = self.turn();
-        let answer = node.append(duel, push, idempotency_key);
-        let (answer_tx, answer_rx) = oneshot::channel();
-        tokio::spawn(async move {
-            let answer = answer.await;
-            drop(turn);
-            let _dropped = answer_tx.send(answer);
-        });
-        Box::pin(async move { answer_rx.await.expect("the task does not panic") })
-    }
-
-    fn close(
-        &self,
-        duel: DuelId,
-        ending: Ending,
-        last: Option<Push>,
-    ) -> Answer<'_, Appended, AppendError> {
-        self.ask(|node| node.close(duel, ending, last))
-    }
-
-    fn read(&self, duel: DuelId, after: Position, count: usize) -> Answer<'_, Page> {
-        self.ask(|node| node.read(duel, after, count))
-    }
-
-    fn latest(
-        &self,
-        duel: DuelId,
-        viewer: Viewer,
-        up_to: Position,
-        which: Latest,
-    ) -> Answer<'_, Option<Vec<Arc<duelhub::event::Event>>>> {
-        self.ask(|node| node.latest(duel, viewer, up_to, which))
-    }
-
-    fn duel(&self, duel: DuelId) -> Answer<'_, Option<DuelRecord>> {
-        self.ask(|node| node.duel(duel))
-    }
-
-    fn duels(
-        &self,
-        after: Option<DuelId>,
-        status: StatusFilter,
-        count: usize,
-    ) -> Answer<'_, Vec<(DuelId, Head)>> {
-        self.ask(|node| node.duels(after, status, count))
-    }
-
-    fn heads(&self, duels: Vec<DuelId>) -> Answer<'_, Vec<(DuelId, Head)>> {
-        self.ask(|node| node.heads(duels))
-    }
-
-    fn arrive(&self, arrival: Arrival) -> Answer<'_, ()> {
-        self.ask(|node| node.arrive(arrival))
-    }
-
-    fn depart(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
-        self.turn().0.depart(duel, user, connection);
-    }
-
-    fn rosters(&self, duels: Vec<DuelId>) -> Answer<'_, Option<Rosters>> {
-        self.ask(|node| node.rosters(duels))
-    }
-
-    fn admit(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
-        let (node, turn) = self.turn();
-        let ticket = ticket.clone();
-        Box::pin(async move {
-            let answer = node.admit(&ticket).await;
-            drop(turn);
-            answer
-        })
-    }
-
-    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
-        self.ask(|node| node.revoke(revocation))
-    }
-
-    fn signal(&self, signal: Signal) -> Answer<'_, ()> {
-        self.ask(|node| node.signal(signal))
-    }
-
     /// Each node does, in its own time, and learns by it how much there is.
-    fn prune(&self, now: UnixMs) -> Answer<'_, ()> {
+    fn prune(&self, now: UnixMs) -> EngineFuture<'_, ()> {
         Box::pin(async move {
             for node in &self.nodes {
                 node.prune(now).await?;
@@ -193,7 +199,7 @@ impl Engine for Nodes {
         }
     }
 
-    fn stop(&self) -> Answer<'_, ()> {
+    fn stop(&self) -> EngineFuture<'_, ()> {
         Box::pin(async move {
             for node in &self.nodes {
                 node.stop().await?;

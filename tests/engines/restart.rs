@@ -8,10 +8,10 @@ use std::time::Duration;
 use duelhub::clock;
 use duelhub::config::EngineConfig;
 use duelhub::engine::{
-    AdmitError, AppendError, Appended, Declaration, DuelRecord, DuelSettings, Latest, Notice,
-    Participant, Revocation, StatusFilter,
+    AppendError, Appended, Declaration, DuelRecord, DuelSettings, Latest, Notice, Participant,
+    RedeemError, Revocation, StatusFilter,
 };
-use duelhub::event::{Audience, Ending, Event, Position, Push};
+use duelhub::event::{Audience, Event, Outcome, Position, Push};
 use duelhub::id::{DuelId, Jti, TelegramId};
 use duelhub::ticket::Ticket;
 
@@ -58,7 +58,7 @@ async fn full_duel(engine: &Subject) -> Position {
         engine.pushed(DUEL, push).await;
     }
     let last = Some(typed("result", 0));
-    engine.close(id_of(DUEL), Ending::Cancelled, last).await.unwrap().position
+    engine.close(id_of(DUEL), Outcome::Cancelled, last).await.unwrap().position
 }
 
 async fn events_for(engine: &Subject, up_to: Position) -> Vec<std::sync::Arc<Event>> {
@@ -69,7 +69,7 @@ async fn a_durable_duel_goes_on_as_it_was(kind: Kind) {
     for end in ENDS {
         let engine = Subject::with(kind, EngineConfig { log_events_max: 5, ..roomy() });
         let position = full_duel(&engine).await;
-        let record = plain(engine.duel(id_of(DUEL)).await.unwrap().unwrap());
+        let record = plain(engine.get(id_of(DUEL)).await.unwrap().unwrap());
         let (log, latest) = (engine.log(DUEL).await, events_for(&engine, position).await);
         let engine = again(engine, end).await;
         if !kind.is_durable() {
@@ -77,7 +77,7 @@ async fn a_durable_duel_goes_on_as_it_was(kind: Kind) {
             continue;
         }
         assert!(engine.told().is_empty(), "it is no news, {end:?}");
-        assert_eq!(plain(engine.duel(id_of(DUEL)).await.unwrap().unwrap()), record, "{end:?}");
+        assert_eq!(plain(engine.get(id_of(DUEL)).await.unwrap().unwrap()), record, "{end:?}");
         assert_eq!(engine.log(DUEL).await, log, "{end:?}");
         assert_eq!(events_for(&engine, position).await, latest, "{end:?}");
         let duplicate = engine.append(id_of(DUEL), update(DUEL, 2), Some("key".into())).await;
@@ -90,7 +90,7 @@ async fn a_durable_duel_goes_on_as_it_was(kind: Kind) {
         let closed = engine.append(id_of(DUEL), update(DUEL, 3), None).await;
         assert_eq!(closed, Err(AppendError::Closed));
         assert_eq!(engine.counts().duels, 1);
-        assert_eq!(engine.duels(None, StatusFilter::Any, 9).await.unwrap().len(), 1);
+        assert_eq!(engine.list(None, StatusFilter::Any, 9).await.unwrap().len(), 1);
     }
 }
 
@@ -131,7 +131,7 @@ async fn what_was_not_answered_at_a_kill_is_there_up_to_some_point(kind: Kind) {
         }
         drop(calls);
         let engine = engine.killed().await;
-        let there = match engine.duel(id_of(DUEL)).await.unwrap() {
+        let there = match engine.get(id_of(DUEL)).await.unwrap() {
             Some(_) => pushes(&engine.log(DUEL).await),
             None => Vec::new(),
         };
@@ -161,7 +161,7 @@ async fn what_was_told_is_there_after_a_kill(kind: Kind) {
 
 async fn what_could_be_read_is_there_after_a_kill(kind: Kind) {
     let engine = Subject::new(kind);
-    engine.enter(id_of(DUEL)).await.unwrap();
+    engine.get_or_create(id_of(DUEL)).await.unwrap();
     for nth in 1..=300 {
         drop(engine.append(id_of(DUEL), update(DUEL, nth), None));
     }
@@ -198,18 +198,18 @@ async fn what_a_durable_engine_knows_of_tickets_it_still_knows(kind: Kind) {
             Ticket { jti, duel: id_of(duel), viewer, issued_at: now, expires_at }
         };
         let (used, revoked, of_user, unused) = (ticket(1), ticket(1), ticket(2), ticket(1));
-        engine.admit(&used).await.unwrap();
+        engine.redeem(&used).await.unwrap();
         engine.revoke(Revocation::Ticket(revoked.jti.clone())).await.unwrap();
         let of = Revocation::User { duel: of_user.duel, user: user(1), issued_until: now };
         engine.revoke(of).await.unwrap();
         let engine = again(engine, end).await;
         if kind.is_durable() {
-            assert_eq!(engine.admit(&used).await, Err(AdmitError::AlreadyUsed), "{end:?}");
-            assert_eq!(engine.admit(&revoked).await, Err(AdmitError::Revoked), "{end:?}");
-            assert_eq!(engine.admit(&of_user).await, Err(AdmitError::Revoked), "{end:?}");
+            assert_eq!(engine.redeem(&used).await, Err(RedeemError::AlreadyUsed), "{end:?}");
+            assert_eq!(engine.redeem(&revoked).await, Err(RedeemError::Revoked), "{end:?}");
+            assert_eq!(engine.redeem(&of_user).await, Err(RedeemError::Revoked), "{end:?}");
             assert_eq!(engine.counts().remembered_tickets, 3);
         }
-        assert_eq!(engine.admit(&unused).await, Ok(()));
+        assert_eq!(engine.redeem(&unused).await, Ok(()));
     }
 }
 
@@ -223,7 +223,7 @@ async fn what_is_forgotten_stays_forgotten(kind: Kind) {
         engine.push(78, 1).await;
         let engine = again(engine, end).await;
         assert!(!engine.has(DUEL).await, "{end:?}");
-        assert_eq!(engine.duel(kept).await.unwrap().is_some(), kind.is_durable());
+        assert_eq!(engine.get(kept).await.unwrap().is_some(), kind.is_durable());
         let after = engine.push(DUEL, 1).await;
         assert_eq!(after.seq, 1);
         assert_ne!(after.epoch, before.epoch);
@@ -235,7 +235,7 @@ async fn retention_is_counted_from_the_last_sign_of_life_before_a_restart(kind: 
         let engine = Subject::new(kind);
         let before = clock::now();
         engine.push(1, 1).await;
-        engine.close(id_of(2), Ending::Finished, None).await.unwrap();
+        engine.close(id_of(2), Outcome::Finished, None).await.unwrap();
         let after = clock::now();
         let engine = again(engine, end).await;
         engine.prune(before.plus(Duration::from_secs(99))).await.unwrap();
@@ -249,10 +249,10 @@ async fn retention_is_counted_from_the_last_sign_of_life_before_a_restart(kind: 
 
 async fn the_probe_may_be_entered_again(kind: Kind) {
     let engine = Subject::with(kind, EngineConfig { duels_max: 1, ..roomy() });
-    engine.enter(DuelId::PROBE).await.unwrap();
+    engine.get_or_create(DuelId::PROBE).await.unwrap();
     engine.push(DUEL, 1).await;
     let engine = engine.killed().await;
-    engine.enter(DuelId::PROBE).await.unwrap();
+    engine.get_or_create(DuelId::PROBE).await.unwrap();
     engine.push(DUEL, 2).await;
     assert_eq!(engine.counts().duels, 1);
     let opened =

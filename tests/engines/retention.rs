@@ -8,7 +8,7 @@ use std::time::Duration;
 use duelhub::clock::{self, UnixMs};
 use duelhub::config::EngineConfig;
 use duelhub::engine::Latest;
-use duelhub::event::{Ending, Position};
+use duelhub::event::{Outcome, Position};
 
 use crate::kit::{DUEL, Subject, id_of, player, roomy, update};
 use crate::store::Kind;
@@ -30,7 +30,7 @@ fn seconds(seconds: u64) -> Duration {
 async fn an_idle_duel_is_forgotten_after_its_retention(kind: Kind) {
     let engine = Subject::with(kind, EngineConfig { closed_retention: seconds(5), ..roomy() });
     let before = clock::now();
-    engine.enter(id_of(1)).await.unwrap();
+    engine.get_or_create(id_of(1)).await.unwrap();
     engine.push(2, 1).await;
     let after = clock::now();
     prune(&engine, before.plus(seconds(99))).await;
@@ -46,7 +46,7 @@ async fn a_closed_duel_is_forgotten_after_its_own_retention(kind: Kind) {
     engine.push(1, 1).await;
     engine.push(2, 1).await;
     let before = clock::now();
-    engine.close(id_of(1), Ending::Finished, None).await.unwrap();
+    engine.close(id_of(1), Outcome::Finished, None).await.unwrap();
     let after = clock::now();
     prune(&engine, before.plus(seconds(99))).await;
     assert!(engine.has(1).await);
@@ -59,7 +59,7 @@ async fn a_closed_duel_is_kept_also_when_an_idle_one_would_go(kind: Kind) {
     let config = EngineConfig { closed_retention: seconds(1000), ..roomy() };
     let engine = Subject::with(kind, config);
     let before = clock::now();
-    engine.close(id_of(1), Ending::Finished, None).await.unwrap();
+    engine.close(id_of(1), Outcome::Finished, None).await.unwrap();
     prune(&engine, before.plus(seconds(999))).await;
     assert!(engine.has(1).await);
     prune(&engine, clock::now().plus(seconds(2000))).await;
@@ -68,7 +68,7 @@ async fn a_closed_duel_is_kept_also_when_an_idle_one_would_go(kind: Kind) {
 
 async fn asking_for_its_head_does_not_keep_a_closed_duel(kind: Kind) {
     let engine = Subject::new(kind);
-    engine.close(id_of(1), Ending::Finished, None).await.unwrap();
+    engine.close(id_of(1), Outcome::Finished, None).await.unwrap();
     let after = clock::now();
     engine.heads(vec![id_of(1)]).await.unwrap();
     prune(&engine, after.plus(seconds(250))).await;
@@ -104,7 +104,7 @@ async fn what_comes_into_being_again_is_another_history(kind: Kind) {
     let key = || Some("key".into());
     let before = engine.append(id_of(DUEL), update(DUEL, 1), key()).await.unwrap().position;
     engine.push(DUEL, 2).await;
-    engine.close(id_of(DUEL), Ending::Finished, None).await.unwrap();
+    engine.close(id_of(DUEL), Outcome::Finished, None).await.unwrap();
     prune(&engine, clock::now().plus(seconds(250))).await;
     let again = engine.append(id_of(DUEL), update(DUEL, 3), key()).await.unwrap();
     assert!(again.event.is_some(), "its keys are forgotten with it");
@@ -121,7 +121,7 @@ async fn what_comes_into_being_again_is_another_history(kind: Kind) {
 
 async fn what_is_forgotten_makes_room(kind: Kind) {
     let engine = Subject::with(kind, EngineConfig { duels_max: 2, ..roomy() });
-    engine.close(id_of(1), Ending::Finished, None).await.unwrap();
+    engine.close(id_of(1), Outcome::Finished, None).await.unwrap();
     engine.push(2, 1).await;
     assert!(engine.append(id_of(3), update(3, 1), None).await.is_err());
     prune(&engine, clock::now().plus(seconds(250))).await;

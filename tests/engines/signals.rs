@@ -1,7 +1,7 @@
 //! What nodes tell each other comes back to the node that said it, in the order in which it did.
 
 use duelhub::clock::UnixMs;
-use duelhub::engine::{Notice, OfflineReason, Signal, SignalKind, Whom};
+use duelhub::engine::{Notice, OfflineReason, Signal, SignalKind, Target};
 
 use crate::kit::{DUEL, Subject, id_of, player, user};
 use crate::store::Kind;
@@ -24,7 +24,7 @@ async fn a_signal_comes_back_through_the_sink(kind: Kind) {
         SignalKind::Online { viewer: player(1), since: UnixMs(5) },
         SignalKind::Acked { user: user(1), seq: 7 },
         SignalKind::Disconnect {
-            whom: Whom::Everybody,
+            whom: Target::Everybody,
             reconnect: true,
             reason: Some("moved".into()),
         },

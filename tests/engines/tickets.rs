@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use duelhub::clock::{self, UnixMs};
 use duelhub::config::EngineConfig;
-use duelhub::engine::{AdmitError, EngineError, Revocation};
+use duelhub::engine::{EngineError, RedeemError, Revocation};
 use duelhub::id::Jti;
 use duelhub::ticket::Ticket;
 
@@ -29,10 +29,10 @@ fn revocation(of: &Ticket, issued_until: UnixMs) -> Revocation {
 async fn a_ticket_is_admitted_once(kind: Kind) {
     let engine = Subject::new(kind);
     let (one, other) = (hour(), hour());
-    assert_eq!(engine.admit(&one).await, Ok(()));
-    assert_eq!(engine.admit(&one).await, Err(AdmitError::AlreadyUsed));
-    assert_eq!(engine.admit(&other).await, Ok(()));
-    assert_eq!(engine.admit(&one).await, Err(AdmitError::AlreadyUsed));
+    assert_eq!(engine.redeem(&one).await, Ok(()));
+    assert_eq!(engine.redeem(&one).await, Err(RedeemError::AlreadyUsed));
+    assert_eq!(engine.redeem(&other).await, Ok(()));
+    assert_eq!(engine.redeem(&one).await, Err(RedeemError::AlreadyUsed));
     assert_eq!(engine.counts().remembered_tickets, 2);
 }
 
@@ -42,13 +42,13 @@ async fn a_ticket_is_admitted_once_however_many_try_at_a_time(kind: Kind) {
         let ticket = hour();
         let tasks = [(); 8].map(|()| {
             let (engine, ticket) = (engine.engine(), ticket.clone());
-            tokio::spawn(async move { engine.admit(&ticket).await })
+            tokio::spawn(async move { engine.redeem(&ticket).await })
         });
         let mut admitted = 0;
         for task in tasks {
             match task.await.unwrap() {
                 Ok(()) => admitted += 1,
-                Err(error) => assert_eq!(error, AdmitError::AlreadyUsed),
+                Err(error) => assert_eq!(error, RedeemError::AlreadyUsed),
             }
         }
         assert_eq!(admitted, 1);
@@ -59,7 +59,7 @@ async fn an_expired_ticket_is_refused(kind: Kind) {
     let engine = Subject::new(kind);
     let now = clock::now();
     let expired = Ticket { issued_at: UnixMs(now.0 - 5000), expires_at: now, ..hour() };
-    assert_eq!(engine.admit(&expired).await, Err(AdmitError::Expired));
+    assert_eq!(engine.redeem(&expired).await, Err(RedeemError::Expired));
     assert_eq!(engine.counts().remembered_tickets, 0, "and need not be remembered");
 }
 
@@ -68,8 +68,8 @@ async fn a_revoked_ticket_is_refused(kind: Kind) {
     let (one, other) = (hour(), hour());
     engine.revoke(Revocation::Ticket(one.jti.clone())).await.unwrap();
     engine.revoke(Revocation::Ticket(one.jti.clone())).await.unwrap();
-    assert_eq!(engine.admit(&one).await, Err(AdmitError::Revoked));
-    assert_eq!(engine.admit(&other).await, Ok(()));
+    assert_eq!(engine.redeem(&one).await, Err(RedeemError::Revoked));
+    assert_eq!(engine.redeem(&other).await, Ok(()));
 }
 
 async fn a_users_tickets_are_revoked_up_to_an_instant_that_is_included(kind: Kind) {
@@ -77,9 +77,9 @@ async fn a_users_tickets_are_revoked_up_to_an_instant_that_is_included(kind: Kin
     let at = clock::now();
     let issued = |milliseconds| Ticket { issued_at: UnixMs(at.0 + milliseconds), ..hour() };
     engine.revoke(revocation(&hour(), UnixMs(at.0 + 1000))).await.unwrap();
-    assert_eq!(engine.admit(&issued(0)).await, Err(AdmitError::Revoked));
-    assert_eq!(engine.admit(&issued(1000)).await, Err(AdmitError::Revoked));
-    assert_eq!(engine.admit(&issued(1001)).await, Ok(()));
+    assert_eq!(engine.redeem(&issued(0)).await, Err(RedeemError::Revoked));
+    assert_eq!(engine.redeem(&issued(1000)).await, Err(RedeemError::Revoked));
+    assert_eq!(engine.redeem(&issued(1001)).await, Ok(()));
 }
 
 async fn revoking_concerns_one_user_in_one_duel(kind: Kind) {
@@ -87,9 +87,9 @@ async fn revoking_concerns_one_user_in_one_duel(kind: Kind) {
     engine.revoke(revocation(&hour(), clock::now().plus(Duration::from_secs(9)))).await.unwrap();
     let mut other_user = hour();
     other_user.viewer.user = user(2);
-    assert_eq!(engine.admit(&other_user).await, Ok(()));
-    assert_eq!(engine.admit(&Ticket { duel: id_of(78), ..hour() }).await, Ok(()));
-    assert_eq!(engine.admit(&hour()).await, Err(AdmitError::Revoked));
+    assert_eq!(engine.redeem(&other_user).await, Ok(()));
+    assert_eq!(engine.redeem(&Ticket { duel: id_of(78), ..hour() }).await, Ok(()));
+    assert_eq!(engine.redeem(&hour()).await, Err(RedeemError::Revoked));
 }
 
 async fn an_earlier_revocation_does_not_take_a_later_one_back(kind: Kind) {
@@ -98,7 +98,7 @@ async fn an_earlier_revocation_does_not_take_a_later_one_back(kind: Kind) {
     for issued_until in [ticket.issued_at.plus(Duration::from_secs(1)), UnixMs(1)] {
         engine.revoke(revocation(&ticket, issued_until)).await.unwrap();
     }
-    assert_eq!(engine.admit(&ticket).await, Err(AdmitError::Revoked));
+    assert_eq!(engine.redeem(&ticket).await, Err(RedeemError::Revoked));
 }
 
 async fn past_the_limit_tickets_are_refused_and_not_spent(kind: Kind) {
@@ -106,29 +106,33 @@ async fn past_the_limit_tickets_are_refused_and_not_spent(kind: Kind) {
     let soon = Duration::from_secs(5);
     let short = [ticket(soon), ticket(soon), ticket(soon)];
     for ticket in &short {
-        assert_eq!(engine.admit(ticket).await, Ok(()));
+        assert_eq!(engine.redeem(ticket).await, Ok(()));
     }
     let full = EngineError::Full { limit: "ENGINE_MAX_REMEMBERED_TICKETS" };
     let late = hour();
-    assert_eq!(engine.admit(&late).await, Err(AdmitError::Engine(full)));
-    assert_eq!(engine.admit(&short[0]).await, Err(AdmitError::AlreadyUsed), "what is known holds");
+    assert_eq!(engine.redeem(&late).await, Err(RedeemError::Engine(full)));
+    assert_eq!(
+        engine.redeem(&short[0]).await,
+        Err(RedeemError::AlreadyUsed),
+        "what is known holds"
+    );
     assert_eq!(engine.counts().remembered_tickets, 3);
     // Past their life, and past any step that the clock may take back.
     engine.prune(clock::now().plus(Duration::from_secs(600))).await.unwrap();
     assert_eq!(engine.counts().remembered_tickets, 0);
-    assert_eq!(engine.admit(&late).await, Ok(()), "it was not spent");
+    assert_eq!(engine.redeem(&late).await, Ok(()), "it was not spent");
 }
 
 async fn a_ticket_is_remembered_for_as_long_as_it_lives(kind: Kind) {
     let engine = Subject::new(kind);
     let (used, revoked, of_user) = (hour(), hour(), Ticket { duel: id_of(78), ..hour() });
-    assert_eq!(engine.admit(&used).await, Ok(()));
+    assert_eq!(engine.redeem(&used).await, Ok(()));
     engine.revoke(Revocation::Ticket(revoked.jti.clone())).await.unwrap();
     engine.revoke(revocation(&of_user, clock::now())).await.unwrap();
     engine.prune(UnixMs(used.expires_at.0 - 1)).await.unwrap();
-    assert_eq!(engine.admit(&used).await, Err(AdmitError::AlreadyUsed));
-    assert_eq!(engine.admit(&revoked).await, Err(AdmitError::Revoked));
-    assert_eq!(engine.admit(&of_user).await, Err(AdmitError::Revoked));
+    assert_eq!(engine.redeem(&used).await, Err(RedeemError::AlreadyUsed));
+    assert_eq!(engine.redeem(&revoked).await, Err(RedeemError::Revoked));
+    assert_eq!(engine.redeem(&of_user).await, Err(RedeemError::Revoked));
     assert_eq!(engine.counts().remembered_tickets, 3);
     engine.prune(clock::now().plus(Duration::from_secs(2 * 86_400))).await.unwrap();
     assert_eq!(engine.counts().remembered_tickets, 0);

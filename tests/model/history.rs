@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use duelhub::engine::{AppendError, Head};
-use duelhub::event::{Content, DUEL_UPDATE, DuelStatus, Ending, Epoch, Event, Position, Viewer};
+use duelhub::event::{Content, DUEL_UPDATE, DuelStatus, Epoch, Event, Outcome, Position, Viewer};
 use duelhub::hub::Pushed;
 use duelhub::id::DuelId;
 
@@ -16,7 +16,7 @@ pub(crate) enum Entry {
     Pushed(Spec),
     /// Pushed in one step with the end that follows.
     Last(Spec),
-    Closed(Ending),
+    Closed(Outcome),
 }
 
 /// What a push or a close must be answered.
@@ -41,7 +41,7 @@ pub(crate) struct History {
     /// Answers that are awaited.
     pub(crate) under_way: usize,
     keys: HashMap<u64, (Spec, u64)>,
-    closed: Option<Ending>,
+    closed: Option<Outcome>,
     /// Whether participants were declared.
     pub(crate) declared: bool,
     log_events_max: u64,
@@ -57,8 +57,8 @@ impl Entry {
 }
 
 /// How the model shows the end of a duel.
-pub(crate) fn shown_end(seq: u64, ending: Ending) -> Shown {
-    Shown { seq, event_type: "duel_closed".to_owned(), body: format!("{ending:?}") }
+pub(crate) fn shown_end(seq: u64, outcome: Outcome) -> Shown {
+    Shown { seq, event_type: "duel_closed".to_owned(), body: format!("{outcome:?}") }
 }
 
 impl History {
@@ -87,7 +87,7 @@ impl History {
         if self.under_way == 0 { self.len() } else { self.witnessed }
     }
 
-    pub(crate) const fn ending(&self) -> Option<Ending> {
+    pub(crate) const fn outcome(&self) -> Option<Outcome> {
         self.closed
     }
 
@@ -107,15 +107,15 @@ impl History {
     }
 
     /// A close is called: what it must be answered.
-    pub(crate) fn close(&mut self, ending: Ending, last: Option<Spec>) -> Expected {
+    pub(crate) fn close(&mut self, outcome: Outcome, last: Option<Spec>) -> Expected {
         match self.closed {
-            Some(known) if known == ending => return Expected::Duplicate(self.len()),
+            Some(known) if known == outcome => return Expected::Duplicate(self.len()),
             Some(_) => return Expected::Closed,
             None => {}
         }
         self.entries.extend(last.map(Entry::Last));
-        self.entries.push(Entry::Closed(ending));
-        self.closed = Some(ending);
+        self.entries.push(Entry::Closed(outcome));
+        self.closed = Some(outcome);
         Expected::Stored(self.len())
     }
 
@@ -168,7 +168,7 @@ impl History {
         let at = usize::try_from(seq.checked_sub(1)?).unwrap();
         let spec = match self.entries.get(at)? {
             Entry::Pushed(spec) | Entry::Last(spec) => spec,
-            Entry::Closed(ending) => return Some(shown_end(seq, *ending)),
+            Entry::Closed(outcome) => return Some(shown_end(seq, *outcome)),
         };
         let body = spec.body(self.duel, viewer);
         spec.includes(viewer).then(|| Shown { seq, event_type: spec.event_type.to_owned(), body })
@@ -231,7 +231,7 @@ impl History {
         self.entries.truncate(usize::try_from(head).unwrap());
         self.keys.retain(|_, (_, seq)| *seq <= head);
         self.closed = match self.entries.last() {
-            Some(Entry::Closed(ending)) => Some(*ending),
+            Some(Entry::Closed(outcome)) => Some(*outcome),
             Some(Entry::Last(_)) => return Err(Objection::Torn),
             Some(Entry::Pushed(_)) | None => None,
         };
@@ -262,7 +262,7 @@ impl History {
                 (Content::Pushed(push), Entry::Pushed(spec) | Entry::Last(spec)) => {
                     *push == spec.push(self.duel)
                 }
-                (Content::Closed(ending), Entry::Closed(expected)) => ending == expected,
+                (Content::Closed(outcome), Entry::Closed(expected)) => outcome == expected,
                 (Content::Pushed(_) | Content::Closed(_), _) => false,
             };
             ensure(same, Objection::Foreign(*seq))?;

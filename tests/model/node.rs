@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use duelhub::engine::{AppendError, Declaration, Engine, OpenError, Revocation};
-use duelhub::event::{Ending, Position};
+use duelhub::event::{Outcome, Position};
 use duelhub::hub::{AttachError, Dismissal, Pushed};
 use duelhub::id::{DuelId, UserId};
 use duelhub::ticket::Issued;
@@ -73,10 +73,10 @@ impl Node {
         }
     }
 
-    pub(crate) fn close(&self, duel: DuelId, ending: Ending, last: Option<&Spec>) -> Answer {
+    pub(crate) fn close(&self, duel: DuelId, outcome: Outcome, last: Option<&Spec>) -> Answer {
         match self {
-            Self::Here(here) => here.close(duel, ending, last),
-            Self::Process(process) => process.close(duel, ending, last),
+            Self::Here(here) => here.close(duel, outcome, last),
+            Self::Process(process) => process.close(duel, outcome, last),
         }
     }
 

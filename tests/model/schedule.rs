@@ -1,6 +1,6 @@
 //! A schedule: everything that happens, made from its seed before any of it does.
 
-use duelhub::event::{Ending, Role, Viewer};
+use duelhub::event::{Outcome, Role, Viewer};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -51,7 +51,7 @@ pub(crate) enum Step {
     },
     Close {
         duel: usize,
-        ending: Ending,
+        outcome: Outcome,
         last: Option<Spec>,
         awaited: bool,
     },
@@ -173,9 +173,9 @@ impl Maker {
     }
 
     fn close(&mut self) -> Step {
-        let ending = *[Ending::Finished, Ending::Cancelled].choose(&mut self.random).unwrap();
+        let outcome = *[Outcome::Finished, Outcome::Cancelled].choose(&mut self.random).unwrap();
         let last = self.chance(50).then(|| Spec { key: None, coalesce: None, ..self.spec() });
-        Step::Close { duel: self.duel(), ending, last, awaited: self.chance(70) }
+        Step::Close { duel: self.duel(), outcome, last, awaited: self.chance(70) }
     }
 
     fn step(&mut self) -> Step {

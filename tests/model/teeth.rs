@@ -1,6 +1,6 @@
 //! The checks object to what they are there for: histories that are broken in one place each.
 
-use duelhub::event::{Ending, Epoch, Position, Role, Viewer};
+use duelhub::event::{Epoch, Outcome, Position, Role, Viewer};
 use duelhub::hub::Recovery;
 use duelhub::id::DuelId;
 
@@ -188,7 +188,7 @@ fn what_was_seen_and_is_gone_after_a_restart_is_noticed() {
         let mut history = history((1..=5).map(spec));
         // Under way when the engine was killed.
         history.push(&spec(6));
-        history.close(Ending::Finished, Some(spec(7)));
+        history.close(Outcome::Finished, Some(spec(7)));
         history
     };
     assert_eq!(fresh().come_back(4, false), Err(Objection::NotDurable { witnessed: 5, head: 4 }));

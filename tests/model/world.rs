@@ -160,8 +160,8 @@ impl World {
             }
             Step::Settle { backwards } => self.settle(backwards).await?,
             Step::Declare { duel } => self.declare(duel).await?,
-            Step::Close { duel, ending, last, awaited } => {
-                self.close(duel, ending, last.as_ref()).await?;
+            Step::Close { duel, outcome, last, awaited } => {
+                self.close(duel, outcome, last.as_ref()).await?;
                 if awaited {
                     self.settle(true).await?
                 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use duelhub::engine::StatusFilter;
-use duelhub::event::Ending;
+use duelhub::event::Outcome;
 use duelhub::hub::{AttachError, Lost, Recovery};
 
 use crate::ill_redis::Cluster;
@@ -44,7 +44,7 @@ async fn duels_are_spread_over_the_masters_and_nothing_changes() {
     nodes[0].hub.attach(&used, None).await.unwrap();
     let again = nodes[1].hub.attach(&used, None).await;
     assert_eq!(again.err(), Some(AttachError::AlreadyUsed));
-    nodes[0].hub.close(id_of(5), Ending::Finished, None).await.unwrap();
+    nodes[0].hub.close(id_of(5), Outcome::Finished, None).await.unwrap();
     let told = async {
         let mut told = HashSet::new();
         while told.len() < usize::try_from(DUELS).unwrap() {

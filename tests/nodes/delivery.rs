@@ -1,7 +1,7 @@
 //! Any call may reach any node, any player may sit on any node.
 
-use duelhub::engine::{AdmitError, Revocation};
-use duelhub::event::Ending;
+use duelhub::engine::{RedeemError, Revocation};
+use duelhub::event::Outcome;
 use duelhub::hub::{AttachError, ChangeKind, Recovery};
 
 use crate::kit::{Node, eventually, id_of, ticket, user};
@@ -86,8 +86,8 @@ async fn calls_about_connections_act_on_all_nodes() {
     let before = ticket(7, 1);
     nodes[1].hub.revoke(revocation).await.unwrap();
     eventually("revoked", async || players[0].attachment.is_revoked()).await;
-    assert_eq!(nodes[0].engine.admit(&before).await, Err(AdmitError::Revoked));
-    nodes[1].hub.close(id_of(7), Ending::Finished, None).await.unwrap();
+    assert_eq!(nodes[0].engine.redeem(&before).await, Err(RedeemError::Revoked));
+    nodes[1].hub.close(id_of(7), Outcome::Finished, None).await.unwrap();
     while players[0].position.seq < 1 {
         players[0].read().await.unwrap();
     }
@@ -104,7 +104,7 @@ async fn a_watch_sees_all_nodes() {
     let player = nodes[0].player(7, 1).await;
     let mut seen = Vec::new();
     drop(player);
-    nodes[0].hub.close(id_of(7), Ending::Cancelled, None).await.unwrap();
+    nodes[0].hub.close(id_of(7), Outcome::Cancelled, None).await.unwrap();
     let of_duel_7 = async {
         while seen.len() < 4 {
             let change = watch.next().await.unwrap();
@@ -118,7 +118,11 @@ async fn a_watch_sees_all_nodes() {
     assert_eq!(has(|kind| matches!(kind, ChangeKind::Opened(_))), 1, "{seen:?}");
     assert_eq!(has(|kind| matches!(kind, ChangeKind::Online(..))), 1, "{seen:?}");
     assert_eq!(has(|kind| matches!(kind, ChangeKind::Offline(..))), 1, "{seen:?}");
-    assert_eq!(has(|kind| matches!(kind, ChangeKind::Closed(Ending::Cancelled, _))), 1, "{seen:?}");
+    assert_eq!(
+        has(|kind| matches!(kind, ChangeKind::Closed(Outcome::Cancelled, _))),
+        1,
+        "{seen:?}"
+    );
     let (state, _, _) =
         nodes[1].hub.watch(duelhub::hub::WatchFilter::All).unwrap().state(None).await.unwrap();
     let online = |change: &&duelhub::hub::Change| matches!(change.kind, ChangeKind::Online(v, _) if v.user == user(9));

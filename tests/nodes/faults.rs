@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use duelhub::config::EngineConfig;
-use duelhub::engine::{AdmitError, AppendError, EngineError, Revocation, StatusFilter};
-use duelhub::event::Ending;
+use duelhub::engine::{AppendError, EngineError, RedeemError, Revocation, StatusFilter};
+use duelhub::event::Outcome;
 use duelhub::hub::{Lost, WatchError};
 use duelhub::limits;
 use futures_util::FutureExt as _;
@@ -165,7 +165,7 @@ async fn a_full_redis_takes_nothing_new_and_keeps_everything_else_going() {
     let mut player = one.player(7, 1).await;
     let staying = two.player(7, 2).await;
     player.sees(2, true).await;
-    two.hub.close(id_of(8), Ending::Finished, None).await.unwrap();
+    two.hub.close(id_of(8), Outcome::Finished, None).await.unwrap();
     redis.ask("CONFIG SET maxmemory 1").unwrap();
     let full = EngineError::Full { limit: "maxmemory of Redis" };
     assert_eq!(two.push(7, 2).await, Err(AppendError::Engine(full)));
@@ -182,7 +182,7 @@ async fn a_full_redis_takes_nothing_new_and_keeps_everything_else_going() {
     sleep(2 * idle).await;
     redis.ask("CONFIG SET maxmemory 0").unwrap();
     assert_eq!(one.push(7, 2).await.unwrap().position.seq, 2);
-    assert_eq!(one.engine.admit(&revoked).await, Err(AdmitError::Revoked));
+    assert_eq!(one.engine.redeem(&revoked).await, Err(RedeemError::Revoked));
     assert_eq!(one.online(7).await, [2]);
     drop(staying);
     one.ready().await;

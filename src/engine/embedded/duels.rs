@@ -97,7 +97,7 @@ mod tests {
     use crate::engine::embedded::store::{Draft, Held};
     use crate::engine::event_row::Unnumbered;
     use crate::engine::{Declaration, Participant};
-    use crate::event::{Audience, Content, Ending, EventType, Payload, Push};
+    use crate::event::{Audience, Content, EventType, Outcome, Payload, Push};
     use crate::id::{TelegramId, UserId};
 
     /// What is done to a duel.
@@ -146,7 +146,7 @@ mod tests {
                 let event = Unnumbered::of(Content::Pushed(push));
                 let _closed = draft.append(duel, event, key.as_ref()).unwrap();
             }
-            Step::Close => drop(draft.close(duel, Ending::Finished, None).unwrap()),
+            Step::Close => drop(draft.close(duel, Outcome::Finished, None).unwrap()),
             Step::Touch => draft.touch(duel),
             Step::Forget => drop(draft.prune_duels(UnixMs(u64::MAX / 2)).unwrap()),
             Step::Restart => {}

@@ -12,7 +12,7 @@ use super::rows::{self, DuelRow, Kind};
 use super::store::{View, event};
 use crate::config::StoreConfig;
 use crate::engine::EngineCounts;
-use crate::event::{Audience, Content, DuelStatus, Ending, Event};
+use crate::event::{Audience, Content, DuelStatus, Event, Outcome};
 use crate::id::UserId;
 
 /// What a store holds that is whole.
@@ -130,8 +130,8 @@ fn export_duel(
 const fn status_word(status: DuelStatus) -> &'static str {
     match status {
         DuelStatus::Open => "open",
-        DuelStatus::Closed(Ending::Finished) => "finished",
-        DuelStatus::Closed(Ending::Cancelled) => "cancelled",
+        DuelStatus::Closed(Outcome::Finished) => "finished",
+        DuelStatus::Closed(Outcome::Cancelled) => "cancelled",
     }
 }
 
@@ -142,9 +142,9 @@ fn event_line(duel: u64, event: &Event) -> serde_json::Value {
         "stored_at_ms": event.stored_at.0,
     });
     let push = match &event.content {
-        Content::Closed(ending) => {
+        Content::Closed(outcome) => {
             line["type"] = json!("duel_closed");
-            line["status"] = json!(status_word(DuelStatus::Closed(*ending)));
+            line["status"] = json!(status_word(DuelStatus::Closed(*outcome)));
             return line;
         }
         Content::Pushed(push) => push,

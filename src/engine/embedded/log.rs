@@ -14,12 +14,12 @@ use crate::engine::event_row::{EventRow, Unnumbered};
 use crate::engine::{
     AppendError, Appended, Declaration, EngineError, Latest, Notice, OpenError, Opened, Page, rules,
 };
-use crate::event::{Content, DuelStatus, Ending, Event, Fingerprint, Position, Push, Viewer};
+use crate::event::{Content, DuelStatus, Event, Fingerprint, Outcome, Position, Push, Viewer};
 use crate::id::DuelId;
 use crate::limits;
 
 /// What a call comes to: its own errors, unless the store fails.
-type Outcome<T, E> = Result<Result<T, E>, Fault>;
+type Written<T, E> = Result<Result<T, E>, Fault>;
 
 /// An idempotency key, and the content that it is used for.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Draft<'_> {
         &mut self,
         duel: DuelId,
         declaration: Declaration,
-    ) -> Outcome<Opened, OpenError> {
+    ) -> Written<Opened, OpenError> {
         let known = self.duel(duel);
         if known.as_ref().is_some_and(|row| row.duel_status() != DuelStatus::Open) {
             return Ok(Err(OpenError::Closed));
@@ -106,7 +106,7 @@ impl Draft<'_> {
     }
 
     /// The duel, brought into being if need be.
-    pub(super) fn enter(&mut self, duel: DuelId) -> Outcome<DuelRow, EngineError> {
+    pub(super) fn enter(&mut self, duel: DuelId) -> Written<DuelRow, EngineError> {
         let known = self.duel(duel);
         let mut row = match self.bring_into_being(duel, known) {
             Ok(row) => row,
@@ -123,7 +123,7 @@ impl Draft<'_> {
         duel: DuelId,
         event: Unnumbered,
         key: Option<&Key>,
-    ) -> Outcome<Appended, AppendError> {
+    ) -> Written<Appended, AppendError> {
         let known = self.duel(duel);
         if let (Some(row), Some(key)) = (&known, key)
             && let Some(used) =
@@ -160,16 +160,16 @@ impl Draft<'_> {
     pub(super) fn close(
         &mut self,
         duel: DuelId,
-        ending: Ending,
+        outcome: Outcome,
         last: Option<Push>,
-    ) -> Outcome<Appended, AppendError> {
+    ) -> Written<Appended, AppendError> {
         let known = self.duel(duel);
         if let Some(row) = &known
             && let DuelStatus::Closed(before) = row.duel_status()
         {
             let position = row.position(self.lineage);
             let again = Appended { position, event: None, connections: 0 };
-            return Ok(if before == ending { Ok(again) } else { Err(AppendError::Closed) });
+            return Ok(if before == outcome { Ok(again) } else { Err(AppendError::Closed) });
         }
         let mut row = match self.bring_into_being(duel, known) {
             Ok(row) => row,
@@ -178,8 +178,8 @@ impl Draft<'_> {
         if let Some(push) = last {
             self.store(duel, &mut row, Unnumbered::of(Content::Pushed(push)))?;
         }
-        let (end, _) = self.store(duel, &mut row, Unnumbered::of(Content::Closed(ending)))?;
-        row.set_status(DuelStatus::Closed(ending).into());
+        let (end, _) = self.store(duel, &mut row, Unnumbered::of(Content::Closed(outcome)))?;
+        row.set_status(DuelStatus::Closed(outcome).into());
         // Sooner than the look that was planned when it came into being.
         self.plan_look(duel, &row);
         let position = row.position(self.lineage);

@@ -13,8 +13,8 @@ use prost::Message;
 use super::Fault;
 use crate::clock::UnixMs;
 use crate::engine::event_row::StatusRow;
-use crate::engine::{DuelRecord, DuelSettings, Head, Participant, Past};
-use crate::event::{DuelStatus, Ending, Epoch, Event, Position};
+use crate::engine::{DuelRecord, DuelSettings, EpochHistory, Head, Participant};
+use crate::event::{DuelStatus, Epoch, Event, Outcome, Position};
 use crate::id::{DuelId, TelegramId, UserId};
 
 /// The version of everything below.
@@ -201,8 +201,8 @@ impl DuelRow {
     pub(super) fn duel_status(&self) -> DuelStatus {
         match self.status() {
             StatusRow::Open => DuelStatus::Open,
-            StatusRow::Finished => DuelStatus::Closed(Ending::Finished),
-            StatusRow::Cancelled => DuelStatus::Closed(Ending::Cancelled),
+            StatusRow::Finished => DuelStatus::Closed(Outcome::Finished),
+            StatusRow::Cancelled => DuelStatus::Closed(Outcome::Cancelled),
         }
     }
 
@@ -213,7 +213,7 @@ impl DuelRow {
     pub(super) fn head(&self, lineage: u64) -> Head {
         Head {
             position: self.position(lineage),
-            past: Past::NONE,
+            history: EpochHistory::NONE,
             oldest_seq: self.oldest_seq,
             status: self.duel_status(),
         }

@@ -8,27 +8,27 @@ use super::rows::{self, Kind, RevokedUserRow, TicketRow};
 use super::store::Draft;
 use crate::clock::UnixMs;
 use crate::engine::ledger::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX};
-use crate::engine::{AdmitError, EngineError, Revocation};
+use crate::engine::{EngineError, RedeemError, Revocation};
 use crate::id::{DuelId, UserId};
 use crate::limits;
 use crate::ticket::Ticket;
 
 impl Draft<'_> {
     /// Spends a ticket.
-    pub(super) fn admit(&mut self, ticket: &Ticket) -> Result<Result<(), AdmitError>, Fault> {
+    pub(super) fn admit(&mut self, ticket: &Ticket) -> Result<Result<(), RedeemError>, Fault> {
         // Its signature was checked a moment ago; from here on it counts as what it is by then.
         if ticket.expires_at <= self.now {
-            return Ok(Err(AdmitError::Expired));
+            return Ok(Err(RedeemError::Expired));
         }
         let key = ticket_key(&JtiKey::of(&ticket.jti));
         let user_key = user_key(ticket.duel, ticket.viewer.user);
         let user = self.row::<RevokedUserRow>(&user_key)?;
         let known = self.row::<TicketRow>(&key)?.unwrap_or_default();
         if known.revoked || user.is_some_and(|row| ticket.issued_at.0 <= row.issued_until) {
-            return Ok(Err(AdmitError::Revoked));
+            return Ok(Err(RedeemError::Revoked));
         }
         if known.used {
-            return Ok(Err(AdmitError::AlreadyUsed));
+            return Ok(Err(RedeemError::AlreadyUsed));
         }
         if let Err(full) = self.make_room() {
             return Ok(Err(full.into()));

@@ -6,8 +6,8 @@ use redis::{FromRedisValue, Value};
 
 use crate::clock::UnixMs;
 use crate::engine::event_row::{self, Malformed};
-use crate::engine::{DuelSettings, Head, Online, Participant, Past};
-use crate::event::{DuelStatus, Ending, Epoch, Event, Position, Role, Viewer};
+use crate::engine::{DuelSettings, EpochHistory, Head, Online, Participant};
+use crate::event::{DuelStatus, Epoch, Event, Outcome, Position, Role, Viewer};
 use crate::id::{TelegramId, UserId};
 
 /// The parts of an answer, one after the other.
@@ -59,7 +59,7 @@ impl Parts {
     pub(super) fn head(&mut self) -> Result<Head, Malformed> {
         let position = self.position()?;
         let (oldest_seq, status) = (self.number()?, status(&self.text()?)?);
-        Ok(Head { position, past: past(&self.text()?)?, oldest_seq, status })
+        Ok(Head { position, history: past(&self.text()?)?, oldest_seq, status })
     }
 }
 
@@ -85,28 +85,28 @@ pub(super) fn show_epoch(epoch: Epoch) -> String {
 }
 
 /// `epoch:end`, with spaces between, the latest first.
-fn past(text: &str) -> Result<Past, Malformed> {
+fn past(text: &str) -> Result<EpochHistory, Malformed> {
     let end = |word: &str| {
         let (ended, seq) = word.split_once(':').ok_or(Malformed("a past"))?;
         let seq = seq.parse().map_err(|_| Malformed("a past"))?;
         Ok(Position { epoch: epoch(ended)?, seq })
     };
-    Ok(Past::new(text.split_whitespace().map(end).collect::<Result<Vec<_>, _>>()?))
+    Ok(EpochHistory::new(text.split_whitespace().map(end).collect::<Result<Vec<_>, _>>()?))
 }
 
 pub(super) fn status(text: &str) -> Result<DuelStatus, Malformed> {
     match text {
         "0" => Ok(DuelStatus::Open),
-        "1" => Ok(DuelStatus::Closed(Ending::Finished)),
-        "2" => Ok(DuelStatus::Closed(Ending::Cancelled)),
+        "1" => Ok(DuelStatus::Closed(Outcome::Finished)),
+        "2" => Ok(DuelStatus::Closed(Outcome::Cancelled)),
         _ => Err(Malformed("a status")),
     }
 }
 
-pub(super) const fn show_ending(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Finished => "1",
-        Ending::Cancelled => "2",
+pub(super) const fn show_outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Finished => "1",
+        Outcome::Cancelled => "2",
     }
 }
 

@@ -44,14 +44,14 @@ pub(super) const REFUSED: EngineError = EngineError::Unavailable { may_have_take
 pub(super) const IN_DOUBT: EngineError = EngineError::Unavailable { may_have_taken_effect: true };
 
 /// What Redis answered; and whether many were answered with it.
-pub(super) struct Outcome {
+pub(super) struct Reply {
     pub(super) value: Result<Value, EngineError>,
     pub(super) crowded: bool,
     /// It is done, but fewer replicas than are wanted have it.
     pub(super) unsafe_yet: bool,
 }
 
-impl Outcome {
+impl Reply {
     pub(super) const fn failed(error: EngineError) -> Self {
         Self { value: Err(error), crowded: false, unsafe_yet: false }
     }
@@ -102,7 +102,7 @@ struct State {
 
 struct Request {
     order: Order,
-    read: Box<dyn FnOnce(Outcome) + Send>,
+    read: Box<dyn FnOnce(Reply) + Send>,
 }
 
 /// Asks Redis. Dropping it ends the connection.
@@ -131,7 +131,7 @@ impl Link {
     }
 
     /// Takes its place in the order at once. `read` is handed the answer, on the connection's task, which it must not hold up.
-    pub(super) fn ask(&self, order: Order, read: impl FnOnce(Outcome) + Send + 'static) {
+    pub(super) fn ask(&self, order: Order, read: impl FnOnce(Reply) + Send + 'static) {
         let request = Request { order, read: Box::new(read) };
         if self.stopped.load(Ordering::Relaxed) {
             return request.refuse(REFUSED);
@@ -158,7 +158,7 @@ impl Link {
 
 impl Request {
     fn refuse(self, error: EngineError) {
-        (self.read)(Outcome::failed(error));
+        (self.read)(Reply::failed(error));
     }
 }
 
@@ -224,7 +224,7 @@ impl Task {
 }
 
 /// Reads an answer; and whether it is of something that replicas must have.
-type Read = (Box<dyn FnOnce(Outcome) + Send>, bool);
+type Read = (Box<dyn FnOnce(Reply) + Send>, bool);
 
 /// What is sent together.
 #[derive(Default)]
@@ -260,7 +260,7 @@ impl Batch {
             Ok(Ok(values)) if values.len() == count => values,
             failed => {
                 self.reads.into_iter().for_each(|(read, _)| {
-                    read(Outcome::failed(IN_DOUBT));
+                    read(Reply::failed(IN_DOUBT));
                 });
                 return Some(match failed {
                     Ok(Ok(_)) => "it answered something else".to_owned(),
@@ -278,7 +278,7 @@ impl Batch {
         };
         for ((read, kept), value) in self.reads.into_iter().zip(values) {
             let value = answered(value, &mut failure);
-            read(Outcome { value, crowded, unsafe_yet: kept && !replicated });
+            read(Reply { value, crowded, unsafe_yet: kept && !replicated });
         }
         failure
     }

@@ -8,7 +8,7 @@ use redis::Arg;
 
 use super::endpoint::Endpoint;
 use super::keys::{BUCKETS, Keys};
-use super::link::{Link, Order, Outcome, REFUSED};
+use super::link::{Link, Order, REFUSED, Reply};
 use crate::engine::StoreCounts;
 use crate::id::DuelId;
 
@@ -34,7 +34,7 @@ impl Links {
     }
 
     /// See [`Link::ask`]. Which connection it is, the hash tag of the first key says, as in Redis itself.
-    pub(super) fn ask(&self, order: impl Into<Order>, read: impl FnOnce(Outcome) + Send + 'static) {
+    pub(super) fn ask(&self, order: impl Into<Order>, read: impl FnOnce(Reply) + Send + 'static) {
         let order = order.into();
         let link = match self {
             Self::One(link) => Some(link),
@@ -42,7 +42,7 @@ impl Links {
         };
         match link {
             Some(link) => link.ask(order, read),
-            None => read(Outcome::failed(REFUSED)),
+            None => read(Reply::failed(REFUSED)),
         }
     }
 

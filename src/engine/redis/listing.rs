@@ -9,12 +9,12 @@ use tokio::sync::oneshot;
 
 use super::answer::{self, Parts};
 use super::keys::BUCKETS;
-use super::link::Outcome;
+use super::link::Reply;
 use super::roster::{HEADS_AT_ONCE, answered, millis, understood};
 use super::script::{self, Args as _};
 use super::{Counts, IN_DOUBT, RedisEngine, promise};
 use crate::clock::{self, UnixMs};
-use crate::engine::{Answer, EngineError, Head, StatusFilter};
+use crate::engine::{EngineError, EngineFuture, Head, StatusFilter};
 use crate::id::DuelId;
 use crate::limits;
 
@@ -93,7 +93,7 @@ impl RedisEngine {
         &self,
         duels: Vec<DuelId>,
         idle: Duration,
-    ) -> Answer<'static, Vec<(DuelId, Head)>> {
+    ) -> EngineFuture<'static, Vec<(DuelId, Head)>> {
         let (give, heads) = promise();
         let teller = Arc::clone(&self.teller);
         self.rosters.heads(duels, idle, move |standings| {
@@ -108,7 +108,7 @@ impl RedisEngine {
         heads
     }
 
-    pub(super) fn forget(&self, now: UnixMs) -> Answer<'_, ()> {
+    pub(super) fn forget(&self, now: UnixMs) -> EngineFuture<'_, ()> {
         let longest = self.config.idle_retention.max(self.config.closed_retention);
         let index_kept = millis(4 * longest + Duration::from_secs(600));
         // By Redis' own clock: a node whose clock is wrong must not make others forget.
@@ -121,7 +121,7 @@ impl RedisEngine {
         }));
         let ask = |command, of_tickets| {
             let (pruning, counts) = (Arc::clone(&pruning), Arc::clone(&self.counts));
-            self.links.ask(command, move |Outcome { value, .. }| {
+            self.links.ask(command, move |Reply { value, .. }| {
                 let left = value.and_then(|value| understood(answer::number(value)));
                 pruning.lock().count(left, of_tickets, &counts);
             });

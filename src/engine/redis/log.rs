@@ -8,8 +8,8 @@ use super::script::{self, Args as _};
 use super::{DUELS_FULL, RedisEngine};
 use crate::clock::UnixMs;
 use crate::engine::event_row::{Malformed, Unnumbered};
-use crate::engine::{Answer, AppendError, Appended, EngineError, Latest, Page, rules};
-use crate::event::{Content, Ending, Epoch, Event, Position, Push, Viewer};
+use crate::engine::{AppendError, Appended, EngineError, EngineFuture, Latest, Page, rules};
+use crate::event::{Content, Epoch, Event, Outcome, Position, Push, Viewer};
 use crate::id::DuelId;
 use crate::limits;
 
@@ -22,7 +22,7 @@ impl RedisEngine {
         duel: DuelId,
         push: Push,
         idempotency_key: Option<&str>,
-    ) -> Answer<'static, Appended, AppendError> {
+    ) -> EngineFuture<'static, Appended, AppendError> {
         let (size, kind) = (push.size(), kind(&push));
         let fingerprint = idempotency_key.map(|_| push.fingerprint().0.to_vec());
         let event = Unnumbered::of(Content::Pushed(push));
@@ -57,16 +57,16 @@ impl RedisEngine {
     pub(super) fn store_end(
         &self,
         duel: DuelId,
-        ending: Ending,
+        outcome: Outcome,
         last: Option<Push>,
-    ) -> Answer<'_, Appended, AppendError> {
+    ) -> EngineFuture<'_, Appended, AppendError> {
         let (last_size, last_kind) =
             last.as_ref().map_or((0, Vec::new()), |push| (push.size(), kind(push)));
         let last = last.map(|push| Unnumbered::of(Content::Pushed(push)));
-        let end = Unnumbered::of(Content::Closed(ending));
+        let end = Unnumbered::of(Content::Closed(outcome));
         let command = self
             .storing(&script::CLOSE, duel)
-            .with(answer::show_ending(ending))
+            .with(answer::show_outcome(outcome))
             .with(end.row())
             .with(size_of::<Event>())
             .with(last.as_ref().map(Unnumbered::row).unwrap_or_default())
@@ -96,7 +96,7 @@ impl RedisEngine {
         duel: DuelId,
         after: Position,
         count: usize,
-    ) -> Answer<'static, Page> {
+    ) -> EngineFuture<'static, Page> {
         let command = script::call(&script::READ, &[self.keys.duel(duel)])
             .with(answer::show_epoch(Epoch::random()))
             .with(answer::show_epoch(after.epoch))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::answer;
 use crate::clock::UnixMs;
 use crate::engine::event_row::{self, Malformed};
-use crate::engine::{OfflineReason, Signal, SignalKind, Whom};
+use crate::engine::{OfflineReason, Signal, SignalKind, Target};
 use crate::event::{Content, DuelStatus, Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 
@@ -85,10 +85,10 @@ pub(super) fn read(message: &[u8]) -> Result<Message, Malformed> {
         "c" => {
             let Position { epoch, seq } = words.position()?;
             let stored_at = UnixMs(words.number()?);
-            let DuelStatus::Closed(ending) = answer::status(words.next()?)? else {
+            let DuelStatus::Closed(outcome) = answer::status(words.next()?)? else {
                 return Err(Malformed("a status"));
             };
-            let content = Content::Closed(ending);
+            let content = Content::Closed(outcome);
             News::Event(epoch, Arc::new(Event { seq, stored_at, content }))
         }
         "p" => News::Presence(words.number()?, presence(words)?),
@@ -125,8 +125,8 @@ fn presence(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
         "ack" => Ok(SignalKind::Acked { user: words.user()?, seq: words.number()? }),
         "disconnect" => {
             let whom = match words.next()? {
-                EVERYBODY => Whom::Everybody,
-                user => Whom::User(answer::user(user).ok_or(Malformed("a user's id"))?),
+                EVERYBODY => Target::Everybody,
+                user => Target::User(answer::user(user).ok_or(Malformed("a user's id"))?),
             };
             disconnect(whom, words)
         }
@@ -135,7 +135,7 @@ fn presence(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
 }
 
 /// Whether to come back, and why: as [`show_disconnect`] writes it.
-fn disconnect(whom: Whom, mut words: Words<'_>) -> Result<SignalKind, Malformed> {
+fn disconnect(whom: Target, mut words: Words<'_>) -> Result<SignalKind, Malformed> {
     let reconnect = words.next()? == "1";
     let reason = words.rest()?;
     let reason = (!reason.is_empty()).then(|| reason.into());
@@ -144,7 +144,7 @@ fn disconnect(whom: Whom, mut words: Words<'_>) -> Result<SignalKind, Malformed>
 
 /// That a connection must close, as it is kept for a node that may not have heard of it.
 pub(super) fn kept_disconnect(id: ConnectionId, text: &str) -> Result<SignalKind, Malformed> {
-    disconnect(Whom::Connection(id), Words(text.as_bytes()))
+    disconnect(Target::Connection(id), Words(text.as_bytes()))
 }
 
 pub(super) fn show_disconnect(reconnect: bool, reason: Option<&str>) -> String {
@@ -152,11 +152,11 @@ pub(super) fn show_disconnect(reconnect: bool, reason: Option<&str>) -> String {
 }
 
 /// `None`: one of this node, of which the others need not hear.
-pub(super) fn show_whom(whom: Whom) -> Option<String> {
+pub(super) fn show_whom(whom: Target) -> Option<String> {
     match whom {
-        Whom::Everybody => Some(EVERYBODY.to_owned()),
-        Whom::User(user) => Some(user.get().to_string()),
-        Whom::Connection(_) => None,
+        Target::Everybody => Some(EVERYBODY.to_owned()),
+        Target::User(user) => Some(user.get().to_string()),
+        Target::Connection(_) => None,
     }
 }
 
@@ -212,7 +212,7 @@ mod tests {
         let text = show("ab", &Signal { duel, kind: kind.clone() }).unwrap();
         let expected = Message { node: "ab".into(), duel, news: News::Signal(kind) };
         assert_eq!(read(text.as_bytes()), Ok(expected));
-        for whom in [Whom::User(user), Whom::Everybody] {
+        for whom in [Target::User(user), Target::Everybody] {
             for (reconnect, reason) in [(true, None), (false, Some("moved to é"))] {
                 let shown = show_disconnect(reconnect, reason);
                 let reason: Option<Arc<str>> = reason.map(Into::into);
@@ -221,7 +221,7 @@ mod tests {
                 let expected = Message { node: "ab".into(), duel, news };
                 let text = format!("p ab 7 3 disconnect {} {shown}", show_whom(whom).unwrap());
                 assert_eq!(read(text.as_bytes()), Ok(expected));
-                let whom = Whom::Connection(ConnectionId(5));
+                let whom = Target::Connection(ConnectionId(5));
                 let kept = SignalKind::Disconnect { whom, reconnect, reason };
                 assert_eq!(kept_disconnect(ConnectionId(5), &shown), Ok(kept));
             }

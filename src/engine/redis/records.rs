@@ -7,7 +7,7 @@ use super::link::{Order, REFUSED};
 use super::script::{self, Args as _};
 use super::{DUELS_FULL, RedisEngine, answer};
 use crate::clock::UnixMs;
-use crate::engine::{Answer, Declaration, DuelRecord, OpenError, Opened, rules};
+use crate::engine::{Declaration, DuelRecord, EngineFuture, OpenError, Opened, rules};
 use crate::event::Position;
 use crate::id::DuelId;
 
@@ -32,7 +32,11 @@ impl RedisEngine {
         }
     }
 
-    pub(super) fn record(&self, duel: DuelId, enters: bool) -> Answer<'static, Option<DuelRecord>> {
+    pub(super) fn record(
+        &self,
+        duel: DuelId,
+        enters: bool,
+    ) -> EngineFuture<'static, Option<DuelRecord>> {
         let known = self.teller.roster_version(duel);
         let shown = known.map(|version| version.to_string()).unwrap_or_default();
         let command = self.change(&script::RECORD, duel).with(u8::from(enters)).with(shown);
@@ -71,7 +75,7 @@ impl RedisEngine {
         &self,
         duel: DuelId,
         declaration: Declaration,
-    ) -> Answer<'_, Opened, OpenError> {
+    ) -> EngineFuture<'_, Opened, OpenError> {
         // Most are declared once, before anything else.
         let mut trying = self.try_to_declare(duel, &declaration, &Default::default());
         Box::pin(async move {
@@ -91,7 +95,7 @@ impl RedisEngine {
         duel: DuelId,
         declaration: &Declaration,
         known: &Known,
-    ) -> Result<Answer<'static, Tried, OpenError>, OpenError> {
+    ) -> Result<EngineFuture<'static, Tried, OpenError>, OpenError> {
         let before = answer::participants(&known.0).map_err(|_| OpenError::Engine(REFUSED))?;
         let merged = rules::merge(&before, declaration.participants.clone())?;
         let settings = declaration.settings.map(answer::show_settings);

@@ -14,14 +14,14 @@ use tracing::warn;
 use super::answer::{self, Parts};
 use super::here::{Here, Local};
 use super::keys::Keys;
-use super::link::{IN_DOUBT, Order, Outcome};
+use super::link::{IN_DOUBT, Order, Reply};
 use super::links::Links;
 use super::message;
 use super::script::{self, ACKED, Args as _, DEPART, DISCONNECT, HEADS, OFFLINE, ONLINE, Script};
 use super::teller::Teller;
 use crate::clock::UnixMs;
 use crate::engine::event_row::Malformed;
-use crate::engine::{Arrival, EngineError, Head, Online, Signal, SignalKind};
+use crate::engine::{EngineError, Head, NewConnection, Online, Signal, SignalKind};
 use crate::event::{Epoch, Role, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
@@ -86,10 +86,10 @@ impl Rosters {
     /// Says that a connection was let in; `read` is handed the error, or nothing, once it was told.
     pub(super) fn arrive(
         &self,
-        arrival: Arrival,
+        arrival: NewConnection,
         read: impl FnOnce(Result<(), EngineError>) + Send + 'static,
     ) {
-        let Arrival { duel, viewer, since, connection, connections_max, .. } = arrival;
+        let NewConnection { duel, viewer, since, connection, connections_max, .. } = arrival;
         let command = self.online(duel, viewer, since).with(connection.0).with(connections_max);
         self.here.arrive(duel, (viewer, since), Some(connection), || {
             self.say_online(duel, viewer, since, command, read);
@@ -238,7 +238,7 @@ impl Rosters {
         for _ in &duels {
             command.arg(answer::show_epoch(Epoch::random()));
         }
-        self.links.ask(command, move |Outcome { value, .. }| {
+        self.links.ask(command, move |Reply { value, .. }| {
             read(value.and_then(|value| understood(standings(&duels, value))));
         });
     }

@@ -9,7 +9,7 @@ use super::link::Order;
 use super::roster::millis;
 use super::script::{self, Args as _};
 use crate::engine::ledger::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX};
-use crate::engine::{AdmitError, Answer, EngineError, Revocation};
+use crate::engine::{EngineError, EngineFuture, RedeemError, Revocation};
 use crate::ticket::Ticket;
 
 const TICKETS_FULL: EngineError = EngineError::Full { limit: "ENGINE_MAX_REMEMBERED_TICKETS" };
@@ -22,7 +22,7 @@ impl RedisEngine {
             .with(millis(2 * TICKET_LIFE_MAX))
     }
 
-    pub(super) fn spend(&self, ticket: &Ticket) -> Answer<'_, (), AdmitError> {
+    pub(super) fn spend(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
         let command = self
             .tickets(&script::ADMIT)
             .with(&JtiKey::of(&ticket.jti).0[..])
@@ -36,15 +36,15 @@ impl RedisEngine {
             counts.remember_tickets(parts.number()?);
             Ok(match &outcome[..] {
                 "admitted" => Ok(()),
-                "expired" => Err(AdmitError::Expired),
-                "revoked" => Err(AdmitError::Revoked),
-                "used" => Err(AdmitError::AlreadyUsed),
-                _ => Err(AdmitError::Engine(TICKETS_FULL)),
+                "expired" => Err(RedeemError::Expired),
+                "revoked" => Err(RedeemError::Revoked),
+                "used" => Err(RedeemError::AlreadyUsed),
+                _ => Err(RedeemError::Engine(TICKETS_FULL)),
             })
         })
     }
 
-    pub(super) fn make_worthless(&self, revocation: Revocation) -> Answer<'_, ()> {
+    pub(super) fn make_worthless(&self, revocation: Revocation) -> EngineFuture<'_, ()> {
         let command = self.tickets(&script::REVOKE);
         let command = match revocation {
             Revocation::Ticket(jti) => command.with(&JtiKey::of(&jti).0[..]).with("").with(0),

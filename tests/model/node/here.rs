@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use duelhub::config::HubConfig;
 use duelhub::engine::{Declaration, Engine, OpenError, Revocation};
-use duelhub::event::{Content, Ending, Event, Position, Viewer};
+use duelhub::event::{Content, Event, Outcome, Position, Viewer};
 use duelhub::hub::{AttachError, Attachment, Connection, Dismissal, Handed, Hub, Lost, Outlet};
 use duelhub::id::{DuelId, UserId};
 use duelhub::metrics::Metrics;
@@ -64,7 +64,7 @@ impl Outlet for Socket {
 /// The event as `viewer` sees it; nothing if it is not for them to see.
 fn show(event: &Event, viewer: Viewer) -> Shown {
     match &event.content {
-        Content::Closed(ending) => shown_end(event.seq, *ending),
+        Content::Closed(outcome) => shown_end(event.seq, *outcome),
         Content::Pushed(push) => {
             let body = push.payload_for(viewer).map_or("", |payload| payload.json());
             let event_type = push.event_type.as_str().to_owned();
@@ -95,9 +95,9 @@ impl Here {
         Box::pin(self.hub.push(duel, spec.push(duel), spec.idempotency_key()))
     }
 
-    pub(super) fn close(&self, duel: DuelId, ending: Ending, last: Option<&Spec>) -> Answer {
+    pub(super) fn close(&self, duel: DuelId, outcome: Outcome, last: Option<&Spec>) -> Answer {
         let (hub, push) = (Arc::clone(&self.hub), last.map(|spec| spec.push(duel)));
-        let mut answer: Answer = Box::pin(async move { hub.close(duel, ending, push).await });
+        let mut answer: Answer = Box::pin(async move { hub.close(duel, outcome, push).await });
         // It takes its place among the other calls when it is first looked at.
         if let Poll::Ready(closed) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             answer = Box::pin(std::future::ready(closed));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use duelhub::engine::{AppendError, Declaration, OpenError, Revocation};
-use duelhub::event::{Ending, Position};
+use duelhub::event::{Outcome, Position};
 use duelhub::hub::{AttachError, Pushed};
 use duelhub::id::{DuelId, UserId};
 use duelhub::pb;
@@ -62,10 +62,10 @@ impl Process {
         Box::pin(async move { answered.await.expect("every push is answered") })
     }
 
-    pub(super) fn close(&self, duel: DuelId, ending: Ending, last: Option<&Spec>) -> Answer {
-        let status = match ending {
-            Ending::Finished => pb::DuelStatus::Finished,
-            Ending::Cancelled => pb::DuelStatus::Cancelled,
+    pub(super) fn close(&self, duel: DuelId, outcome: Outcome, last: Option<&Spec>) -> Answer {
+        let status = match outcome {
+            Outcome::Finished => pb::DuelStatus::Finished,
+            Outcome::Cancelled => pb::DuelStatus::Cancelled,
         };
         let last_event = last.map(|spec| push_of(duel, spec)).map(|push| pb::LastEvent {
             r#type: push.r#type,

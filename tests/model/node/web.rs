@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use duelhub::engine::EngineError;
-use duelhub::event::{Ending, Position};
+use duelhub::event::{Outcome, Position};
 use duelhub::hub::{AttachError, Dismissal, Recovery};
 use duelhub::ticket::Issued;
 use futures_util::stream::{SplitSink, SplitStream};
@@ -217,8 +217,8 @@ impl Inbox {
 fn shown(frame: &Frame<'_>) -> Shown {
     let seq = frame.seq;
     match frame.status.as_deref() {
-        Some("finished") => shown_end(seq, Ending::Finished),
-        Some("cancelled") => shown_end(seq, Ending::Cancelled),
+        Some("finished") => shown_end(seq, Outcome::Finished),
+        Some("cancelled") => shown_end(seq, Outcome::Cancelled),
         _ => {
             let body = frame.payload.expect("an event has a payload").get().to_owned();
             Shown { seq, event_type: frame.r#type.clone(), body }

@@ -1,7 +1,7 @@
 //! What the backend does: push, declare, close, and await the answers.
 
 use duelhub::engine::{Declaration, OpenError, Participant};
-use duelhub::event::Ending;
+use duelhub::event::Outcome;
 use duelhub::id::TelegramId;
 
 use super::{World, there};
@@ -42,7 +42,7 @@ impl World {
     pub(super) async fn close(
         &mut self,
         duel: usize,
-        ending: Ending,
+        outcome: Outcome,
         last: Option<&Spec>,
     ) -> Result<(), Objection> {
         let node = self.node_to_call(duel);
@@ -51,8 +51,8 @@ impl World {
             self.settle(false).await?;
         }
         let history = &mut self.histories[duel];
-        let answer = self.nodes[node].close(history.duel, ending, last);
-        let expected = history.close(ending, last.cloned());
+        let answer = self.nodes[node].close(history.duel, outcome, last);
+        let expected = history.close(outcome, last.cloned());
         self.call(Call { duel, handed_to: None, expected, answer });
         if in_order {
             return Ok(());
@@ -118,7 +118,7 @@ impl World {
         let node = self.node_to_call(duel);
         let opened = self.nodes[node].open(self.histories[duel].duel, declaration).await;
         let history = &mut self.histories[duel];
-        match (history.ending(), opened) {
+        match (history.outcome(), opened) {
             (None, Ok(opened)) => {
                 history.declared = true;
                 let least = history.settled();
@@ -126,7 +126,7 @@ impl World {
                 history.witness(opened)
             }
             (Some(_), Err(OpenError::Closed)) => Ok(()),
-            (ending, opened) => unexpected(format!("{opened:?} while {ending:?}")),
+            (outcome, opened) => unexpected(format!("{opened:?} while {outcome:?}")),
         }
     }
 }

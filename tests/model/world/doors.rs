@@ -93,7 +93,7 @@ impl World {
         let over = is_over(&self.histories[duel], resume);
         match shown {
             Err(AttachError::Closed) => {
-                let may_be = self.histories[duel].ending().is_some();
+                let may_be = self.histories[duel].outcome().is_some();
                 ensure(over || !quiet && may_be, Objection::Unexpected("told closed".into()))
             }
             Ok((line, welcomed)) => {
@@ -120,7 +120,7 @@ impl World {
         of.received(history, &welcomed.state);
         of.follow(line, follower);
         let missed = resume.is_some_and(|resume| resume.seq < history.settled());
-        let closed = history.ending().is_some();
+        let closed = history.outcome().is_some();
         match welcomed.recovery {
             Recovery::Fresh => self.count("a fresh start"),
             Recovery::Recovered if missed => self.count("recovered, with something missed"),
@@ -178,7 +178,7 @@ impl World {
         let node = self.turn();
         let shown = self.show_ticket(node, &ticket, None).await?;
         let history = &mut self.histories[duel];
-        let over = history.ending().is_some();
+        let over = history.outcome().is_some();
         match shown {
             Err(AttachError::NotAParticipant) if history.declared => {
                 self.count("a stranger kept out");
@@ -271,5 +271,5 @@ async fn dismissed(line: &Line) -> Option<Dismissal> {
 fn is_over(history: &History, resume: Option<Position>) -> bool {
     let head = history.len();
     let missed = |resume: Position| resume.seq < head && history.holds_after(resume, head);
-    history.ending().is_some() && !resume.is_some_and(missed)
+    history.outcome().is_some() && !resume.is_some_and(missed)
 }

@@ -53,7 +53,7 @@ impl World {
 
     /// Learns what of the calls under way a durable engine has kept.
     async fn come_back(&mut self, duel: usize, complete: bool) -> Result<(), Objection> {
-        let found = self.engine().duel(self.histories[duel].duel).await;
+        let found = self.engine().get(self.histories[duel].duel).await;
         let history = &mut self.histories[duel];
         let head = match found {
             Ok(Some(record)) => record.head.position.seq,
@@ -77,7 +77,7 @@ impl World {
     pub(super) async fn check_log(&mut self, duel: usize) -> Result<(), Objection> {
         let history = &self.histories[duel];
         let engine = self.engine();
-        let Some(record) = engine.duel(history.duel).await.unwrap() else {
+        let Some(record) = engine.get(history.duel).await.unwrap() else {
             return ensure(history.len() == 0, Objection::Lost(1));
         };
         let declared = record.participants.is_some();
