@@ -1,7 +1,6 @@
 //! The Autobahn cases against the data plane's WebSocket layer: the very stream that players are served on, echoing.
 //!
-//! Needs `tests/tools/install`, as `tests/run` does. Cases 12 and 13 are left out: they are of compression, which the hub
-//! does not offer.
+//! Needs `tests/tools/install`. Cases 12 and 13 are left out: they are of compression, which the hub does not offer.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -13,6 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+#[path = "kit/tools.rs"]
+mod tools;
 
 const TOOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/venv/bin/kosoku");
 
@@ -41,6 +43,9 @@ async fn echo(stream: TcpStream) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_is_ok_non_strict_or_informational() {
+    if !tools::has(TOOL, "the Autobahn cases") {
+        return;
+    }
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {

@@ -1,14 +1,25 @@
 //! A real redis-server of a test's own, on a socket in a directory of its own, and on a port if one is asked for.
 
+#[path = "tools.rs"]
+pub(crate) mod tools;
+
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 /// How long anything may take that works.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Whether there is one to be started. Said once, if not.
+pub(crate) fn is_installed() -> bool {
+    static INSTALLED: LazyLock<bool> =
+        LazyLock::new(|| tools::has("redis-server", "whatever is on Redis"));
+    *INSTALLED
+}
 
 /// One server. Killed when it is dropped.
 #[derive(Debug)]
@@ -20,8 +31,12 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts one that keeps nothing on the disk.
+    /// Starts one that keeps nothing on the disk. Where none is installed, ends the program of tests that wants one: it has
+    /// nothing else to test, or has asked [`is_installed`] before.
     pub(crate) fn start(options: &[&str]) -> Self {
+        if !is_installed() {
+            std::process::exit(0);
+        }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
