@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use duelhub::config::EngineConfig;
 use duelhub::engine::{Appended, Engine, Head, Latest, Notice, Page};
-use duelhub::event::{
-    Audience, Content, Epoch, Event, EventType, Payload, Position, Push, Role, Viewer,
+use duelhub::event::{Content, Epoch, Event, EventType, Position, Push, Viewer};
+pub(crate) use duelhub_testkit::fixtures::{
+    id_of, payload, player, spectator, ticket_for, update, user, users,
 };
-use duelhub::id::{DuelId, UserId};
-use duelhub::limits;
 use parking_lot::Mutex;
 
 use crate::nodes::Nodes;
@@ -102,34 +101,25 @@ impl Subject {
         self.notices.lock().clone()
     }
 
+    /// What `pick` finds in what was told so far.
+    pub(crate) fn told_of<T>(&self, pick: impl Fn(Notice) -> Option<T>) -> Vec<T> {
+        self.told().into_iter().filter_map(pick).collect()
+    }
+
     /// The events of `duel` told so far.
     pub(crate) fn told_events(&self, duel: u64) -> Vec<(Epoch, Arc<Event>)> {
-        let of_duel = |notice| match notice {
-            Notice::Appended { duel: id, epoch, event, .. } if id == id_of(duel) => {
-                Some((epoch, event))
-            }
-            Notice::Appended { .. }
-            | Notice::Opened { .. }
-            | Notice::Signal(_)
-            | Notice::Roster { .. }
-            | Notice::Head { .. }
-            | Notice::Interrupted => None,
-        };
-        self.told().into_iter().filter_map(of_duel).collect()
+        self.told_of(|notice| {
+            let Notice::Appended { duel: id, epoch, event, .. } = notice else { return None };
+            (id == id_of(duel)).then_some((epoch, event))
+        })
     }
 
     /// How often `duel` was told to have come into being, and where it stood.
     pub(crate) fn told_opened(&self, duel: u64) -> Vec<Position> {
-        let of_duel = |notice| match notice {
-            Notice::Opened { duel: id, position } if id == id_of(duel) => Some(position),
-            Notice::Opened { .. }
-            | Notice::Appended { .. }
-            | Notice::Signal(_)
-            | Notice::Roster { .. }
-            | Notice::Head { .. }
-            | Notice::Interrupted => None,
-        };
-        self.told().into_iter().filter_map(of_duel).collect()
+        self.told_of(|notice| {
+            let Notice::Opened { duel: id, position } = notice else { return None };
+            (id == id_of(duel)).then_some(position)
+        })
     }
 
     /// Pushes the `nth` update to `duel`, which must succeed.
@@ -187,47 +177,6 @@ impl Subject {
     ) -> Vec<u64> {
         let events = self.latest(id_of(DUEL), viewer, up_to, which).await.unwrap();
         events.into_iter().flatten().map(|event| event.seq).collect()
-    }
-}
-
-/// A duel's id.
-pub(crate) fn id_of(duel: u64) -> DuelId {
-    DuelId::try_from(duel).unwrap()
-}
-
-/// A user's id.
-pub(crate) fn user(user: u64) -> UserId {
-    UserId::try_from(user).unwrap()
-}
-
-/// Users' ids.
-pub(crate) fn users(ids: &[u64]) -> Box<[UserId]> {
-    ids.iter().map(|id| user(*id)).collect()
-}
-
-/// A user who takes part.
-pub(crate) fn player(id: u64) -> Viewer {
-    Viewer { user: user(id), role: Role::Player }
-}
-
-/// A user who looks on.
-pub(crate) fn spectator(id: u64) -> Viewer {
-    Viewer { user: user(id), role: Role::Spectator }
-}
-
-/// A payload that says `json`.
-pub(crate) fn payload(duel: u64, json: &str) -> Payload {
-    Payload::parse(id_of(duel), json, limits::PUSH_BYTES_MAX).unwrap()
-}
-
-/// The `nth` `duel_update`, for everybody, of one size whatever `nth` up to 9999.
-pub(crate) fn update(duel: u64, nth: u64) -> Push {
-    Push {
-        event_type: EventType::duel_update(),
-        payload: payload(duel, &format!(r#"{{"nth":"{nth:04}"}}"#)),
-        audience: Audience::All,
-        views: Box::default(),
-        coalesce_key: None,
     }
 }
 

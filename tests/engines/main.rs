@@ -4,7 +4,7 @@
 //!
 //! A module's rules are ordinary functions that are handed the engine's [`Kind`](store::Kind), and one list at its end
 //! runs them; a rule that is missing from the list is dead code, and so does not pass unnoticed. A new engine is a kind
-//! in `store.rs` and a line in [`on_every_engine`].
+//! in `tests/kit/src/store.rs` and a line in [`on_every_engine`].
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 /// Runs the module's rules over every engine, and over several nodes that take turns: `memory::rule`, and so on.
@@ -43,10 +43,9 @@ mod kit;
 mod latest;
 mod log;
 mod nodes;
-#[path = "../kit/redis_server.rs"]
-mod redis_server;
 mod restart;
 mod retention;
 mod signals;
-mod store;
 mod tickets;
+
+use duelhub_testkit::store;

@@ -5,17 +5,14 @@ use std::time::Duration;
 use duelhub::clock::{self, UnixMs};
 use duelhub::config::EngineConfig;
 use duelhub::engine::{EngineError, RedeemError, Revocation};
-use duelhub::id::Jti;
 use duelhub::ticket::Ticket;
 
-use crate::kit::{DUEL, Subject, id_of, player, roomy, user};
+use crate::kit::{DUEL, Subject, id_of, roomy, ticket_for, user};
 use crate::store::Kind;
 
 /// A ticket of user 1 that lives for `life` from now.
 fn ticket(life: Duration) -> Ticket {
-    let issued_at = clock::now();
-    let (duel, viewer) = (id_of(DUEL), player(1));
-    Ticket { jti: Jti::random(), duel, viewer, issued_at, expires_at: issued_at.plus(life) }
+    ticket_for(DUEL, 1, life)
 }
 
 fn hour() -> Ticket {

@@ -3,10 +3,9 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
+use duelhub_testkit::{Backend, SECRET, TestServer, get};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use crate::kit::{Backend, SECRET, TestServer, get};
 
 /// With an environment and a directory of its own, and free ports.
 fn duelhub(arguments: &[&str], variables: &[(&str, &str)], directory: &TempDir) -> Command {

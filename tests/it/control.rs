@@ -3,12 +3,11 @@
 use duelhub::pb;
 use duelhub::pb::audience::To;
 use duelhub::pb::control_service_client::ControlServiceClient;
+use duelhub_testkit::{Backend, TestServer, error_info, push, soon};
 use futures_util::StreamExt as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Request, Status};
-
-use crate::kit::{Backend, TestServer, error_info, push, soon};
 
 fn assert_refused(status: &Status, code: Code, reason: &str, field: Option<&str>) {
     let (known, request_id, at) = error_info(status);
@@ -325,12 +324,11 @@ async fn streams_whose_answers_nobody_reads_stall_nobody_else() {
     let backend = Backend::connect(&server).await;
     let mut stalled = Vec::new();
     for stream in 1..=3_u64 {
-        let channel = Channel::from_shared(format!("http://{}", server.addresses.control)).unwrap();
-        let channel = channel.initial_stream_window_size(1024).connect().await.unwrap();
+        let reader = Backend::with_small_window(&server).await;
         let pushes = tokio_stream::iter(1..=5000)
             .map(move |tag| pb::PushEventsRequest { tag, push: Some(push(stream, "{}")) });
-        let answers = ControlServiceClient::new(channel.clone()).push_events(pushes).await.unwrap();
-        stalled.push((channel, answers));
+        let answers = reader.client.clone().push_events(pushes).await.unwrap();
+        stalled.push((reader, answers));
         // Its answers fill the window, and it stalls: nothing more of it is stored, and nothing is under way.
         let before = std::cell::Cell::new(0);
         let stalled = || {
@@ -346,20 +344,20 @@ async fn streams_whose_answers_nobody_reads_stall_nobody_else() {
                 same && stored > 20 && node.counts.unwrap().pushes_in_flight == 0
             }
         };
-        crate::kit::until("the stream has stalled", stalled).await;
+        duelhub_testkit::until("the stream has stalled", stalled).await;
     }
     for _ in 0..100 {
         backend.push(77, "{}").await;
     }
     let in_flight = || async { backend.node().await.counts.unwrap().pushes_in_flight };
-    crate::kit::until("every place is given back", || async { in_flight().await == 0 }).await;
+    duelhub_testkit::until("every place is given back", || async { in_flight().await == 0 }).await;
 }
 
 #[tokio::test]
 async fn duels_are_bounded_and_the_rest_goes_on() {
     let server = TestServer::with(&[("ENGINE_MAX_DUELS", "2")]).await;
     let backend = Backend::connect(&server).await;
-    crate::kit::until("the probe is in", || async { backend.node().await.ready }).await;
+    duelhub_testkit::until("the probe is in", || async { backend.node().await.ready }).await;
     backend.push(1, "{}").await;
     backend.push(2, "{}").await;
     let status = backend.client.clone().push_event(push(3, "{}")).await.unwrap_err();

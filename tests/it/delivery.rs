@@ -1,12 +1,11 @@
 //! Events reach those to whom they are addressed, in order, each once, also those who were away.
 
 use duelhub::pb;
+use duelhub_testkit::{Backend, Join, Player, TestServer, push, soon, until};
 use futures_util::future::join_all;
 use futures_util::{SinkExt as _, StreamExt as _, stream};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
-
-use crate::kit::{Backend, Join, Player, TestServer, push, soon, until};
 
 async fn duel_of_two(server: &TestServer, duel: u64) -> (Backend, Player, Player) {
     let backend = Backend::connect(server).await;

@@ -1,12 +1,11 @@
 //! What clients send, well-formed or not.
 
+use duelhub_testkit::{Backend, Join, Player, TestServer, get};
 use futures_util::SinkExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-
-use crate::kit::{Backend, Join, Player, TestServer, get};
 
 async fn player(server: &TestServer) -> Player {
     let backend = Backend::connect(server).await;

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
+use duelhub_testkit::{Backend, Join, Player, TestServer, exchange, get, soon, until};
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-
-use crate::kit::{Backend, Join, Player, TestServer, exchange, get, soon, until};
 
 const HANDSHAKE: [(&str, &str); 4] = [
     ("Connection", "Upgrade"),

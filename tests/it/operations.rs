@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use duelhub::pb;
+use duelhub_testkit::{Backend, Join, Player, TestServer, error_info, get, push, soon, until};
 use tokio::time::Instant;
 use tonic::Code;
-
-use crate::kit::{Backend, Join, Player, TestServer, error_info, get, push, soon, until};
 
 #[tokio::test]
 async fn ready_means_that_a_push_has_reached_its_delivery() {

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use duelhub::pb;
+use duelhub_testkit::{Backend, Join, Player, TestServer, until};
 use tokio::time::Instant;
-
-use crate::kit::{Backend, Join, Player, TestServer, until};
 
 #[tokio::test]
 async fn players_see_each_other_come_and_go() {

@@ -1,9 +1,8 @@
 //! Tickets open one connection, once, and not for long.
 
 use duelhub::pb;
+use duelhub_testkit::{Backend, Join, Player, SECRET, TestServer, until};
 use serde_json::json;
-
-use crate::kit::{Backend, Join, Player, SECRET, TestServer, until};
 
 async fn refused(server: &TestServer, join: Join) -> (u16, String, bool) {
     let mut player = Player::knock(server, join).await;

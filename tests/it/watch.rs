@@ -1,12 +1,9 @@
 //! Watching: the state at the start, then what changes.
 
 use duelhub::pb;
-use duelhub::pb::control_service_client::ControlServiceClient;
 use duelhub::pb::watch_duels_response::Change;
+use duelhub_testkit::{Backend, Join, Player, TestServer, error_info, soon};
 use tonic::Code;
-use tonic::transport::Channel;
-
-use crate::kit::{Backend, Join, Player, TestServer, error_info, soon};
 
 struct Watch(tonic::Streaming<pb::WatchDuelsResponse>);
 
@@ -102,7 +99,7 @@ async fn watchers_are_bounded_and_give_their_place_back() {
         (Code::ResourceExhausted, "LIMIT_REACHED")
     );
     drop(first);
-    crate::kit::until("the place is free", || async {
+    duelhub_testkit::until("the place is free", || async {
         backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await.is_ok()
     })
     .await;
@@ -113,10 +110,8 @@ async fn a_watcher_that_does_not_read_is_told_to_start_over() {
     let server = TestServer::start().await;
     let backend = Backend::connect(&server).await;
     // A watcher whose window is soon full, on a connection of its own.
-    let channel = Channel::from_shared(format!("http://{}", server.addresses.control)).unwrap();
-    let channel = channel.initial_stream_window_size(1024).connect().await.unwrap();
-    let mut watch =
-        Watch::start(&Backend { client: ControlServiceClient::new(channel) }, &[]).await;
+    let watcher = Backend::with_small_window(&server).await;
+    let mut watch = Watch::start(&watcher, &[]).await;
     watch.expect(true, &[(0, "synced 0")]).await;
     let mut duel = 0;
     while !was_too_slow(&server).await {
@@ -140,6 +135,6 @@ async fn a_watcher_that_does_not_read_is_told_to_start_over() {
 }
 
 async fn was_too_slow(server: &TestServer) -> bool {
-    let metrics = crate::kit::get(server.addresses.admin, "/metrics", &[]).await.body;
+    let metrics = duelhub_testkit::get(server.addresses.admin, "/metrics", &[]).await.body;
     !metrics.contains("duelhub_watchers_too_slow_total 0\n")
 }

@@ -11,35 +11,22 @@
 
 mod check;
 mod history;
-#[expect(dead_code, reason = "tests/durability uses the rest")]
-#[path = "../durability/kit/hub.rs"]
-mod hub;
 mod node;
 mod players;
-#[path = "../kit/redis_server.rs"]
-mod redis_server;
 mod schedule;
-#[expect(dead_code, reason = "tests/durability uses the rest")]
-#[path = "../durability/kit/site.rs"]
-mod site;
 mod spec;
-#[path = "../engines/store.rs"]
-mod store;
 mod subject;
 mod teeth;
-#[path = "../it/kit/wait.rs"]
-mod wait;
 mod world;
 
 use std::collections::BTreeMap;
 
+use duelhub_testkit::store::Kind;
 use tokio::task::JoinSet;
 
 use crate::check::Objection;
 use crate::schedule::Schedule;
-use crate::store::Kind;
 use crate::subject::Subject;
-use crate::wait::soon;
 use crate::world::World;
 
 /// What the schedules are run against, and how many of a thousand: a node in this process takes milliseconds for one, three

@@ -12,6 +12,7 @@ use duelhub::event::{Outcome, Position};
 use duelhub::hub::{AttachError, Dismissal, Pushed};
 use duelhub::id::{DuelId, UserId};
 use duelhub::ticket::Issued;
+use duelhub_testkit::store::Store;
 
 pub(crate) use self::here::Here;
 use self::here::HereLine;
@@ -19,7 +20,6 @@ pub(crate) use self::process::Process;
 use self::web::WebLine;
 use crate::check::{Objection, Welcomed};
 use crate::spec::{Shown, Spec};
-use crate::store::Store;
 
 /// What a push or a close is answered, in time.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Pushed, AppendError>> + Send>>;
@@ -37,7 +37,7 @@ pub(crate) enum Node {
 #[derive(Debug)]
 pub(crate) enum Line {
     Here(Box<HereLine>),
-    Web(WebLine),
+    Web(Box<WebLine>),
 }
 
 /// What a player was shown since they looked last.
@@ -104,7 +104,7 @@ impl Node {
             }
             Self::Process(process) => {
                 let (line, welcomed) = process.enter(ticket, resume).await?;
-                Ok((Line::Web(line), welcomed))
+                Ok((Line::Web(Box::new(line)), welcomed))
             }
         }
     }

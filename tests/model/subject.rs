@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use duelhub::config::{EngineConfig, HubConfig};
 use duelhub::engine::Engine;
+use duelhub_testkit::Site;
+use duelhub_testkit::store::{Kind, Store};
 
 use crate::node::{Here, Node, Process};
 use crate::schedule::Schedule;
-use crate::site::Site;
-use crate::store::{Kind, Store};
 
 /// Long enough that nothing is forgotten while a schedule lasts.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);

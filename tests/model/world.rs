@@ -17,6 +17,7 @@ use duelhub::engine::Engine;
 use duelhub::hub::Dismissal;
 use duelhub::id::{DuelId, Jti, UserId};
 use duelhub::ticket::Tickets;
+use duelhub_testkit::soon;
 
 use self::backend::Call;
 use crate::Tally;
@@ -27,7 +28,6 @@ use crate::players::{PLAYERS, Player};
 use crate::schedule::{DUELS, Schedule, Step};
 use crate::spec::Spec;
 use crate::subject::{HOUR, Home, SECRET, Subject};
-use crate::wait::soon;
 
 /// Between two looks at what a process does in its time.
 const PAUSE: Duration = Duration::from_millis(1);

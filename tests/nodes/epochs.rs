@@ -9,11 +9,11 @@ use std::time::Duration;
 use duelhub::engine::EngineError;
 use duelhub::event::Position;
 use duelhub::hub::{AttachError, Lost, Recovery};
+use duelhub_testkit::redis_topology::Sentinel;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::ill_redis::Sentinel;
-use crate::kit::{DRAIN, Node, Player, eventually, id_of, ticket};
+use crate::kit::{DRAIN, LocalPlayer, Node, eventually, id_of, ticket};
 use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
@@ -22,7 +22,7 @@ const REFUSED: EngineError = EngineError::Unavailable { may_have_taken_effect: f
 const KEEPS_ALL: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
 /// Two nodes, a player on one of them who has seen the first push, and where that stands.
-async fn one_has_seen_one(redis: &RedisServer) -> ([Node; 2], Player, Position) {
+async fn one_has_seen_one(redis: &RedisServer) -> ([Node; 2], LocalPlayer, Position) {
     let nodes = [Node::on(redis), Node::on(redis)];
     let mut player = nodes[1].player(7, 1).await;
     let before = nodes[0].push(7, 1).await.unwrap().position;
@@ -31,7 +31,7 @@ async fn one_has_seen_one(redis: &RedisServer) -> ([Node; 2], Player, Position) 
 }
 
 /// Everybody has to come back, is told so, and no position stands for two events.
-async fn begins_anew(nodes: &[Node], before: Position, mut player: Player) -> Player {
+async fn begins_anew(nodes: &[Node], before: Position, mut player: LocalPlayer) -> LocalPlayer {
     let pushed = nodes[0].push_surely(7, 100).await;
     assert_ne!(pushed.position.epoch, before.epoch);
     // A sweep that came before the push has sent them away in their turn, which was the first.
@@ -111,7 +111,7 @@ async fn after_a_restart_of_a_master_with_a_replica_everybody_goes_on() {
     let second = epoch().await.unwrap();
     replica.signal("CONT");
     eventually("newer", async || epoch().await.is_some_and(|epoch| epoch != second)).await;
-    let gone = join_all(players.iter_mut().map(Player::closed)).await;
+    let gone = join_all(players.iter_mut().map(LocalPlayer::closed)).await;
     assert!(gone.iter().all(Option::is_none), "none of them lacked anything: {gone:?}");
     for (player, duel) in players.iter().zip(1..) {
         let mut back = node.back(duel, 1, player.position).await;
@@ -197,7 +197,7 @@ async fn after_a_restart_who_lacks_what_was_kept_is_sent_away_at_once() {
     redis.kill();
     redis.start_again();
     network.set(Weather::Fine);
-    let gone = join_all(players.iter_mut().map(Player::closed)).await;
+    let gone = join_all(players.iter_mut().map(LocalPlayer::closed)).await;
     // Those whose turn comes first may be asked to go before they have looked.
     let at_once = gone.iter().filter(|lost| **lost == Some(Lost::EpochChanged)).count();
     assert!(2 * at_once > players.len(), "most waited for their turn: {gone:?}");

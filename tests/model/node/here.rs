@@ -10,6 +10,7 @@ use duelhub::hub::{AttachError, Attachment, Connection, Dismissal, Handed, Hub, 
 use duelhub::id::{DuelId, UserId};
 use duelhub::metrics::Metrics;
 use duelhub::ticket::Ticket;
+use duelhub_testkit::store::Store;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -18,7 +19,6 @@ use super::{Answer, Gone, Served};
 use crate::check::{Objection, Welcomed, ensure};
 use crate::history::shown_end;
 use crate::spec::{Shown, Spec};
-use crate::store::Store;
 
 #[derive(Debug)]
 pub(crate) struct Here {

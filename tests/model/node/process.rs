@@ -8,22 +8,19 @@ use duelhub::event::{Outcome, Position};
 use duelhub::hub::{AttachError, Pushed};
 use duelhub::id::{DuelId, UserId};
 use duelhub::pb;
-use duelhub::pb::control_service_client::ControlServiceClient;
 use duelhub::ticket::Issued;
+use duelhub_testkit::store::Store;
+use duelhub_testkit::{Backend, HowToEnd, Hub, Site};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use super::Answer;
 use super::web::WebLine;
 use crate::check::{Objection, Welcomed, ensure};
-use crate::hub::{HowToEnd, Hub};
-use crate::site::Site;
 use crate::spec::{Spec, To};
-use crate::store::Store;
 
 /// Pushes of a schedule that may wait to be sent.
 const PUSHES_MAX: usize = 4096;
@@ -34,7 +31,7 @@ type Waiting = Arc<Mutex<VecDeque<oneshot::Sender<Result<Pushed, AppendError>>>>
 pub(crate) struct Process {
     number: usize,
     hub: Hub,
-    client: ControlServiceClient<Channel>,
+    backend: Backend,
     /// One stream for all pushes: in it they keep their order.
     pushes: mpsc::Sender<pb::PushEventsRequest>,
     /// Who waits for the answers, in the order of the pushes.
@@ -44,14 +41,13 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) async fn start(number: usize, site: &Site) -> Self {
-        let hub = site.start().await;
-        let url = format!("http://{}", hub.addresses.control);
-        let client = ControlServiceClient::connect(url).await.unwrap();
+        let (hub, backend) = site.start_with_backend().await;
         let (pushes, requests) = mpsc::channel(PUSHES_MAX);
-        let answers = client.clone().push_events(ReceiverStream::new(requests)).await.unwrap();
+        let answers =
+            backend.client.clone().push_events(ReceiverStream::new(requests)).await.unwrap();
         let waiting = Waiting::default();
         let answers = tokio::spawn(pass_on(answers.into_inner(), Arc::clone(&waiting)));
-        Self { number, hub, client, pushes, waiting, _answers: AbortOnDropHandle::new(answers) }
+        Self { number, hub, backend, pushes, waiting, _answers: AbortOnDropHandle::new(answers) }
     }
 
     pub(super) fn push(&self, duel: DuelId, spec: &Spec) -> Answer {
@@ -75,7 +71,7 @@ impl Process {
         });
         let request =
             pb::CloseDuelRequest { duel_id: duel.get(), status: status.into(), last_event };
-        let mut client = self.client.clone();
+        let mut client = self.backend.client.clone();
         Box::pin(async move {
             match client.close_duel(request).await.map(tonic::Response::into_inner) {
                 Ok(closed) => Ok(pushed(closed.position, closed.duplicate, closed.connections)),
@@ -97,7 +93,8 @@ impl Process {
             .map(|p| pb::Participant { user_id: p.user.get(), telegram_id: p.telegram.get() });
         let participants = participants.collect();
         let request = pb::OpenDuelRequest { duel_id: duel.get(), participants, settings: None };
-        match self.client.clone().open_duel(request).await.map(tonic::Response::into_inner) {
+        match self.backend.client.clone().open_duel(request).await.map(tonic::Response::into_inner)
+        {
             Ok(opened) => Ok(position(opened.position)),
             Err(status) if status.code() == Code::FailedPrecondition => Err(OpenError::Closed),
             Err(status) => panic!("{status}"),
@@ -109,7 +106,7 @@ impl Process {
         ticket: &Issued,
         resume: Option<Position>,
     ) -> Result<(WebLine, Welcomed), AttachError> {
-        WebLine::open(self.hub.addresses.edge, ticket, resume).await
+        WebLine::open(&self.hub, ticket, resume).await
     }
 
     pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), Objection> {
@@ -120,8 +117,7 @@ impl Process {
                 Tickets::User(pb::UserTickets { duel_id: duel.get(), user_id: user.get() })
             }
         };
-        let request = pb::RevokeTicketsRequest { tickets: Some(tickets) };
-        let revoked = self.client.clone().revoke_tickets(request).await;
+        let revoked = self.backend.try_revoke(tickets).await;
         ensure(revoked.is_ok(), Objection::Unexpected(format!("{revoked:?}")))
     }
 
@@ -132,7 +128,7 @@ impl Process {
             reconnect: true,
             reason: reason.to_string(),
         };
-        let told = self.client.clone().disconnect(request).await.unwrap().into_inner();
+        let told = self.backend.client.clone().disconnect(request).await.unwrap().into_inner();
         usize::try_from(told.connections).unwrap()
     }
 
@@ -148,9 +144,8 @@ impl Process {
     }
 
     async fn duel(&self, duel: DuelId) -> Option<pb::Duel> {
-        let request = pb::GetDuelRequest { duel_id: duel.get() };
-        match self.client.clone().get_duel(request).await {
-            Ok(found) => found.into_inner().duel,
+        match self.backend.try_duel(duel.get()).await {
+            Ok(found) => Some(found),
             Err(status) if status.code() == Code::NotFound => None,
             Err(status) => panic!("{status}"),
         }

@@ -3,6 +3,7 @@
 use duelhub::engine::{Declaration, OpenError, Participant};
 use duelhub::event::Outcome;
 use duelhub::id::TelegramId;
+use duelhub_testkit::until;
 
 use super::{World, there};
 use crate::check::{Objection, ensure, unexpected};
@@ -10,7 +11,6 @@ use crate::history::Expected;
 use crate::node::Answer;
 use crate::players::PLAYERS;
 use crate::spec::{Spec, user};
-use crate::wait::until;
 
 /// A push or close whose answer is awaited later.
 pub(super) struct Call {

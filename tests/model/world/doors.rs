@@ -8,6 +8,7 @@ use duelhub::engine::Revocation;
 use duelhub::event::{Position, Role, Viewer};
 use duelhub::hub::{AttachError, Dismissal, Recovery};
 use duelhub::ticket::{Issued, Ticket};
+use duelhub_testkit::until;
 
 use super::World;
 use crate::check::{Follower, Objection, Welcomed, ensure, unexpected};
@@ -15,7 +16,6 @@ use crate::history::History;
 use crate::node::Line;
 use crate::players::Player;
 use crate::spec::user;
-use crate::wait::until;
 
 /// Somebody who takes part in nothing.
 const STRANGER: u64 = 9;

@@ -12,28 +12,25 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// One server. Killed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct RedisServer {
+pub struct RedisServer {
     directory: TempDir,
     options: Vec<String>,
-    pub(crate) port: u16,
-    pub(crate) child: Option<Child>,
+    port: u16,
+    child: Option<Child>,
 }
 
 impl RedisServer {
     /// Starts one that keeps nothing on the disk.
-    pub(crate) fn start(options: &[&str]) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+    pub fn start(options: &[&str]) -> Self {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let directory = tempfile::tempdir().unwrap();
-        let mut server = Self { directory, options, port, child: None };
-        server.run();
+        let mut server = Self { directory, options, port: free_port(), child: None };
+        server.start_again();
         server
     }
 
-    /// Starts it on what is on the disk.
-    pub(crate) fn run(&mut self) {
+    /// Starts it again, on what it has left on the disk.
+    pub fn start_again(&mut self) {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--logfile", "redis.log", "--unixsocket", "redis.sock"])
@@ -50,7 +47,8 @@ impl RedisServer {
     }
 
     /// Its URL, without a network between.
-    pub(crate) fn url(&self) -> String {
+    #[must_use]
+    pub fn url(&self) -> String {
         let mut options = self.options.iter().skip_while(|option| *option != "--requirepass");
         let password = options.nth(1).map(|password| format!("?pass={password}"));
         format!("redis+unix://{}{}", self.socket().display(), password.unwrap_or_default())
@@ -61,12 +59,12 @@ impl RedisServer {
     }
 
     /// Says something to it, on a connection of its own.
-    pub(crate) fn ask(&self, line: &str) -> redis::RedisResult<String> {
+    pub fn ask(&self, line: &str) -> redis::RedisResult<String> {
         self.ask_for(line)
     }
 
     /// The same, for an answer of another kind.
-    pub(crate) fn ask_for<T: redis::FromRedisValue>(&self, line: &str) -> redis::RedisResult<T> {
+    pub fn ask_for<T: redis::FromRedisValue>(&self, line: &str) -> redis::RedisResult<T> {
         let mut connection = redis::Client::open(self.url())?.get_connection()?;
         let mut words = line.split_whitespace();
         let mut command = redis::cmd(words.next().unwrap());
@@ -75,13 +73,47 @@ impl RedisServer {
         });
         command.query(&mut connection)
     }
-}
 
-impl Drop for RedisServer {
-    fn drop(&mut self) {
+    /// What is answered with a list of texts.
+    #[must_use]
+    pub fn ask_list(&self, line: &str) -> Vec<String> {
+        self.ask_for(line).unwrap()
+    }
+
+    /// Kills it: what is not on the disk is gone.
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Has it stand still (`STOP`), or go on (`CONT`).
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same of what is answered with a number.
+    pub fn ask_count(&self, line: &str) -> u64 {
+        self.ask_for(line).unwrap()
+    }
+}
+
+/// A port that nobody listens on, at the moment.
+#[must_use]
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
