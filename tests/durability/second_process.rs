@@ -9,7 +9,7 @@ async fn a_second_process_in_one_data_dir_goes_away_and_the_first_goes_on() {
     let backend = Backend::connect(&first).await;
     let mut facts = Facts::default();
     facts.push(&backend, 77, 50, 100).await;
-    let mut player = Player::join(&first, Join::ticket(backend.ticket(77, 1).await)).await;
+    let mut player = backend.player(77, 1).await;
     for _ in 0..3 {
         // Its ports are free ones, so it is the directory that is taken and nothing else.
         let second = site.try_start().await.expect_err("the directory is taken");

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
-use duelhub_testkit::{Backend, SECRET, TestServer, get};
+use duelhub_testkit::{SECRET, TestServer, get};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -208,8 +208,7 @@ async fn operators_check_and_export_a_store_while_no_hub_runs_on_it() {
     let (status, _, stderr) = run(&flags("check"), &[]);
     assert!(status == 1 && stderr.contains(data_dir), "there is no store yet: {stderr}");
 
-    let server = TestServer::with(&[("DATA_DIR", data_dir)]).await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) = TestServer::start_with_backend(&[("DATA_DIR", data_dir)]).await;
     backend.open(7, &[1, 2]).await;
     backend.push(7, r#"{"round" : 1}"#).await;
     backend.close(7).await;

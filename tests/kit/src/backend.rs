@@ -40,20 +40,17 @@ pub struct Backend {
 }
 
 /// A push of `payload` to `duel`, everything else unset.
-#[must_use]
 pub fn push(duel_id: u64, payload: &str) -> pb::PushEventRequest {
     pb::PushEventRequest { duel_id, payload_json: payload.to_owned(), ..Default::default() }
 }
 
 /// The push of a number, which is its key as well.
-#[must_use]
 pub fn numbered(duel_id: u64, n: u64) -> pb::PushEventRequest {
     let idempotency_key = n.to_string();
     pb::PushEventRequest { idempotency_key, ..push(duel_id, &format!(r#"{{"n":{n}}}"#)) }
 }
 
 /// The stable reason of an error, its request id, and the field at fault.
-#[must_use]
 pub fn error_info(status: &Status) -> (String, String, Option<String>) {
     let details = status.get_error_details();
     let info = details.error_info().expect("every error has a reason");
@@ -81,13 +78,11 @@ impl Backend {
     }
 
     /// One that connects by itself whenever it has to, and finds a hub again that was away.
-    #[must_use]
     pub fn lazy(hub: &impl Reachable) -> Self {
         Self::on(endpoint(hub).connect_lazy(), hub, Token::default())
     }
 
     /// One that shows a token.
-    #[must_use]
     pub fn with_token(hub: &impl Reachable, token: &str) -> Self {
         Self::on(endpoint(hub).connect_lazy(), hub, Token(Some(token.to_owned())))
     }

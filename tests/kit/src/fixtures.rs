@@ -10,37 +10,31 @@ use duelhub::limits;
 use duelhub::ticket::Ticket;
 
 /// A duel's id.
-#[must_use]
 pub fn id_of(duel: u64) -> DuelId {
     DuelId::try_from(duel).unwrap()
 }
 
 /// A user's id.
-#[must_use]
 pub fn user(user: u64) -> UserId {
     UserId::try_from(user).unwrap()
 }
 
 /// Users' ids.
-#[must_use]
 pub fn users(ids: &[u64]) -> Box<[UserId]> {
     ids.iter().map(|id| user(*id)).collect()
 }
 
 /// A user who takes part.
-#[must_use]
 pub fn player(id: u64) -> Viewer {
     Viewer { user: user(id), role: Role::Player }
 }
 
 /// A user who looks on.
-#[must_use]
 pub fn spectator(id: u64) -> Viewer {
     Viewer { user: user(id), role: Role::Spectator }
 }
 
 /// A payload that says `json`.
-#[must_use]
 pub fn payload(duel: u64, json: &str) -> Payload {
     Payload::parse(id_of(duel), json, limits::PUSH_BYTES_MAX).unwrap()
 }
@@ -57,13 +51,11 @@ fn duel_update(duel: u64, json: &str) -> Push {
 }
 
 /// The `nth` update, for everybody, of one size whatever `nth` up to 9999.
-#[must_use]
 pub fn update(duel: u64, nth: u64) -> Push {
     duel_update(duel, &format!(r#"{{"nth":"{nth:04}"}}"#))
 }
 
 /// Which [`update`] a payload is of.
-#[must_use]
 pub fn nth_of(push: &Push) -> u64 {
     let fields: HashMap<String, serde_json::Value> =
         serde_json::from_str(push.payload.json()).unwrap();
@@ -71,20 +63,17 @@ pub fn nth_of(push: &Push) -> u64 {
 }
 
 /// What the benches push: an update with 256 bytes of payload.
-#[must_use]
 pub fn push_of_256_bytes(duel: u64) -> Push {
     duel_update(duel, &format!(r#"{{"question":"{}"}}"#, "x".repeat(225)))
 }
 
 /// A ticket of a player that lives for `life` from now.
-#[must_use]
 pub fn ticket_for(duel: u64, id: u64, life: Duration) -> Ticket {
     let (duel, viewer, issued_at) = (id_of(duel), player(id), clock::now());
     Ticket { jti: Jti::random(), duel, viewer, issued_at, expires_at: issued_at.plus(life) }
 }
 
 /// A ticket of a player that lives for an hour.
-#[must_use]
 pub fn ticket(duel: u64, id: u64) -> Ticket {
     ticket_for(duel, id, Duration::from_secs(3600))
 }

@@ -36,7 +36,6 @@ pub struct Exit {
 
 impl Exit {
     /// Whether something in it panicked, even if the process went on.
-    #[must_use]
     pub fn panicked(&self) -> bool {
         self.output.contains("panicked")
     }
@@ -83,7 +82,6 @@ impl Hub {
     }
 
     /// What it has printed so far.
-    #[must_use]
     pub fn output(&self) -> String {
         self.process.output.lock().clone()
     }

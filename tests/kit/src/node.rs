@@ -39,25 +39,21 @@ pub struct Node {
 
 impl Node {
     /// One that shares its duels with all others on `redis`.
-    #[must_use]
     pub fn on(redis: &RedisServer) -> Self {
         Self::at(redis.url())
     }
 
     /// One that reaches Redis at `url`.
-    #[must_use]
     pub fn at(url: String) -> Self {
         Self::waiting_for(0, url)
     }
 
     /// The same, for which as many replicas must have what it acknowledges.
-    #[must_use]
     pub fn waiting_for(wait_replicas: u32, url: String) -> Self {
         Self::with(roomy(), wait_replicas, url)
     }
 
     /// One with an engine of these bounds.
-    #[must_use]
     pub fn with(config: EngineConfig, wait_replicas: u32, url: String) -> Self {
         let hub_config = HubConfig {
             sync_interval: SYNC_INTERVAL,
@@ -231,7 +227,6 @@ impl LocalPlayer {
 }
 
 /// Room for whatever a test does.
-#[must_use]
 pub fn roomy() -> EngineConfig {
     let hour = Duration::from_secs(3600);
     EngineConfig {

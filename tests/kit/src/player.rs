@@ -37,19 +37,16 @@ impl Join {
     }
 
     /// With a ticket among the subprotocols.
-    #[must_use]
     pub fn subprotocol(ticket: &str) -> Self {
         Self::default().header("sec-websocket-protocol", format!("duelhub.v1, {ticket}"))
     }
 
     /// Asks to go on after a position.
-    #[must_use]
     pub fn resume(self, position: impl Into<String>) -> Self {
         Self { resume: Some(position.into()), ..self }
     }
 
     /// With one header more.
-    #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
@@ -109,7 +106,6 @@ pub struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// Reads one.
-    #[must_use]
     pub fn parse(text: &'a str) -> Self {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:.200}"))
     }
@@ -170,19 +166,16 @@ impl Player {
     }
 
     /// As `connected` handed it out.
-    #[must_use]
     pub fn resume_ticket(&self) -> String {
         self.connected["resume_ticket"].as_str().unwrap().to_owned()
     }
 
     /// Of the last `connected`.
-    #[must_use]
     pub fn epoch(&self) -> &str {
         self.connected["epoch"].as_str().unwrap()
     }
 
     /// `<epoch>:<seq>`, as `resume` wants it.
-    #[must_use]
     pub fn position(&self) -> String {
         format!("{}:{}", self.epoch(), self.seq)
     }
@@ -262,7 +255,6 @@ impl Player {
     }
 
     /// The `seq` of every event, in the order in which they came.
-    #[must_use]
     pub fn seqs(&self) -> Vec<u64> {
         self.events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
     }
@@ -309,7 +301,6 @@ pub struct Away {
 impl Away {
     /// The socket goes.
     #[expect(clippy::needless_pass_by_value, reason = "the player's socket goes")]
-    #[must_use]
     pub fn leave(player: Player) -> Self {
         Self { resume_ticket: player.resume_ticket(), position: player.position() }
     }

@@ -54,7 +54,6 @@ impl Proxy {
     }
 
     /// Of Redis, as a node reaches it by this network.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }

@@ -47,7 +47,6 @@ impl RedisServer {
     }
 
     /// Its URL, without a network between.
-    #[must_use]
     pub fn url(&self) -> String {
         let mut options = self.options.iter().skip_while(|option| *option != "--requirepass");
         let password = options.nth(1).map(|password| format!("?pass={password}"));
@@ -75,7 +74,6 @@ impl RedisServer {
     }
 
     /// What is answered with a list of texts.
-    #[must_use]
     pub fn ask_list(&self, line: &str) -> Vec<String> {
         self.ask_for(line).unwrap()
     }
@@ -95,7 +93,6 @@ impl RedisServer {
     }
 
     /// Where it listens.
-    #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
@@ -107,7 +104,6 @@ impl RedisServer {
 }
 
 /// A port that nobody listens on, at the moment.
-#[must_use]
 pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

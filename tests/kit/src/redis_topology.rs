@@ -17,7 +17,6 @@ pub struct Sentinel {
 
 impl Sentinel {
     /// One that fails over a second after the master has stopped answering.
-    #[must_use]
     pub fn of(master: &RedisServer) -> Self {
         let port = free_port();
         let config = format!(
@@ -29,7 +28,6 @@ impl Sentinel {
     }
 
     /// One with such settings, which say that it listens at `port`.
-    #[must_use]
     pub fn with(port: u16, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("sentinel.conf"), config).unwrap();
@@ -43,13 +41,11 @@ impl Sentinel {
     }
 
     /// As a node names it.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("redis+sentinel://127.0.0.1:{}/game", self.port)
     }
 
     /// Whether it has found the master's replica, which it writes down.
-    #[must_use]
     pub fn knows_a_replica(&self) -> bool {
         let config = std::fs::read_to_string(self.directory.path().join("sentinel.conf"));
         config.unwrap().contains("known-replica game")
@@ -98,7 +94,6 @@ impl Cluster {
     }
 
     /// As a node names it.
-    #[must_use]
     pub fn url(&self) -> String {
         let hosts = self.members.iter().map(|member| format!("127.0.0.1:{}", member.port()));
         format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))

@@ -51,7 +51,7 @@ impl TestServer {
     }
 
     /// The same, and a backend of it.
-    pub async fn with_backend(variables: &[(&str, &str)]) -> (Self, Backend) {
+    pub async fn start_with_backend(variables: &[(&str, &str)]) -> (Self, Backend) {
         let server = Self::with(variables).await;
         let backend = Backend::connect(&server).await;
         (server, backend)

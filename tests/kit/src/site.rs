@@ -31,7 +31,6 @@ pub struct Site {
 
 impl Site {
     /// As in production, with free ports, no grace and no drain, and an empty `DATA_DIR`.
-    #[must_use]
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let defaults = [
@@ -52,7 +51,6 @@ impl Site {
     }
 
     /// With one variable more, or another value.
-    #[must_use]
     pub fn with(mut self, name: &str, text: impl Into<String>) -> Self {
         self.set(name, text);
         self
@@ -64,7 +62,6 @@ impl Site {
     }
 
     /// On ports that stay the same, so that clients find the hub again.
-    #[must_use]
     pub fn on_ports_of_its_own(mut self) -> Self {
         for name in ["WEBSOCKET_PORT", "CONTROL_PORT", "ADMIN_PORT"] {
             self.set(name, free_port().to_string());
@@ -73,19 +70,16 @@ impl Site {
     }
 
     /// A directory for what the test needs besides.
-    #[must_use]
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// `DATA_DIR`, unless a test has set another.
-    #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
     /// The binary with its environment, ready to be started.
-    #[must_use]
     pub fn command(&self) -> Command {
         let binary = std::env::var("CARGO_BIN_EXE_duelhub").expect("cargo runs the tests");
         let mut words = self.wrapper.iter().chain([&binary]);

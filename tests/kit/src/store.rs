@@ -24,7 +24,6 @@ pub enum Kind {
 
 impl Kind {
     /// How many nodes there are.
-    #[must_use]
     pub const fn nodes(self) -> usize {
         match self {
             Self::Memory | Self::Embedded | Self::Redis => 1,
@@ -33,7 +32,6 @@ impl Kind {
     }
 
     /// Whether what was answered outlives the engine.
-    #[must_use]
     pub const fn is_durable(self) -> bool {
         match self {
             Self::Memory => false,
@@ -54,7 +52,6 @@ pub struct Store {
 
 impl Store {
     /// An empty one.
-    #[must_use]
     pub fn new(kind: Kind, config: EngineConfig) -> Self {
         let on_redis = matches!(kind, Kind::Redis | Kind::RedisNodes);
         let redis = on_redis.then(|| RedisServer::start(&[]));
@@ -62,7 +59,6 @@ impl Store {
     }
 
     /// Where a node finds its Redis: there every node has a name of its own, so that what it has sent can be waited for.
-    #[must_use]
     pub fn redis_url(&self, node: usize) -> String {
         let redis = self.redis.as_ref().unwrap();
         redis.ask(&format!("ACL SETUSER node{node} on nopass ~* &* +@all")).unwrap();
@@ -70,7 +66,6 @@ impl Store {
     }
 
     /// Starts the engine of a node on what is there. Only Redis has more than one node at a time.
-    #[must_use]
     pub fn open(&self, node: usize) -> Arc<dyn Engine> {
         match self.kind {
             Kind::Memory => Arc::new(MemoryEngine::new(self.config.clone())),
