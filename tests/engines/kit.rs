@@ -35,6 +35,12 @@ impl Deref for Subject {
     }
 }
 
+impl From<Kind> for Subject {
+    fn from(kind: Kind) -> Self {
+        Self::new(kind)
+    }
+}
+
 /// Room for whatever a rule does that is not about room; both retentions are 100 seconds.
 pub(crate) fn roomy() -> EngineConfig {
     EngineConfig {

@@ -2,8 +2,8 @@
 //!
 //! Redis is held to it twice: by one node, and by three that take turns ([`nodes`]).
 //!
-//! A module's rules are ordinary functions that are handed the engine's [`Kind`](store::Kind), and one list at its end
-//! runs them; a rule that is missing from the list is dead code, and so does not pass unnoticed. A new engine is a kind
+//! A module's rules are ordinary functions that are handed an engine ([`Subject`](kit::Subject)), or its
+//! [`Kind`](store::Kind) to make one as they need it, and one list at its end runs them; a rule that is missing from the list is dead code, and so does not pass unnoticed. A new engine is a kind
 //! in `tests/kit/src/store.rs` and a line in [`on_every_engine`].
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -28,7 +28,7 @@ macro_rules! on_engine {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $rule() {
-                    super::$rule(crate::store::Kind::$kind).await;
+                    super::$rule(crate::store::Kind::$kind.into()).await;
                 }
             )+
         }

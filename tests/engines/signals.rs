@@ -31,8 +31,7 @@ async fn a_signal_comes_back_through_the_sink(kind: Kind) {
     assert_eq!(signals(&engine), sent);
 }
 
-async fn a_signal_is_soft_state(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_signal_is_soft_state(engine: Subject) {
     let kind = SignalKind::Acked { user: user(1), seq: 7 };
     engine.signal(Signal { duel: id_of(DUEL), kind }).await.unwrap();
     assert!(!engine.has(DUEL).await, "it brings nothing into being");

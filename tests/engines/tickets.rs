@@ -23,8 +23,7 @@ fn revocation(of: &Ticket, issued_until: UnixMs) -> Revocation {
     Revocation::User { duel: of.duel, user: of.viewer.user, issued_until }
 }
 
-async fn a_ticket_is_admitted_once(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_ticket_is_admitted_once(engine: Subject) {
     let (one, other) = (hour(), hour());
     assert_eq!(engine.redeem(&one).await, Ok(()));
     assert_eq!(engine.redeem(&one).await, Err(RedeemError::AlreadyUsed));
@@ -33,8 +32,7 @@ async fn a_ticket_is_admitted_once(kind: Kind) {
     assert_eq!(engine.counts().remembered_tickets, 2);
 }
 
-async fn a_ticket_is_admitted_once_however_many_try_at_a_time(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_ticket_is_admitted_once_however_many_try_at_a_time(engine: Subject) {
     for _ in 0..20 {
         let ticket = hour();
         let tasks = [(); 8].map(|()| {
@@ -52,16 +50,14 @@ async fn a_ticket_is_admitted_once_however_many_try_at_a_time(kind: Kind) {
     }
 }
 
-async fn an_expired_ticket_is_refused(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn an_expired_ticket_is_refused(engine: Subject) {
     let now = clock::now();
     let expired = Ticket { issued_at: UnixMs(now.0 - 5000), expires_at: now, ..hour() };
     assert_eq!(engine.redeem(&expired).await, Err(RedeemError::Expired));
     assert_eq!(engine.counts().remembered_tickets, 0, "and need not be remembered");
 }
 
-async fn a_revoked_ticket_is_refused(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_revoked_ticket_is_refused(engine: Subject) {
     let (one, other) = (hour(), hour());
     engine.revoke(Revocation::Ticket(one.jti.clone())).await.unwrap();
     engine.revoke(Revocation::Ticket(one.jti.clone())).await.unwrap();
@@ -69,8 +65,7 @@ async fn a_revoked_ticket_is_refused(kind: Kind) {
     assert_eq!(engine.redeem(&other).await, Ok(()));
 }
 
-async fn a_users_tickets_are_revoked_up_to_an_instant_that_is_included(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_users_tickets_are_revoked_up_to_an_instant_that_is_included(engine: Subject) {
     let at = clock::now();
     let issued = |milliseconds| Ticket { issued_at: UnixMs(at.0 + milliseconds), ..hour() };
     engine.revoke(revocation(&hour(), UnixMs(at.0 + 1000))).await.unwrap();
@@ -79,8 +74,7 @@ async fn a_users_tickets_are_revoked_up_to_an_instant_that_is_included(kind: Kin
     assert_eq!(engine.redeem(&issued(1001)).await, Ok(()));
 }
 
-async fn revoking_concerns_one_user_in_one_duel(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn revoking_concerns_one_user_in_one_duel(engine: Subject) {
     engine.revoke(revocation(&hour(), clock::now().plus(Duration::from_secs(9)))).await.unwrap();
     let mut other_user = hour();
     other_user.viewer.user = user(2);
@@ -89,8 +83,7 @@ async fn revoking_concerns_one_user_in_one_duel(kind: Kind) {
     assert_eq!(engine.redeem(&hour()).await, Err(RedeemError::Revoked));
 }
 
-async fn an_earlier_revocation_does_not_take_a_later_one_back(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn an_earlier_revocation_does_not_take_a_later_one_back(engine: Subject) {
     let ticket = hour();
     for issued_until in [ticket.issued_at.plus(Duration::from_secs(1)), UnixMs(1)] {
         engine.revoke(revocation(&ticket, issued_until)).await.unwrap();
@@ -120,8 +113,7 @@ async fn past_the_limit_tickets_are_refused_and_not_spent(kind: Kind) {
     assert_eq!(engine.redeem(&late).await, Ok(()), "it was not spent");
 }
 
-async fn a_ticket_is_remembered_for_as_long_as_it_lives(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_ticket_is_remembered_for_as_long_as_it_lives(engine: Subject) {
     let (used, revoked, of_user) = (hour(), hour(), Ticket { duel: id_of(78), ..hour() });
     assert_eq!(engine.redeem(&used).await, Ok(()));
     engine.revoke(Revocation::Ticket(revoked.jti.clone())).await.unwrap();

@@ -17,9 +17,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Streaming};
 
-use super::Answer;
-use super::web::WebLine;
-use crate::check::{Objection, Welcomed, ensure};
+use super::PendingAnswer;
+use super::socket::SocketConnection;
+use crate::check::{Violation, Welcomed, ensure};
 use crate::spec::{Spec, To};
 
 /// Pushes of a schedule that may wait to be sent.
@@ -28,7 +28,7 @@ const PUSHES_MAX: usize = 4096;
 type Waiting = Arc<Mutex<VecDeque<oneshot::Sender<Result<Pushed, AppendError>>>>>;
 
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct ProcessNode {
     number: usize,
     hub: Hub,
     backend: Backend,
@@ -39,7 +39,7 @@ pub(crate) struct Process {
     _answers: AbortOnDropHandle<()>,
 }
 
-impl Process {
+impl ProcessNode {
     pub(crate) async fn start(number: usize, site: &Site) -> Self {
         let (hub, backend) = site.start_with_backend().await;
         let (pushes, requests) = mpsc::channel(PUSHES_MAX);
@@ -50,7 +50,7 @@ impl Process {
         Self { number, hub, backend, pushes, waiting, _answers: AbortOnDropHandle::new(answers) }
     }
 
-    pub(super) fn push(&self, duel: DuelId, spec: &Spec) -> Answer {
+    pub(super) fn push(&self, duel: DuelId, spec: &Spec) -> PendingAnswer {
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().push_back(answer);
         let request = pb::PushEventsRequest { tag: spec.nth, push: Some(push_of(duel, spec)) };
@@ -58,7 +58,12 @@ impl Process {
         Box::pin(async move { answered.await.expect("every push is answered") })
     }
 
-    pub(super) fn close(&self, duel: DuelId, outcome: Outcome, last: Option<&Spec>) -> Answer {
+    pub(super) fn close(
+        &self,
+        duel: DuelId,
+        outcome: Outcome,
+        last: Option<&Spec>,
+    ) -> PendingAnswer {
         let status = match outcome {
             Outcome::Finished => pb::DuelStatus::Finished,
             Outcome::Cancelled => pb::DuelStatus::Cancelled,
@@ -105,11 +110,11 @@ impl Process {
         &self,
         ticket: &Issued,
         resume: Option<Position>,
-    ) -> Result<(WebLine, Welcomed), AttachError> {
-        WebLine::open(&self.hub, ticket, resume).await
+    ) -> Result<(SocketConnection, Welcomed), AttachError> {
+        SocketConnection::open(&self.hub, ticket, resume).await
     }
 
-    pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), Objection> {
+    pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), Violation> {
         use pb::revoke_tickets_request::Tickets;
         let tickets = match revocation {
             Revocation::Ticket(jti) => Tickets::Jti(jti.as_str().to_owned()),
@@ -118,7 +123,7 @@ impl Process {
             }
         };
         let revoked = self.backend.try_revoke(tickets).await;
-        ensure(revoked.is_ok(), Objection::Unexpected(format!("{revoked:?}")))
+        ensure(revoked.is_ok(), Violation::Unexpected(format!("{revoked:?}")))
     }
 
     pub(super) async fn disconnect(&self, duel: DuelId, user: UserId, reason: Arc<str>) -> usize {

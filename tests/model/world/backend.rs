@@ -6,10 +6,10 @@ use duelhub::id::TelegramId;
 use duelhub_testkit::until;
 
 use super::{World, there};
-use crate::check::{Objection, ensure, unexpected};
+use crate::check::{Violation, ensure, unexpected};
+use crate::devices::PLAYERS;
 use crate::history::Expected;
-use crate::node::Answer;
-use crate::players::PLAYERS;
+use crate::node::PendingAnswer;
 use crate::spec::{Spec, user};
 
 /// A push or close whose answer is awaited later.
@@ -18,7 +18,7 @@ pub(super) struct Call {
     /// To how many connections it is handed, if none comes or goes until it is answered.
     handed_to: Option<usize>,
     expected: Expected,
-    answer: Answer,
+    answer: PendingAnswer,
 }
 
 impl World {
@@ -44,7 +44,7 @@ impl World {
         duel: usize,
         outcome: Outcome,
         last: Option<&Spec>,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         let node = self.node_to_call(duel);
         let in_order = self.nodes[node].keeps_order_of_calls();
         if !in_order {
@@ -63,7 +63,7 @@ impl World {
             until("closed", || async { player.open_line().is_none() }).await;
             let line = player.line.as_ref().map(|(line, _)| line);
             let as_expected = line.is_none_or(|line| line.is_over() || line.dismissal().is_some());
-            ensure(as_expected, Objection::Unexpected("closed for another reason".into()))?;
+            ensure(as_expected, Violation::Unexpected("closed for another reason".into()))?;
         }
         Ok(())
     }
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// Awaits all answers, the first one first or last.
-    pub(super) async fn settle(&mut self, backwards: bool) -> Result<(), Objection> {
+    pub(super) async fn settle(&mut self, backwards: bool) -> Result<(), Violation> {
         let mut calls = std::mem::take(&mut self.calls);
         if backwards {
             calls.reverse();
@@ -95,7 +95,7 @@ impl World {
                 continue;
             };
             let handed = format!("handed to {} of {concerned}", pushed.connections);
-            ensure(pushed.connections == concerned, Objection::Unexpected(handed))?;
+            ensure(pushed.connections == concerned, Violation::Unexpected(handed))?;
         }
         Ok(())
     }
@@ -106,7 +106,7 @@ impl World {
     }
 
     /// Declares those who take part.
-    pub(super) async fn declare(&mut self, duel: usize) -> Result<(), Objection> {
+    pub(super) async fn declare(&mut self, duel: usize) -> Result<(), Violation> {
         let participant = |id: &u64| {
             let telegram = TelegramId::try_from(1000 + id).unwrap();
             Participant { user: user(*id), telegram }
@@ -122,7 +122,7 @@ impl World {
             (None, Ok(opened)) => {
                 history.declared = true;
                 let least = history.settled();
-                ensure(opened.seq >= least, Objection::NoPosition(opened))?;
+                ensure(opened.seq >= least, Violation::NoPosition(opened))?;
                 history.witness(opened)
             }
             (Some(_), Err(OpenError::Closed)) => Ok(()),

@@ -13,7 +13,7 @@ use crate::history::shown_end;
 use crate::spec::Shown;
 
 #[derive(Debug)]
-pub(crate) struct WebLine(Mutex<Inbox>);
+pub(crate) struct SocketConnection(Mutex<Inbox>);
 
 /// The socket, and what has arrived and was not looked at.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ struct Inbox {
     pings: u64,
 }
 
-impl WebLine {
+impl SocketConnection {
     /// Opens a connection and waits until it is known what it starts with.
     pub(super) async fn open(
         hub: &Hub,
