@@ -5,12 +5,10 @@ use duelhub::event::Outcome;
 use duelhub::hub::{AttachError, ChangeKind, Recovery};
 
 use crate::kit::{Node, eventually, id_of, ticket, user};
-use crate::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_to_any_node_reaches_the_players_of_all_in_one_order() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<3>();
     for node in &nodes {
         node.ready().await;
     }
@@ -35,8 +33,7 @@ async fn a_push_to_any_node_reaches_the_players_of_all_in_one_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_used_once_whichever_nodes_are_asked() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<2>();
     let (one, other) = tokio::join!(nodes[0].push(7, 1), nodes[1].push(7, 1));
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(one.position, other.position);
@@ -45,8 +42,7 @@ async fn a_key_is_used_once_whichever_nodes_are_asked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_opens_one_connection_on_all_nodes_together() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<2>();
     let ticket = ticket(7, 1);
     let (one, other) =
         tokio::join!(nodes[0].hub.attach(&ticket, None), nodes[1].hub.attach(&ticket, None));
@@ -59,8 +55,7 @@ async fn a_ticket_opens_one_connection_on_all_nodes_together() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_player_goes_on_at_another_node() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<2>();
     let mut player = nodes[0].player(7, 1).await;
     nodes[0].push(7, 1).await.unwrap();
     player.read_until(1).await;
@@ -76,8 +71,7 @@ async fn a_player_goes_on_at_another_node() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_about_connections_act_on_all_nodes() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<2>();
     let mut players = [nodes[0].player(7, 1).await, nodes[1].player(7, 2).await];
     nodes[0].hub.disconnect(id_of(7), Some(user(2)), true, None).await.unwrap();
     assert_eq!(players[1].closed().await, None);
@@ -97,8 +91,7 @@ async fn calls_about_connections_act_on_all_nodes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_sees_all_nodes() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<2>();
     let _before = nodes[0].player(6, 9).await;
     let mut watch = nodes[1].watch_all().await;
     let player = nodes[0].player(7, 1).await;

@@ -17,9 +17,7 @@ use crate::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_last_message_that_was_lost_is_found_by_the_next_sweep() {
-    let redis = RedisServer::start(&[]);
-    let network = Proxy::to(redis.port()).await;
-    let (pushing, deaf) = (Node::on(&redis), Node::at(network.url()));
+    let (_redis, network, pushing, deaf) = Node::one_behind_proxy().await;
     deaf.ready().await;
     let mut player = deaf.player(7, 1).await;
     network.set(Weather::Untold);
@@ -51,9 +49,7 @@ async fn over_a_slow_network_everything_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_message_is_repaired_when_the_next_one_comes() {
-    let redis = RedisServer::start(&[]);
-    let network = Proxy::to(redis.port()).await;
-    let (pushing, deaf) = (Node::on(&redis), Node::at(network.url()));
+    let (_redis, network, pushing, deaf) = Node::one_behind_proxy().await;
     deaf.ready().await;
     let mut player = deaf.player(7, 1).await;
     network.set(Weather::Untold);
@@ -66,8 +62,7 @@ async fn a_lost_message_is_repaired_when_the_next_one_comes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn channels_that_are_cut_again_and_again_lose_nothing() {
     const PUSHES: u64 = 400;
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis), Node::on(&redis)];
+    let (redis, nodes) = Node::several::<3>();
     let mut players = Vec::new();
     for duel in 1..=6 {
         players.push((duel, nodes[0].player(duel, 1).await));
@@ -136,8 +131,7 @@ async fn who_lacks_what_redis_answers_for_and_does_not_give_is_sent_away() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_stands_still_leaves_pushes_in_doubt_and_players_connected() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (redis, nodes) = Node::several::<2>();
     nodes[0].ready().await;
     let mut player = nodes[1].player(7, 1).await;
     nodes[0].push(7, 1).await.unwrap();
@@ -190,9 +184,7 @@ async fn a_full_redis_takes_nothing_new_and_keeps_everything_else_going() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_takes_no_writes_can_still_be_asked() {
-    let redis = RedisServer::start(&[]);
-    let network = Proxy::to(redis.port()).await;
-    let (node, deaf) = (Node::on(&redis), Node::at(network.url()));
+    let (redis, network, node, deaf) = Node::one_behind_proxy().await;
     deaf.ready().await;
     let mut player = deaf.player(7, 1).await;
     network.set(Weather::Untold);
@@ -239,8 +231,7 @@ async fn a_push_that_too_few_replicas_have_is_in_doubt() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_is_added_does_not_stop_what_is_told() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (redis, nodes) = Node::several::<2>();
     nodes[0].push_surely(7, 1).await;
     // The server's replication id is another one from now on, and so is the epoch.
     let _replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", redis.port())]);
@@ -264,8 +255,7 @@ async fn a_replica_that_is_added_does_not_stop_what_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_was_away_for_long_takes_nobody_offline() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis), Node::on(&redis)];
+    let (redis, nodes) = Node::several::<3>();
     let mut one = nodes[0].player(7, 1).await;
     let _two = nodes[1].player(7, 2).await;
     one.sees(2, true).await;
@@ -295,9 +285,7 @@ async fn a_redis_that_was_away_for_long_takes_nobody_offline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_cut_off_catches_up_when_it_is_back() {
-    let redis = RedisServer::start(&[]);
-    let network = Proxy::to(redis.port()).await;
-    let (pushing, cut_off) = (Node::on(&redis), Node::at(network.url()));
+    let (_redis, network, pushing, cut_off) = Node::one_behind_proxy().await;
     let mut one = pushing.player(7, 1).await;
     let mut two = cut_off.player(7, 2).await;
     one.sees(2, true).await;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::fixtures::{id_of, nth_of, ticket, update};
+use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
 use crate::until;
 
@@ -38,6 +39,21 @@ pub struct Node {
 }
 
 impl Node {
+    /// A Redis that keeps nothing on the disk, and nodes on it.
+    pub fn several<const N: usize>() -> (RedisServer, [Self; N]) {
+        let redis = RedisServer::start(&[]);
+        let nodes = std::array::from_fn(|_| Self::on(&redis));
+        (redis, nodes)
+    }
+
+    /// A Redis that keeps nothing on the disk, and two nodes on it, of which the second reaches it over that network.
+    pub async fn one_behind_proxy() -> (RedisServer, Proxy, Self, Self) {
+        let redis = RedisServer::start(&[]);
+        let network = Proxy::to(redis.port()).await;
+        let (near, far) = (Self::on(&redis), Self::at(network.url()));
+        (redis, network, near, far)
+    }
+
     /// One that shares its duels with all others on `redis`.
     pub fn on(redis: &RedisServer) -> Self {
         Self::at(redis.url())
