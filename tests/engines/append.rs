@@ -20,7 +20,7 @@ async fn seqs_are_dense_from_one_in_each_duel(engine: Subject) {
 
 async fn calls_take_effect_in_the_order_in_which_they_are_made(engine: Subject) {
     let calls: Vec<_> =
-        (1..=300).map(|nth| engine.append(id_of(DUEL), update(DUEL, nth), None)).collect();
+        (1..=300).map(|nth| engine.pinned().append(id_of(DUEL), update(DUEL, nth), None)).collect();
     for (call, nth) in calls.into_iter().rev().zip((1..=300).rev()) {
         let appended = call.await.unwrap();
         assert_eq!(appended.position.seq, nth);
@@ -33,9 +33,9 @@ async fn calls_take_effect_in_the_order_in_which_they_are_made(engine: Subject) 
 
 async fn calls_of_different_kinds_keep_their_order(engine: Subject) {
     let duel = id_of(DUEL);
-    let before = engine.append(duel, update(DUEL, 1), None);
-    let close = engine.close(duel, Outcome::Finished, Some(update(DUEL, 2)));
-    let after = engine.append(duel, update(DUEL, 3), None);
+    let before = engine.pinned().append(duel, update(DUEL, 1), None);
+    let close = engine.pinned().close(duel, Outcome::Finished, Some(update(DUEL, 2)));
+    let after = engine.pinned().append(duel, update(DUEL, 3), None);
     assert_eq!(after.await, Err(AppendError::Closed));
     assert_eq!(close.await.unwrap().position.seq, 3);
     assert_eq!(before.await.unwrap().position.seq, 1);
@@ -43,9 +43,10 @@ async fn calls_of_different_kinds_keep_their_order(engine: Subject) {
 
 async fn a_dropped_answer_does_not_undo_the_call(engine: Subject) {
     for nth in 1..=20 {
-        drop(engine.append(id_of(DUEL), update(DUEL, nth), None));
+        drop(engine.pinned().append(id_of(DUEL), update(DUEL, nth), None));
     }
-    assert_eq!(engine.push(DUEL, 21).await.seq, 21);
+    let next = engine.pinned().append(id_of(DUEL), update(DUEL, 21), None).await.unwrap();
+    assert_eq!(next.position.seq, 21);
     assert_eq!(engine.log(DUEL).await.len(), 21);
 }
 
@@ -66,10 +67,14 @@ async fn an_answered_event_was_told_and_can_be_read(engine: Subject) {
 
 async fn what_is_told_is_what_is_stored_in_order_each_once(engine: Subject) {
     let calls: Vec<_> = (1..=200)
-        .map(|nth| engine.append(id_of(DUEL), update(DUEL, nth), Some(format!("{nth}").into())))
+        .map(|nth| {
+            engine.pinned().append(id_of(DUEL), update(DUEL, nth), Some(format!("{nth}").into()))
+        })
         .collect();
     let again: Vec<_> = (1..=200)
-        .map(|nth| engine.append(id_of(DUEL), update(DUEL, nth), Some(format!("{nth}").into())))
+        .map(|nth| {
+            engine.pinned().append(id_of(DUEL), update(DUEL, nth), Some(format!("{nth}").into()))
+        })
         .collect();
     for call in calls.into_iter().chain(again) {
         call.await.unwrap();

@@ -25,7 +25,7 @@ async fn a_duplicate_gets_the_first_answer_and_stores_nothing(engine: Subject) {
 }
 
 async fn a_duplicate_is_one_also_while_the_first_is_under_way(engine: Subject) {
-    let call = || engine.append(id_of(DUEL), update(DUEL, 1), Some("key".into()));
+    let call = || engine.pinned().append(id_of(DUEL), update(DUEL, 1), Some("key".into()));
     let (first, again) = (call(), call());
     let again = again.await.unwrap();
     let first = first.await.unwrap();
@@ -61,9 +61,7 @@ async fn keys_are_each_duels_own(engine: Subject) {
 async fn a_key_outlives_its_event_in_the_log(kind: Kind) {
     let engine = Subject::with(kind, EngineConfig { log_events_max: 2, ..roomy() });
     let first = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
-    for nth in 2..=10 {
-        engine.push(DUEL, nth).await;
-    }
+    engine.push_all(DUEL, 2..=10).await;
     assert_eq!(engine.head(DUEL).await.oldest_seq, 9);
     let again = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
     assert_eq!(again, Appended { position: first.position, event: None, connections: 0 });

@@ -1,28 +1,33 @@
 //! What the rules share: an engine whose notices are collected, and short words for what is said to it.
 
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use duelhub::clock::UnixMs;
 use duelhub::config::EngineConfig;
-use duelhub::engine::{Appended, Engine, Head, Latest, Notice, Page};
+use duelhub::engine::{Appended, Engine, EngineCounts, EngineError, Head, Latest, Notice, Page};
 use duelhub::event::{Content, Epoch, Event, EventType, Position, Push, Viewer};
 pub(crate) use duelhub_testkit::fixtures::{
     id_of, payload, player, spectator, ticket_for, update, user, users,
 };
 use parking_lot::Mutex;
 
-use crate::nodes::Nodes;
 use crate::store::{Kind, Store};
 
 /// The duel of most rules.
 pub(crate) const DUEL: u64 = 77;
 
 /// An engine, and everything that it has told its sink.
+///
+/// Over several nodes every call is another node's turn, so that nothing of a rule can rest on what one node remembers. Calls
+/// keep their order on one node, and over several only once they are answered: a rule that does not wait for an answer
+/// makes its next call on the same node, by [`Subject::pinned`].
 pub(crate) struct Subject {
-    engine: Arc<dyn Engine>,
-    /// Of which `engine` is made, or it alone.
     nodes: Vec<Arc<dyn Engine>>,
+    /// Calls so far.
+    calls: AtomicUsize,
     notices: Arc<Mutex<Vec<Notice>>>,
     store: Store,
 }
@@ -31,7 +36,7 @@ impl Deref for Subject {
     type Target = dyn Engine;
 
     fn deref(&self) -> &Self::Target {
-        &*self.engine
+        &*self.nodes[self.calls.fetch_add(1, Ordering::Relaxed) % self.nodes.len()]
     }
 }
 
@@ -66,22 +71,19 @@ impl Subject {
 
     fn on(store: Store) -> Self {
         let nodes: Vec<_> = (0..store.kind.nodes()).map(|node| store.open(node)).collect();
-        let engine: Arc<dyn Engine> = match &nodes[..] {
-            [engine] => Arc::clone(engine),
-            nodes => Arc::new(Nodes::new(nodes.to_vec())),
-        };
         let notices = Arc::new(Mutex::new(Vec::new()));
-        let told = Arc::clone(&notices);
-        engine.connect(Box::new(move |notice| {
-            told.lock().push(notice);
-            0
-        }));
-        Self { engine, nodes, notices, store }
+        for node in &nodes {
+            let told = Arc::clone(&notices);
+            node.connect(Box::new(move |notice| {
+                told.lock().push(notice);
+                0
+            }));
+        }
+        Self { nodes, calls: AtomicUsize::new(0), notices, store }
     }
 
     /// Stops the engine in good order and starts it again; it has told nothing yet.
     pub(crate) async fn restarted(self) -> Self {
-        drop(self.engine);
         for (engine, node) in self.nodes.into_iter().zip(0..) {
             self.store.stop(node, engine).await;
         }
@@ -90,16 +92,39 @@ impl Subject {
 
     /// Kills the engine and starts it again; it has told nothing yet.
     pub(crate) async fn killed(self) -> Self {
-        drop(self.engine);
         for (engine, node) in self.nodes.into_iter().zip(0..) {
             self.store.kill(node, engine).await;
         }
         Self::on(self.store)
     }
 
-    /// For tasks of a rule that do several things at a time.
+    /// The first node, whose turn it always is here.
+    pub(crate) fn pinned(&self) -> &dyn Engine {
+        &*self.nodes[0]
+    }
+
+    /// The same for tasks of a rule that do several things at a time.
     pub(crate) fn engine(&self) -> Arc<dyn Engine> {
-        Arc::clone(&self.engine)
+        Arc::clone(&self.nodes[0])
+    }
+
+    /// Prunes each node: each does in its own time, and learns by it how much there is.
+    pub(crate) async fn prune(&self, now: UnixMs) -> Result<(), EngineError> {
+        for node in &self.nodes {
+            node.prune(now).await?;
+        }
+        Ok(())
+    }
+
+    /// As far as the one knows that knows of most.
+    pub(crate) fn counts(&self) -> EngineCounts {
+        let counts = self.nodes.iter().map(|node| node.counts());
+        counts
+            .reduce(|one, other| EngineCounts {
+                duels: one.duels.max(other.duels),
+                remembered_tickets: one.remembered_tickets.max(other.remembered_tickets),
+            })
+            .expect("there is a node")
     }
 
     /// Everything told so far.
@@ -138,6 +163,13 @@ impl Subject {
         let appended = self.append(id_of(duel), push, None).await.unwrap();
         assert!(appended.event.is_some(), "without a key nothing is a duplicate");
         appended
+    }
+
+    /// Pushes these updates to `duel`, one after the other.
+    pub(crate) async fn push_all(&self, duel: u64, nths: RangeInclusive<u64>) {
+        for nth in nths {
+            self.push(duel, nth).await;
+        }
     }
 
     /// Where `duel` stands; it must be there.

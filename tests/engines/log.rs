@@ -26,9 +26,7 @@ async fn it_keeps_as_many_bytes_as_it_may(kind: Kind) {
     let size = update(DUEL, 1).size();
     let log_bytes_max = 3 * size + size / 2;
     let engine = Subject::with(kind, EngineConfig { log_bytes_max, ..roomy() });
-    for nth in 1..=10 {
-        engine.push(DUEL, nth).await;
-    }
+    engine.push_all(DUEL, 1..=10).await;
     assert_eq!(engine.head(DUEL).await.oldest_seq, 8);
     let held: usize = engine.log(DUEL).await.iter().map(|event| event.size()).sum();
     assert_eq!(held, 3 * size);
@@ -48,9 +46,7 @@ async fn the_newest_is_kept_whatever_its_size(kind: Kind) {
 }
 
 async fn a_page_holds_at_most_what_was_asked_for(engine: Subject) {
-    for nth in 1..=100 {
-        engine.push(DUEL, nth).await;
-    }
+    engine.push_all(DUEL, 1..=100).await;
     let epoch = engine.head(DUEL).await.position.epoch;
     let mut seq = 0;
     while seq < 100 {

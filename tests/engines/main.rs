@@ -1,6 +1,6 @@
 //! The contract of [`duelhub::engine`], held over every engine: one function per rule, run once per engine.
 //!
-//! Redis is held to it twice: by one node, and by three that take turns ([`nodes`]).
+//! Redis is held to it twice: by one node, and by three that take turns.
 //!
 //! A module's rules are ordinary functions that are handed an engine ([`Subject`](kit::Subject)), or its
 //! [`Kind`](store::Kind) to make one as they need it, and one list at its end runs them; a rule that is missing from the list is dead code, and so does not pass unnoticed. A new engine is a kind
@@ -42,7 +42,6 @@ mod keys;
 mod kit;
 mod latest;
 mod log;
-mod nodes;
 mod restart;
 mod retention;
 mod signals;

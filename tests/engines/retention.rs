@@ -129,7 +129,7 @@ async fn what_is_forgotten_makes_room(kind: Kind) {
 async fn many_are_forgotten_by_and_by(kind: Kind) {
     let engine = Subject::with(kind, EngineConfig { duels_max: 6000, ..roomy() });
     let calls: Vec<_> =
-        (1..=6000).map(|duel| engine.append(id_of(duel), update(duel, 1), None)).collect();
+        (1..=6000).map(|duel| engine.pinned().append(id_of(duel), update(duel, 1), None)).collect();
     for call in calls {
         call.await.unwrap();
     }
