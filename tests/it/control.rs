@@ -27,7 +27,7 @@ async fn a_bad_push_names_the_field() {
     let (_server, backend) = TestServer::start_with_backend(&[]).await;
     let good = || push(77, "{}");
     let users = |ids: &[u64]| pb::UserList { user_ids: ids.to_vec() };
-    let to = |to| Some(pb::Audience { to: Some(to) });
+    let to = |to| pb::PushEventRequest { audience: Some(pb::Audience { to: Some(to) }), ..good() };
     let view = |user_id, json: &str| pb::View { user_id, payload_json: json.into() };
     let views = |views: Vec<pb::View>| pb::PushEventRequest { views, ..good() };
     let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(65_536));
@@ -43,33 +43,18 @@ async fn a_bad_push_names_the_field() {
         (typed("A"), "type"),
         (typed("pong"), "type"),
         (typed(&"x".repeat(65)), "type"),
-        (pb::PushEventRequest { audience: to(To::Players(false)), ..good() }, "audience.players"),
-        (
-            pb::PushEventRequest { audience: to(To::Only(users(&[]))), ..good() },
-            "audience.only.user_ids",
-        ),
-        (
-            pb::PushEventRequest { audience: to(To::Except(users(&[1; 65]))), ..good() },
-            "audience.except.user_ids",
-        ),
-        (
-            pb::PushEventRequest { audience: to(To::Only(users(&[1, 0]))), ..good() },
-            "audience.only.user_ids[1]",
-        ),
-        (
-            pb::PushEventRequest { audience: to(To::Only(users(&[1, 1]))), ..good() },
-            "audience.only.user_ids[1]",
-        ),
+        (to(To::Players(false)), "audience.players"),
+        (to(To::Only(users(&[]))), "audience.only.user_ids"),
+        (to(To::Except(users(&[1; 65]))), "audience.except.user_ids"),
+        (to(To::Only(users(&[1, 0]))), "audience.only.user_ids[1]"),
+        (to(To::Only(users(&[1, 1]))), "audience.only.user_ids[1]"),
         (views(vec![view(1, "{}"), view(0, "{}")]), "views[1].user_id"),
         (views(vec![view(1, "{}"), view(1, "{}")]), "views[1].user_id"),
         (views(vec![view(1, "x")]), "views[0].payload_json"),
         (views((1..=65).map(|user| view(user, "{}")).collect()), "views"),
         (views((1..=5).map(|user| view(user, &half)).collect()), "views"),
         (
-            pb::PushEventRequest {
-                audience: to(To::Only(users(&[2]))),
-                ..views(vec![view(1, "{}")])
-            },
+            pb::PushEventRequest { views: vec![view(1, "{}")], ..to(To::Only(users(&[2]))) },
             "views[0].user_id",
         ),
         (pb::PushEventRequest { idempotency_key: "x".repeat(129), ..good() }, "idempotency_key"),

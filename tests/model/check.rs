@@ -62,6 +62,11 @@ pub(crate) fn ensure(holds: bool, violation: Violation) -> Result<(), Violation>
     if holds { Ok(()) } else { Err(violation) }
 }
 
+/// Objects in words of its own unless it holds.
+pub(crate) fn expect(holds: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { unexpected(what()) }
+}
+
 /// What a connection is welcomed with.
 #[derive(Debug)]
 pub(crate) struct Welcomed {

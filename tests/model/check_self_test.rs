@@ -46,36 +46,20 @@ fn serve(
 }
 
 #[test]
-fn what_is_right_passes() {
-    let mut history = history((1..=5).map(spec));
-    let events = shown(&history, &[3, 4, 5]);
-    assert_eq!(serve(&mut history, 2, &events, 5), Ok(()));
-}
-
-#[test]
-fn a_lost_event_is_noticed_wherever_it_was() {
-    for missing in 1..=5 {
+fn what_is_lost_doubled_or_out_of_order_is_noticed_wherever_it_was() {
+    let served = |cursor, seqs: &[u64], served| {
         let mut history = history((1..=5).map(spec));
+        let events = shown(&history, seqs);
+        serve(&mut history, cursor, &events, served)
+    };
+    assert_eq!(served(2, &[3, 4, 5], 5), Ok(()));
+    for missing in 1..=5 {
         let seqs: Vec<_> = (1..=5).filter(|seq| *seq != missing).collect();
-        let events = shown(&history, &seqs);
-        assert_eq!(serve(&mut history, 0, &events, 5), Err(Violation::Lost(missing)));
+        assert_eq!(served(0, &seqs, 5), Err(Violation::Lost(missing)));
     }
-}
-
-#[test]
-fn a_doubled_event_is_noticed_within_a_batch_and_across_two() {
-    let mut history = history((1..=5).map(spec));
-    let events = shown(&history, &[1, 2, 2, 3]);
-    assert_eq!(serve(&mut history, 0, &events, 3), Err(Violation::Doubled(2)));
-    let events = shown(&history, &[3, 4]);
-    assert_eq!(serve(&mut history, 3, &events, 4), Err(Violation::Doubled(3)));
-}
-
-#[test]
-fn events_out_of_order_are_noticed() {
-    let mut history = history((1..=5).map(spec));
-    let events = shown(&history, &[1, 3, 2]);
-    assert_eq!(serve(&mut history, 0, &events, 3), Err(Violation::Disordered(2)));
+    assert_eq!(served(0, &[1, 2, 2, 3], 3), Err(Violation::Doubled(2)), "within a batch");
+    assert_eq!(served(3, &[3, 4], 4), Err(Violation::Doubled(3)), "across two");
+    assert_eq!(served(0, &[1, 3, 2], 3), Err(Violation::Disordered(2)));
 }
 
 #[test]

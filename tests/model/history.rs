@@ -7,7 +7,7 @@ use duelhub::event::{Content, DUEL_UPDATE, DuelStatus, Epoch, Event, Outcome, Po
 use duelhub::hub::Pushed;
 use duelhub::id::DuelId;
 
-use crate::check::{Violation, ensure, unexpected};
+use crate::check::{Violation, ensure, expect, unexpected};
 use crate::spec::{Shown, Spec};
 
 /// One entry of the log; the first has seq 1.
@@ -252,7 +252,7 @@ impl History {
         )?;
         ensure(head.position.seq == self.len(), Violation::NoPosition(head.position))?;
         let status = self.closed.map_or(DuelStatus::Open, DuelStatus::Closed);
-        ensure(head.status == status, Violation::Unexpected(format!("it is {:?}", head.status)))?;
+        expect(head.status == status, || format!("it is {:?}", head.status))?;
         let held = self.numbered().filter(|(seq, _)| self.log_holds(*seq, self.len()));
         let held: Vec<_> = held.collect();
         let seqs = |at: usize| events.get(at).map_or(0, |event| event.seq);

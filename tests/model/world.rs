@@ -21,7 +21,7 @@ use duelhub_testkit::soon;
 
 use self::backend::Call;
 use crate::Tally;
-use crate::check::{Violation, ensure};
+use crate::check::{Violation, expect};
 use crate::deployment::{Deployment, Environment, HOUR, SECRET};
 use crate::devices::{Device, PLAYERS};
 use crate::history::History;
@@ -253,8 +253,7 @@ impl World {
         // Of a user who was away between, the nodes that are left remember nothing, or all of it.
         let as_expected = known.is_some_and(|known| (position.seq..=*acked).contains(&known));
         let as_expected = if self.nodes.len() == 1 { known == Some(*acked) } else { as_expected };
-        let what = format!("acked {known:?} instead of {acked}");
-        ensure(as_expected, Violation::Unexpected(what))?;
+        expect(as_expected, || format!("acked {known:?} instead of {acked}"))?;
         self.count("acked");
         Ok(())
     }
@@ -273,7 +272,7 @@ impl World {
         };
         of.cut();
         self.count("heard late");
-        ensure(late, Violation::Unexpected(format!("dismissed: {dismissal:?}")))
+        expect(late, || format!("dismissed: {dismissal:?}"))
     }
 
     fn reader(&mut self, player: usize) -> (&mut Device, &mut History, &mut Tally) {

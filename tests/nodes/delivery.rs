@@ -61,9 +61,7 @@ async fn a_player_goes_on_at_another_node() {
     player.read_until(1).await;
     let position = player.position;
     drop(player);
-    for nth in 2..=5 {
-        nodes[1].push(7, nth).await.unwrap();
-    }
+    nodes[1].push_all(7, 2..=5).await;
     let mut player = nodes[1].enter(7, 1, Some(position)).await.unwrap();
     assert_eq!(player.recovery, Recovery::Recovered);
     assert_eq!(player.read_until(5).await, [2, 3, 4, 5]);

@@ -186,10 +186,7 @@ async fn after_a_restart_who_lacks_what_was_kept_is_sent_away_at_once() {
     let mut redis = RedisServer::start(KEEPS_ALL);
     let network = Proxy::to(redis.port()).await;
     let (pushing, cut_off) = (Node::on(&redis), Node::at(network.url()));
-    let mut players = Vec::new();
-    for duel in 1..=DUELS {
-        players.push(cut_off.player(duel, 1).await);
-    }
+    let mut players = cut_off.players(1..=DUELS).await;
     network.set(Weather::Cut);
     for duel in 1..=DUELS {
         pushing.push(duel, 1).await.unwrap();

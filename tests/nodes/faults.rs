@@ -95,9 +95,7 @@ async fn who_lacks_what_redis_will_not_give_waits_for_it_connected() {
     let mut player = mute.player(7, 1).await;
     // It is told everything, and may ask for nothing: as when only one of its two connections is there.
     redis.ask("ACL SETUSER mute -evalsha -eval -script").unwrap();
-    for nth in 1..=PUSHES {
-        pushing.push(7, nth).await.unwrap();
-    }
+    pushing.push_all(7, 1..=PUSHES).await;
     let probe_sees_it = async || mute.hub.readiness().ready().is_none();
     eventually("not ready", probe_sees_it).await;
     // The first look uses up what woke it before.
@@ -122,9 +120,7 @@ async fn who_lacks_what_redis_answers_for_and_does_not_give_is_sent_away() {
     let mut player = blind.player(7, 1).await;
     // Sweeps need no events; only reading the log does.
     redis.ask("ACL SETUSER blind -xrange").unwrap();
-    for nth in 1..=3 * limits::TAIL_EVENTS_MAX as u64 {
-        pushing.push(7, nth).await.unwrap();
-    }
+    pushing.push_all(7, 1..=3 * limits::TAIL_EVENTS_MAX as u64).await;
     let gone = player.closed().await;
     assert!(matches!(gone, Some(Lost::Engine(EngineError::Unavailable { .. }))), "{gone:?}");
 }
@@ -290,9 +286,7 @@ async fn a_node_that_was_cut_off_catches_up_when_it_is_back() {
     let mut two = cut_off.player(7, 2).await;
     one.sees(2, true).await;
     network.set(Weather::Silent);
-    for nth in 1..=50 {
-        pushing.push(7, nth).await.unwrap();
-    }
+    pushing.push_all(7, 1..=50).await;
     one.sees(2, false).await;
     network.set(Weather::Fine);
     assert!(two.read_until(50).await.into_iter().eq(1..=50));

@@ -1,5 +1,6 @@
 //! Nodes in this process that share one Redis, and players on them, without sockets, who check what they see.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,9 +126,25 @@ impl Node {
         self.enter(duel, user, None).await.unwrap()
     }
 
+    /// User 1 comes into each of these duels.
+    pub async fn players(&self, duels: RangeInclusive<u64>) -> Vec<LocalPlayer> {
+        let mut players = Vec::new();
+        for duel in duels {
+            players.push(self.player(duel, 1).await);
+        }
+        players
+    }
+
     /// Pushes the `nth` update, with a key of its own.
     pub async fn push(&self, duel: u64, nth: u64) -> Result<Pushed, AppendError> {
         self.hub.push(id_of(duel), update(duel, nth), Some(format!("{duel}-{nth}").into())).await
+    }
+
+    /// Pushes these updates, each of which must be stored.
+    pub async fn push_all(&self, duel: u64, nths: RangeInclusive<u64>) {
+        for nth in nths {
+            self.push(duel, nth).await.unwrap();
+        }
     }
 
     /// Pushes until it is answered that it is stored, as a backend does.

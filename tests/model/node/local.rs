@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Gone, PendingAnswer, Served};
-use crate::check::{Violation, Welcomed, ensure};
+use crate::check::{Violation, Welcomed, expect};
 use crate::history::shown_end;
 use crate::spec::{Shown, Spec};
 
@@ -133,7 +133,7 @@ impl LocalNode {
 
     pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), Violation> {
         let revoked = self.hub.revoke(revocation).await;
-        ensure(revoked.is_ok(), Violation::Unexpected(format!("{revoked:?}")))
+        expect(revoked.is_ok(), || format!("{revoked:?}"))
     }
 
     pub(super) async fn disconnect(&self, duel: DuelId, user: UserId, reason: Arc<str>) -> usize {

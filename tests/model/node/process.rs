@@ -19,7 +19,7 @@ use tonic::{Code, Streaming};
 
 use super::PendingAnswer;
 use super::socket::SocketConnection;
-use crate::check::{Violation, Welcomed, ensure};
+use crate::check::{Violation, Welcomed, expect};
 use crate::spec::{Spec, To};
 
 /// Pushes of a schedule that may wait to be sent.
@@ -123,7 +123,7 @@ impl ProcessNode {
             }
         };
         let revoked = self.backend.try_revoke(tickets).await;
-        ensure(revoked.is_ok(), Violation::Unexpected(format!("{revoked:?}")))
+        expect(revoked.is_ok(), || format!("{revoked:?}"))
     }
 
     pub(super) async fn disconnect(&self, duel: DuelId, user: UserId, reason: Arc<str>) -> usize {

@@ -6,7 +6,7 @@ use duelhub::id::TelegramId;
 use duelhub_testkit::until;
 
 use super::{World, there};
-use crate::check::{Violation, ensure, unexpected};
+use crate::check::{Violation, ensure, expect, unexpected};
 use crate::devices::PLAYERS;
 use crate::history::Expected;
 use crate::node::PendingAnswer;
@@ -63,7 +63,7 @@ impl World {
             until("closed", || async { player.open_line().is_none() }).await;
             let line = player.line.as_ref().map(|(line, _)| line);
             let as_expected = line.is_none_or(|line| line.is_over() || line.dismissal().is_some());
-            ensure(as_expected, Violation::Unexpected("closed for another reason".into()))?;
+            expect(as_expected, || "closed for another reason".to_owned())?;
         }
         Ok(())
     }
@@ -94,8 +94,9 @@ impl World {
             else {
                 continue;
             };
-            let handed = format!("handed to {} of {concerned}", pushed.connections);
-            ensure(pushed.connections == concerned, Violation::Unexpected(handed))?;
+            expect(pushed.connections == concerned, || {
+                format!("handed to {} of {concerned}", pushed.connections)
+            })?;
         }
         Ok(())
     }

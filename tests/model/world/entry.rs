@@ -11,7 +11,7 @@ use duelhub::ticket::{Issued, Ticket};
 use duelhub_testkit::until;
 
 use super::World;
-use crate::check::{Follower, Violation, Welcomed, ensure, unexpected};
+use crate::check::{Follower, Violation, Welcomed, expect, unexpected};
 use crate::devices::Device;
 use crate::history::History;
 use crate::node::ClientConnection;
@@ -94,10 +94,10 @@ impl World {
         match shown {
             Err(AttachError::Closed) => {
                 let may_be = self.histories[duel].outcome().is_some();
-                ensure(over || !quiet && may_be, Violation::Unexpected("told closed".into()))
+                expect(over || !quiet && may_be, || "told closed".to_owned())
             }
             Ok((line, welcomed)) => {
-                ensure(!over || !quiet, Violation::Unexpected("let into a closed duel".into()))?;
+                expect(!over || !quiet, || "let into a closed duel".to_owned())?;
                 self.let_in(player, resume, line, &welcomed).await
             }
             Err(error) => unexpected(format!("kept out: {error}")),
@@ -145,11 +145,10 @@ impl World {
             if one_too_many {
                 // A process has closed it by itself if there was nothing more to come.
                 let Some(dismissal) = dismissed(line).await else {
-                    ensure(line.is_over(), Violation::Unexpected("closed for nothing".into()))?;
+                    expect(line.is_over(), || "closed for nothing".to_owned())?;
                     continue;
                 };
-                let what = format!("dismissed: {dismissal:?}");
-                ensure(dismissal == Dismissal::Replaced, Violation::Unexpected(what))?;
+                expect(dismissal == Dismissal::Replaced, || format!("dismissed: {dismissal:?}"))?;
                 self.cut(at).await;
                 self.count("a replaced connection");
             } else if line.dismissal().is_some() {
@@ -243,14 +242,15 @@ impl World {
         let concerned: Vec<_> = all.filter(|other| concerned(&self.players[*other])).collect();
         let there = concerned.iter().filter(|other| self.players[**other].node == node).count();
         let told = self.nodes[node].disconnect(duel, viewer.user, Arc::clone(&reason)).await;
-        ensure(told == there, Violation::Unexpected(format!("{told} disconnected, of {there}")))?;
+        expect(told == there, || format!("{told} disconnected, of {there}"))?;
         let expected = Dismissal::Disconnected { reconnect: true, reason: Some(reason) };
         for other in 0..self.players.len() {
             let Some((line, _)) = &self.players[other].line else { continue };
             if concerned.contains(&other) {
                 let dismissal = dismissed(line).await;
-                let what = format!("dismissed: {dismissal:?}");
-                ensure(dismissal.as_ref() == Some(&expected), Violation::Unexpected(what))?;
+                expect(dismissal.as_ref() == Some(&expected), || {
+                    format!("dismissed: {dismissal:?}")
+                })?;
                 self.cut(other).await;
                 self.count("a disconnected connection");
             } else if line.dismissal().is_some() {

@@ -4,7 +4,7 @@ use duelhub::engine::Page;
 use duelhub::event::Position;
 
 use super::World;
-use crate::check::{Violation, ensure, unexpected};
+use crate::check::{Violation, ensure, expect, unexpected};
 use crate::schedule::DUELS;
 
 impl World {
@@ -81,7 +81,7 @@ impl World {
             return ensure(history.len() == 0, Violation::Lost(1));
         };
         let declared = record.participants.is_some();
-        ensure(declared == history.declared, Violation::Unexpected("its participants".into()))?;
+        expect(declared == history.declared, || "its participants".to_owned())?;
         let head = record.head;
         let before = Position { seq: head.oldest_seq.saturating_sub(1), ..head.position };
         match engine.read(history.duel, before, usize::MAX).await.unwrap() {
