@@ -28,7 +28,10 @@ macro_rules! on_engine {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $rule() {
-                    super::$rule(crate::store::Kind::$kind.into()).await;
+                    let kind = crate::store::Kind::$kind;
+                    if kind.is_here() {
+                        super::$rule(kind.into()).await;
+                    }
                 }
             )+
         }

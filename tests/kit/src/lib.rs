@@ -18,6 +18,7 @@ pub mod redis_topology;
 mod server;
 mod site;
 pub mod store;
+mod tools;
 mod wait;
 
 pub use self::backend::{Backend, Client, Token, assert_refused, error_info, numbered, push};
@@ -26,6 +27,7 @@ pub use self::hub::{Exit, HowToEnd, Hub, Starting};
 pub use self::player::{Away, Frame, Join, PING, Player};
 pub use self::server::{BOT_TOKEN, TestServer};
 pub use self::site::{SECRET, Site};
+pub use self::tools::has_tool;
 pub use self::wait::{is_ready, soon, until};
 
 use duelhub::server::Addresses;

@@ -3,12 +3,22 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::has_tool;
+
 /// How long anything may take that works.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Whether there is one to be started. Said once, if not.
+pub fn is_installed() -> bool {
+    static INSTALLED: LazyLock<bool> =
+        LazyLock::new(|| has_tool("redis-server", "whatever is on Redis"));
+    *INSTALLED
+}
 
 /// One server. Killed when it is dropped.
 #[derive(Debug)]
@@ -20,8 +30,12 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts one that keeps nothing on the disk.
+    /// Starts one that keeps nothing on the disk. Where none is installed, ends the program of tests that wants one: it has
+    /// nothing else to test, or has asked [`is_installed`] before.
     pub fn start(options: &[&str]) -> Self {
+        if !is_installed() {
+            std::process::exit(0);
+        }
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let directory = tempfile::tempdir().unwrap();
         let mut server = Self { directory, options, port: free_port(), child: None };

@@ -6,7 +6,7 @@ use duelhub::config::{Durability, EngineConfig, RedisConfig, Secret, StoreConfig
 use duelhub::engine::{EmbeddedEngine, Engine, MemoryEngine, RedisEngine};
 use tempfile::TempDir;
 
-use crate::redis_server::RedisServer;
+use crate::redis_server::{self, RedisServer};
 use crate::until;
 
 /// Which engine.
@@ -28,6 +28,14 @@ impl Kind {
         match self {
             Self::Memory | Self::Embedded | Self::Redis => 1,
             Self::RedisNodes => 3,
+        }
+    }
+
+    /// Whether this machine has what it needs. What is not there is not tested; that is said once.
+    pub fn is_here(self) -> bool {
+        match self {
+            Self::Memory | Self::Embedded => true,
+            Self::Redis | Self::RedisNodes => redis_server::is_installed(),
         }
     }
 
