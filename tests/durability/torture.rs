@@ -103,12 +103,12 @@ async fn life(test: &str, harm: Harm, times: u64, dice: &mut StdRng) {
         used: parking_lot::Mutex::default(),
     });
     let admin = tokio::spawn(AdminClient::new(StdRng::from_rng(dice)).run(Arc::clone(&shared)));
-    let mut game = Game { site, disk, harm, dice, shared: Arc::clone(&shared) };
+    let mut harness = Harness { site, disk, harm, dice, shared: Arc::clone(&shared) };
     let (mut left, mut events) = (times, 0);
     for round in 0.. {
         let now = left.min(HARMS_PER_ROUND);
         let pushed;
-        (hub, pushed) = game.play(hub, round, now).await;
+        (hub, pushed) = harness.play(hub, round, now).await;
         events += pushed;
         left -= now;
         if left == 0 {
@@ -120,7 +120,7 @@ async fn life(test: &str, harm: Harm, times: u64, dice: &mut StdRng) {
     if times > 0 {
         // Everything once more, of a process that has not seen any of it.
         hub.end(HowToEnd::Kill).await;
-        hub = game.site.start().await;
+        hub = harness.site.start().await;
     }
     let used = shared.used.lock().clone();
     admin.check(&shared, &hub).await;
@@ -143,7 +143,7 @@ fn site() -> Site {
 }
 
 /// A hub and those who use it, and what is done to it.
-struct Game<'a> {
+struct Harness<'a> {
     site: Site,
     disk: Disk,
     harm: Harm,
@@ -151,7 +151,7 @@ struct Game<'a> {
     shared: Arc<Shared>,
 }
 
-impl Game<'_> {
+impl Harness<'_> {
     /// One round: new duels, harm so many times, and everything checked. The hub that is there then, and how many
     /// events there were.
     async fn play(&mut self, mut hub: Hub, round: u64, times: u64) -> (Hub, u64) {
@@ -231,20 +231,20 @@ impl Game<'_> {
         assert!(hub.lives(), "{}", hub.output());
         let dies = self.dice.random_bool(0.4);
         if dies && self.dice.random_bool(0.5) {
-            return self.bury(hub).await;
+            return self.power_cycle(hub).await;
         }
         self.disk.set(Fault::None);
         if dies {
             let pause = Duration::from_millis(self.dice.random_range(1..1500));
             tokio::time::sleep(pause).await;
-            return self.bury(hub).await;
+            return self.power_cycle(hub).await;
         }
         is_ready(&hub).await;
         hub
     }
 
     /// The power goes, and comes back with a disk that works.
-    async fn bury(&mut self, hub: Hub) -> Hub {
+    async fn power_cycle(&mut self, hub: Hub) -> Hub {
         hub.end(HowToEnd::Kill).await;
         self.disk.set(Fault::None);
         self.disk.lose_power(self.dice);

@@ -142,21 +142,21 @@ async fn follow(
 }
 
 #[tokio::test]
-async fn a_crowd_receives_everything_while_some_of_it_come_and_go() {
+async fn spectators_receive_everything_while_some_of_them_come_and_go() {
     const EVENTS: usize = 400;
     let (server, backend) = TestServer::start_with_backend(&[]).await;
-    let mut crowd = Vec::new();
+    let mut spectators = Vec::new();
     for user in 1..=150 {
         let player = backend.spectator(77, user).await;
         let stay = if user % 3 == 0 { 37 } else { EVENTS };
-        crowd.push(follow(&server, player, EVENTS, stay));
+        spectators.push(follow(&server, player, EVENTS, stay));
     }
     // So many at a time that the next event tends to be stored while the one before is still being handed over.
     let pushes = stream::iter(0..EVENTS).map(|_| backend.push(77, "{}")).buffer_unordered(64);
-    let (_, crowd) = tokio::join!(pushes.collect::<Vec<_>>(), join_all(crowd));
+    let (_, spectators) = tokio::join!(pushes.collect::<Vec<_>>(), join_all(spectators));
     // And one after which nothing follows that would have anybody look again.
     let last = backend.push(77, "{}").await;
-    for (mut player, mut seqs) in crowd {
+    for (mut player, mut seqs) in spectators {
         player.until(|player| player.seqs().last() == Some(&last)).await;
         seqs.push(last);
         assert_eq!(seqs, (1..=last).collect::<Vec<_>>());

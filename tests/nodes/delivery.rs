@@ -4,7 +4,7 @@ use duelhub::engine::{RedeemError, Revocation};
 use duelhub::event::Outcome;
 use duelhub::hub::{AttachError, ChangeKind, Recovery};
 
-use crate::kit::{Node, eventually, id_of, ticket, user};
+use crate::kit::{Node, id_of, ticket, until, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_to_any_node_reaches_the_players_of_all_in_one_order() {
@@ -77,7 +77,7 @@ async fn calls_about_connections_act_on_all_nodes() {
     let revocation = Revocation::User { duel: id_of(7), user: user(1), issued_until };
     let before = ticket(7, 1);
     nodes[1].hub.revoke(revocation).await.unwrap();
-    eventually("revoked", async || players[0].attachment.is_revoked()).await;
+    until("revoked", async || players[0].attachment.is_revoked()).await;
     assert_eq!(nodes[0].engine.redeem(&before).await, Err(RedeemError::Revoked));
     nodes[1].hub.close(id_of(7), Outcome::Finished, None).await.unwrap();
     while players[0].position.seq < 1 {

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::timeout;
 
-use crate::kit::{DEADLINE, LocalPlayer, Node, eventually, id_of, nth_of};
+use crate::kit::{DEADLINE, LocalPlayer, Node, id_of, nth_of, until};
 use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
@@ -102,7 +102,7 @@ impl World {
         }
         let master = format!("127.0.0.1 {}", self.redis.port());
         let replica = RedisServer::start(&[OPTIONS, &["--replicaof", &master]].concat());
-        eventually("replicated", async || self.redis.ask_count("WAIT 1 1000") == 1).await;
+        until("replicated", async || self.redis.ask_count("WAIT 1 1000") == 1).await;
         self.play().await;
         assert_eq!(self.redis.ask_count("WAIT 1 20000"), 1);
         replica.ask("REPLICAOF NO ONE").unwrap();

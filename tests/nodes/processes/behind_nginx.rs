@@ -13,7 +13,7 @@ use duelhub_testkit::{has_tool, until};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::chaos::{renew_all, sites, start};
+use super::chaos::{restart_all, sites, start};
 
 /// An nginx. Killed when it is dropped.
 struct Nginx {
@@ -99,5 +99,5 @@ async fn behind_nginx_nobody_misses_anything_either() {
     let behind = |node: Addresses| (node.edge, node.control);
     let nginx = Nginx::start([behind(one), behind(two), (void.address, void.address)]).await;
     let nginx = Addresses { edge: nginx.edge, control: nginx.control, ..one };
-    renew_all(&sites, hubs, [nginx].into()).await;
+    restart_all(&sites, hubs, [nginx].into()).await;
 }

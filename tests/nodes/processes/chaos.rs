@@ -67,7 +67,7 @@ pub(super) async fn start(sites: &[Site]) -> Vec<Hub> {
 
 /// Restarts the nodes one after the other, and then kills them one after the other, while players and backends reach them
 /// at these addresses.
-pub(super) async fn renew_all(sites: &[Site], hubs: Vec<Hub>, nodes: Arc<[Addresses]>) {
+pub(super) async fn restart_all(sites: &[Site], hubs: Vec<Hub>, nodes: Arc<[Addresses]>) {
     let last = Arc::new(AtomicU64::new(u64::MAX));
     let progress = Arc::new(Progress { highest: AtomicU64::new(0), last: Arc::clone(&last) });
     let entered = Arc::<AtomicU64>::default();
@@ -105,5 +105,5 @@ async fn nodes_are_restarted_and_killed_and_nobody_misses_anything() {
     let sites = sites(&redis, 3);
     let hubs = start(&sites).await;
     let nodes = hubs.iter().map(|hub| hub.addresses).collect();
-    renew_all(&sites, hubs, nodes).await;
+    restart_all(&sites, hubs, nodes).await;
 }
