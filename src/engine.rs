@@ -17,11 +17,9 @@
 //! The sink is called from inside the engine's own critical section, so it must not call the engine back and must not
 //! block.
 
-mod duel;
 mod embedded;
 mod event_row;
 mod head;
-mod ledger;
 mod memory;
 mod notice;
 mod redis;
@@ -32,7 +30,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::embedded::{EmbeddedEngine, StoreError, inspect};
+pub use self::embedded::{EmbeddedEngine, StoreError, export};
+pub use self::event_row::stored_size;
 pub use self::head::{EpochHistory, Head};
 pub use self::memory::MemoryEngine;
 pub use self::notice::{

@@ -22,12 +22,6 @@ use crate::id::UserId;
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// Whether two are the same; `==` cannot be used where a constant is computed.
-    #[must_use]
-    pub const fn same(self, other: Self) -> bool {
-        self.0 == other.0
-    }
-
     /// A new history.
     #[must_use]
     pub fn random() -> Self {
@@ -244,9 +238,8 @@ impl Push {
         Some(own.map_or(&self.payload, |(_, payload)| payload))
     }
 
-    /// The bytes that this push takes in a log, its encoded frames included.
-    #[must_use]
-    pub fn size(&self) -> usize {
+    /// Returns the bytes that it takes in memory, roughly, with its encoded frames. Nothing that is stored depends on it.
+    fn memory_size(&self) -> usize {
         let views: usize = self.views.iter().map(|(_, payload)| payload.size()).sum();
         let named = match &self.audience {
             Audience::All | Audience::Players => 0,
@@ -345,11 +338,12 @@ impl Event {
         }
     }
 
-    /// The bytes that it takes in a log.
+    /// Returns the bytes that it takes in memory, roughly, with its encoded frames. Nothing that is stored depends on it: a
+    /// log counts [`stored_size`](crate::engine::stored_size).
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub fn memory_size(&self) -> usize {
         match &self.content {
-            Content::Pushed(push) => push.size(),
+            Content::Pushed(push) => push.memory_size(),
             Content::Closed(_) => size_of::<Self>(),
         }
     }

@@ -121,8 +121,8 @@ pub const HANDED_AT_ONCE_MAX: usize = 16;
 /// Connections to which one such task hands an event: what else its thread has to do waits so long, half a millisecond.
 pub const HANDED_BY_TASK_MAX: usize = 64;
 
-/// Notices of one commit above which they are crowded: whoever is told writes to no socket, and leaves it to tasks.
-pub const UNCROWDED_MAX: usize = 16;
+/// Notices of one commit above which they are bulk: whoever is told writes to no socket, and leaves it to tasks.
+pub const BULK_ABOVE: usize = 16;
 
 /// Connections that the kernel has made and nobody has accepted yet; lowered by it to `net.core.somaxconn` (4096).
 ///

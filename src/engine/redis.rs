@@ -155,9 +155,9 @@ impl RedisEngine {
         read: impl FnOnce(Parts, bool) -> Result<Result<T, E>, Malformed> + Send + 'static,
     ) -> EngineFuture<'static, T, E> {
         let (answer_tx, answer_rx) = oneshot::channel();
-        self.links.ask(order, move |Reply { value, crowded, unsafe_yet }| {
+        self.links.ask(order, move |Reply { value, bulk, unsafe_yet }| {
             let parts = value.and_then(|value| understood(Parts::of(value)));
-            let answer = match parts.and_then(|parts| understood(read(parts, crowded))) {
+            let answer = match parts.and_then(|parts| understood(read(parts, bulk))) {
                 // It was told, but whoever asked must not rely on it.
                 Ok(Ok(_)) if unsafe_yet => Err(IN_DOUBT.into()),
                 Ok(answer) => answer,
@@ -178,8 +178,6 @@ fn promise<T: Send + 'static>()
     };
     (give, Box::pin(async move { answer_rx.await.unwrap_or(Err(IN_DOUBT)) }))
 }
-
-const DUELS_FULL: EngineError = EngineError::Full { limit: "ENGINE_MAX_DUELS" };
 
 impl LogEngine for RedisEngine {
     fn subscribe(&self, duel: DuelId) -> EngineFuture<'_, ()> {

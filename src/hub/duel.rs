@@ -164,12 +164,12 @@ impl LiveDuel {
     }
 
     /// Takes an event that was stored, and has every connection receive it: at once, where that is possible and not
-    /// `crowded`; through `tasks`, where there are many. To how many it is addressed.
+    /// `bulk`; through `tasks`, where there are many. To how many it is addressed.
     pub(super) fn append(
         self: &Arc<Self>,
         epoch: Epoch,
         event: &Arc<Event>,
-        crowded: bool,
+        bulk: bool,
         tasks: &Handle,
     ) -> usize {
         let state = &mut *self.state.lock();
@@ -179,7 +179,7 @@ impl LiveDuel {
                 Some(pieces) => fan_out::hand(self, epoch, event, pieces, tasks),
                 None => state.wake_all(),
             }
-        } else if crowded {
+        } else if bulk {
             state.wake_all();
         } else {
             state.connections.iter().for_each(|connection| connection.offer(epoch, event));

@@ -65,11 +65,11 @@ impl Tail {
         } else if !self.advance(position) {
             return;
         }
-        self.bytes += event.size();
+        self.bytes += event.memory_size();
         self.events.push_back(Arc::clone(event));
         while self.events.len() > limits::TAIL_EVENTS_MAX || self.bytes > limits::TAIL_BYTES_MAX {
             let Some(oldest) = self.events.pop_front() else { break };
-            self.bytes -= oldest.size();
+            self.bytes -= oldest.memory_size();
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duelhub::config::EngineConfig;
-use duelhub::engine::{Appended, Engine, Head, Latest, Notice, Page};
+use duelhub::engine::{Appended, Engine, Head, Latest, Notice, Page, stored_size};
 use duelhub::event::{
     Audience, Content, Epoch, Event, EventType, Payload, Position, Push, Role, Viewer,
 };
@@ -229,6 +229,11 @@ pub(crate) fn update(duel: u64, nth: u64) -> Push {
         views: Box::default(),
         coalesce_key: None,
     }
+}
+
+/// What a push counts in a log, in every engine.
+pub(crate) fn size_of(push: Push) -> usize {
+    stored_size(&Content::Pushed(push))
 }
 
 /// The `nth` event in [`DUEL`], of another type.

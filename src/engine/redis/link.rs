@@ -46,14 +46,14 @@ pub(super) const IN_DOUBT: EngineError = EngineError::Unavailable { may_have_tak
 /// What Redis answered; and whether many were answered with it.
 pub(super) struct Reply {
     pub(super) value: Result<Value, EngineError>,
-    pub(super) crowded: bool,
+    pub(super) bulk: bool,
     /// It is done, but fewer replicas than are wanted have it.
     pub(super) unsafe_yet: bool,
 }
 
 impl Reply {
     pub(super) const fn failed(error: EngineError) -> Self {
-        Self { value: Err(error), crowded: false, unsafe_yet: false }
+        Self { value: Err(error), bulk: false, unsafe_yet: false }
     }
 }
 
@@ -248,7 +248,7 @@ impl Batch {
         connection: &mut MultiplexedConnection,
         wait_replicas: u32,
     ) -> Option<String> {
-        let crowded = self.reads.len() > limits::UNCROWDED_MAX;
+        let bulk = self.reads.len() > limits::BULK_ABOVE;
         let waits = wait_replicas > 0 && self.reads.iter().any(|(_, kept)| *kept);
         if waits {
             let ms = u64::try_from(WAIT_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
@@ -278,7 +278,7 @@ impl Batch {
         };
         for ((read, kept), value) in self.reads.into_iter().zip(values) {
             let value = answered(value, &mut failure);
-            read(Reply { value, crowded, unsafe_yet: kept && !replicated });
+            read(Reply { value, bulk, unsafe_yet: kept && !replicated });
         }
         failure
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::RedisEngine;
 use super::answer::{self, Parts};
 use super::link::Order;
 use super::script::{self, Args as _};
-use super::{DUELS_FULL, RedisEngine};
 use crate::clock::UnixMs;
 use crate::engine::event_row::{Malformed, Unnumbered};
 use crate::engine::{AppendError, Appended, EngineError, EngineFuture, Latest, Page, rules};
@@ -23,19 +23,19 @@ impl RedisEngine {
         push: Push,
         idempotency_key: Option<&str>,
     ) -> EngineFuture<'static, Appended, AppendError> {
-        let (size, kind) = (push.size(), kind(&push));
+        let kind = kind(&push);
         let fingerprint = idempotency_key.map(|_| push.fingerprint().0.to_vec());
         let event = Unnumbered::of(Content::Pushed(push));
         let command = self
             .storing(&script::APPEND, duel)
             .with(event.row())
-            .with(size)
+            .with(event.row().len())
             .with(kind)
             .with(idempotency_key.unwrap_or_default())
             .with(fingerprint.unwrap_or_default())
             .with(limits::IDEMPOTENCY_KEYS_MAX);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
-        self.ask(Order::kept(command), move |mut parts, crowded| {
+        self.ask(Order::kept(command), move |mut parts, bulk| {
             let (position, stored_at) = match stored(&mut parts, born)? {
                 Ok(Stored::Now(position, at)) => (position, at),
                 Ok(Stored::Before(position)) => {
@@ -48,7 +48,7 @@ impl RedisEngine {
             // The probe is there to prove that events come by on the channel.
             if duel != DuelId::PROBE {
                 let told = Arc::clone(&event);
-                connections = teller.event(duel, position.epoch, told, crowded);
+                connections = teller.event(duel, position.epoch, told, bulk);
             }
             Ok(Ok(Appended { position, event: Some(event), connections }))
         })
@@ -60,20 +60,20 @@ impl RedisEngine {
         outcome: Outcome,
         last: Option<Push>,
     ) -> EngineFuture<'_, Appended, AppendError> {
-        let (last_size, last_kind) =
-            last.as_ref().map_or((0, Vec::new()), |push| (push.size(), kind(push)));
+        let last_kind = last.as_ref().map(kind).unwrap_or_default();
         let last = last.map(|push| Unnumbered::of(Content::Pushed(push)));
         let end = Unnumbered::of(Content::Closed(outcome));
+        let last_row = last.as_ref().map(Unnumbered::row).unwrap_or_default();
         let command = self
             .storing(&script::CLOSE, duel)
             .with(answer::show_outcome(outcome))
             .with(end.row())
-            .with(size_of::<Event>())
-            .with(last.as_ref().map(Unnumbered::row).unwrap_or_default())
-            .with(last_size)
+            .with(end.row().len())
+            .with(last_row)
+            .with(last_row.len())
             .with(last_kind);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
-        self.ask(Order::kept(command), move |mut parts, crowded| {
+        self.ask(Order::kept(command), move |mut parts, bulk| {
             let (position, stored_at) = match stored(&mut parts, born)? {
                 Ok(Stored::Now(position, at)) => (position, at),
                 Ok(Stored::Before(position)) => {
@@ -83,10 +83,10 @@ impl RedisEngine {
             };
             if let Some(last) = last {
                 let last = last.number(position.seq - 1, stored_at);
-                teller.event(duel, position.epoch, last, crowded);
+                teller.event(duel, position.epoch, last, bulk);
             }
             let end = end.number(position.seq, stored_at);
-            let connections = teller.event(duel, position.epoch, Arc::clone(&end), crowded);
+            let connections = teller.event(duel, position.epoch, Arc::clone(&end), bulk);
             Ok(Ok(Appended { position, event: Some(end), connections }))
         })
     }
@@ -160,7 +160,7 @@ fn stored(
     match &outcome[..] {
         "closed" => return Ok(Err(AppendError::Closed)),
         "reused" => return Ok(Err(AppendError::KeyReused)),
-        "full" => return Ok(Err(AppendError::Engine(DUELS_FULL))),
+        "full" => return Ok(Err(AppendError::Engine(rules::DUELS_FULL))),
         _ => {}
     }
     let position = parts.position()?;

@@ -86,15 +86,9 @@ impl Teller {
     }
 
     /// An event was stored. To how many connections it was handed.
-    pub(super) fn event(
-        &self,
-        duel: DuelId,
-        epoch: Epoch,
-        event: Arc<Event>,
-        crowded: bool,
-    ) -> usize {
+    pub(super) fn event(&self, duel: DuelId, epoch: Epoch, event: Arc<Event>, bulk: bool) -> usize {
         let position = Position { epoch, seq: event.seq };
-        let notice = Notice::Appended { duel, epoch, event, crowded };
+        let notice = Notice::Appended { duel, epoch, event, bulk };
         let Some(followed) = self.followed(duel) else { return self.tell(notice) };
         let mut followed = followed.lock();
         let told = |told: Position| told.epoch == epoch && told.seq >= position.seq;
