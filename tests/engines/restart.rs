@@ -37,11 +37,6 @@ async fn again(engine: Subject, end: End) -> Subject {
     }
 }
 
-/// Whether every start begins a new epoch. On Redis it is Redis that orders the events, and goes on.
-const fn begins_an_epoch(kind: Kind) -> bool {
-    matches!(kind, Kind::Memory | Kind::Embedded)
-}
-
 /// Everything of a record that a restart leaves as it is.
 fn plain(record: DuelRecord) -> impl PartialEq + std::fmt::Debug {
     let DuelRecord { head, participants, settings, created_at, updated_at } = record;
@@ -88,7 +83,7 @@ async fn a_durable_duel_goes_on_as_it_was(kind: Kind) {
         assert_eq!(engine.log(DUEL).await, log, "{end:?}");
         let before = position;
         let position = engine.head(DUEL).await.carried(before);
-        assert_eq!(position.epoch != before.epoch, begins_an_epoch(kind), "{end:?}");
+        assert_eq!(position.epoch != before.epoch, kind.begins_an_epoch(), "{end:?}");
         assert_eq!(position, engine.head(DUEL).await.position, "{end:?}");
         assert_eq!(events_for(&engine, position).await, latest, "{end:?}");
         let duplicate = engine.append(id_of(DUEL), update(DUEL, 2), Some("key".into())).await;
@@ -118,7 +113,7 @@ async fn positions_go_on_or_are_of_another_epoch(kind: Kind) {
         engine = again(engine, end).await;
     }
     let epochs: std::collections::HashSet<_> = known.iter().map(|p| p.epoch).collect();
-    assert_eq!(epochs.len(), if begins_an_epoch(kind) { 6 } else { 1 });
+    assert_eq!(epochs.len(), if kind.begins_an_epoch() { 6 } else { 1 });
     if kind.is_durable() {
         let head = engine.head(DUEL).await;
         assert!(known.iter().all(|position| head.carried(*position).epoch == head.position.epoch));

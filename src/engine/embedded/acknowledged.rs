@@ -56,7 +56,8 @@ impl Acknowledged {
     pub(super) fn begin(store: &Path, note: Note) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let path = store.join(NAME);
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let this = Self(file);
         this.write(note)?;
         this.0.sync_all()?;

@@ -107,6 +107,8 @@ pub(super) fn reopen(
         warn!("answered commits are gone: every duel goes on under a new epoch");
         *acknowledged = begin_life(engine, config, &mut opened)?;
     }
+    // What was found of the failed commit may be seen from now on.
+    opened.store.sync().map_err(|error| StoreError::of(&config.data_dir, &error.into()))?;
     Ok(opened)
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Follower {
     arena: Arc<Arena>,
     index: usize,
     dice: StdRng,
+    /// Of the last `connected`.
+    epoch: String,
     /// What was received: by `seq`, from 1.
     ids: Vec<u32>,
     resume_ticket: Option<String>,
@@ -72,7 +74,16 @@ impl Arena {
 
 impl Follower {
     pub(super) fn new(arena: Arc<Arena>, index: usize, dice: StdRng) -> Self {
-        Self { arena, index, dice, ids: Vec::new(), resume_ticket: None, leaves_at: usize::MAX }
+        let epoch = arena.epoch.clone();
+        Self {
+            arena,
+            index,
+            dice,
+            epoch,
+            ids: Vec::new(),
+            resume_ticket: None,
+            leaves_at: usize::MAX,
+        }
     }
 
     /// Follows until it has everything there will be.
@@ -102,7 +113,7 @@ impl Follower {
     }
 
     async fn connect(&self, field: &Field, ticket: &str) -> Option<Socket> {
-        let resume = format!("{}:{}", self.arena.epoch, self.ids.len());
+        let resume = format!("{}:{}", self.epoch, self.ids.len());
         let url = format!("ws://{}/ws?ticket={ticket}&resume={resume}", field.edge);
         let stream = TcpStream::connect(field.edge).await.ok()?;
         let config = WebSocketConfig::default().read_buffer_size(16 * 1024);
@@ -142,9 +153,10 @@ impl Follower {
         match frame.r#type {
             "connected" => {
                 field.used.lock().push(ticket.to_owned());
-                let continued = (frame.recovered, frame.epoch, frame.seq);
-                let expected = (Some(true), Some(self.arena.epoch.as_str()), Some(seen));
+                let continued = (frame.recovered, frame.seq);
+                let expected = (Some(true), Some(seen));
                 assert_eq!(continued, expected, "duel {duel}: what was seen is not there any more");
+                frame.epoch.unwrap().clone_into(&mut self.epoch);
                 self.resume_ticket = frame.resume_ticket;
             }
             "duel_update" => {
@@ -194,7 +206,10 @@ pub(super) async fn read_from_the_start(field: &Field, hub: &Hub, arena: &Arena)
         ttl: None,
     };
     let issued = field.client.clone().issue_ticket(request).await.unwrap().into_inner();
-    let join = Join::ticket(issued.ticket).resume(format!("{}:0", arena.epoch));
+    let request = pb::GetDuelRequest { duel_id: arena.duel };
+    let duel = field.client.clone().get_duel(request).await.unwrap().into_inner().duel.unwrap();
+    let epoch = duel.position.unwrap().epoch;
+    let join = Join::ticket(issued.ticket).resume(format!("{epoch}:0"));
     let mut player = Player::join(hub, join).await;
     assert_eq!(player.connected["recovered"], true);
     player.ping().await;

@@ -28,7 +28,7 @@ pub(super) struct Warden {
 struct Closed {
     duel: u64,
     /// Of the end.
-    position: pb::Position,
+    seq: u64,
     /// Issued before, and never used.
     ticket: String,
 }
@@ -88,8 +88,8 @@ impl Warden {
 
     async fn close(&mut self, field: &Field) -> Result<(), Status> {
         let (duel, ticket) = (self.next_duel, self.issue(field).await?.ticket);
-        let position = close(field, duel).await?.position.unwrap();
-        self.closed.push(Closed { duel, position, ticket });
+        let seq = close(field, duel).await?.position.unwrap().seq;
+        self.closed.push(Closed { duel, seq, ticket });
         Ok(())
     }
 
@@ -108,12 +108,12 @@ impl Warden {
             let mut player = Player::knock(hub, Join::ticket(ticket)).await;
             assert_eq!(player.until_closed().await, 4501, "{:?}", player.error);
         }
-        for Closed { duel, position, ticket } in &self.closed {
+        for Closed { duel, seq, ticket } in &self.closed {
             let mut player = Player::knock(hub, Join::ticket(ticket)).await;
             assert_eq!(player.until_closed().await, 4503, "{:?}", player.error);
             assert_eq!(player.error["message"], "duel_closed");
             let again = close(field, *duel).await.unwrap();
-            assert_eq!((again.position.as_ref(), again.duplicate), (Some(position), true));
+            assert_eq!((again.position.unwrap().seq, again.duplicate), (*seq, true));
             let status = field.client.clone().push_event(push(*duel, "{}")).await.unwrap_err();
             assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
         }
