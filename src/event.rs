@@ -238,23 +238,6 @@ impl Push {
         Some(own.map_or(&self.payload, |(_, payload)| payload))
     }
 
-    /// Returns the bytes that it takes in memory, roughly, with its encoded frames. Nothing that is stored depends on it.
-    fn memory_size(&self) -> usize {
-        let views: usize = self.views.iter().map(|(_, payload)| payload.size()).sum();
-        let named = match &self.audience {
-            Audience::All | Audience::Players => 0,
-            Audience::Only(users) | Audience::Except(users) => size_of_val::<[UserId]>(users),
-        };
-        let texts =
-            self.event_type.as_str().len() + self.coalesce_key.as_ref().map_or(0, |key| key.len());
-        size_of::<Event>()
-            + self.payload.size()
-            + views
-            + size_of_val::<[_]>(&self.views)
-            + named
-            + texts
-    }
-
     /// Equal for equal content, whatever the process or the node.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
@@ -335,16 +318,6 @@ impl Event {
         match &self.content {
             Content::Pushed(push) => push.audience.includes(viewer),
             Content::Closed(_) => true,
-        }
-    }
-
-    /// Returns the bytes that it takes in memory, roughly, with its encoded frames. Nothing that is stored depends on it: a
-    /// log counts [`stored_size`](crate::engine::stored_size).
-    #[must_use]
-    pub fn memory_size(&self) -> usize {
-        match &self.content {
-            Content::Pushed(push) => push.memory_size(),
-            Content::Closed(_) => size_of::<Self>(),
         }
     }
 
