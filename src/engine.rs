@@ -377,7 +377,7 @@ pub struct EngineCounts {
 }
 
 /// How an engine's store does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreCounts {
     /// Whether it takes pushes: it is open, and the disk has room.
     pub usable: bool,

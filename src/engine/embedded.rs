@@ -27,7 +27,7 @@ use std::fs;
 use std::future::ready;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -82,38 +82,25 @@ struct Shared {
     sink: OnceLock<Sink>,
     /// `None`: it has failed, and is being opened again; or the engine has stopped.
     store: RwLock<Option<Arc<Store>>>,
-    duels: AtomicUsize,
-    remembered_tickets: AtomicUsize,
-    full: AtomicBool,
+    counts: Mutex<EngineCounts>,
+    /// `usable` says whether there is room on the disk. `waiting` is elsewhere.
+    store_counts: Mutex<StoreCounts>,
+    waiting: AtomicU64,
     /// Nobody is left who could hear an answer.
     abandoned: AtomicBool,
-    commits: AtomicU64,
-    failures: AtomicU64,
-    waiting: AtomicU64,
-    disk_bytes: AtomicU64,
 }
 
 impl Shared {
     fn notify(&self, notice: Notice) -> usize {
         self.sink.get().map_or(0, |sink| sink(notice))
     }
-
-    fn counts(&self) -> EngineCounts {
-        EngineCounts {
-            duels: self.duels.load(Ordering::Relaxed),
-            remembered_tickets: self.remembered_tickets.load(Ordering::Relaxed),
-        }
-    }
-
-    fn set_counts(&self, counts: EngineCounts) {
-        self.duels.store(counts.duels, Ordering::Relaxed);
-        self.remembered_tickets.store(counts.remembered_tickets, Ordering::Relaxed);
-    }
 }
 
 impl fmt::Debug for EmbeddedEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedEngine").field("counts", &self.counts()).finish_non_exhaustive()
+        f.debug_struct("EmbeddedEngine")
+            .field("counts", &Engine::counts(self))
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,14 +140,10 @@ impl EmbeddedEngine {
             config,
             sink: OnceLock::new(),
             store: RwLock::new(Some(Arc::new(store))),
-            duels: AtomicUsize::new(counts.duels),
-            remembered_tickets: AtomicUsize::new(counts.remembered_tickets),
-            full: AtomicBool::new(false),
-            abandoned: AtomicBool::new(false),
-            commits: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
+            counts: Mutex::new(counts),
+            store_counts: Mutex::new(StoreCounts { usable: true, ..StoreCounts::default() }),
             waiting: AtomicU64::new(0),
-            disk_bytes: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
         });
         let (requests, messages) = mpsc::sync_channel(limits::ENGINE_QUEUE_MAX);
         let writer = Writer {
@@ -185,7 +168,7 @@ impl EmbeddedEngine {
         })
     }
 
-    /// Queues a change that is handed to no connection; see [`Self::append_with`].
+    /// Queues a change that is handed to no connection.
     fn write<T, E>(
         &self,
         priority: DiskPriority,
@@ -195,35 +178,39 @@ impl EmbeddedEngine {
         T: Send + 'static,
         E: From<EngineError> + Send + 'static,
     {
-        self.queue(priority, 0, work, |_, _| ())
+        let answer = self.queue(priority, 0, work);
+        Box::pin(async move { Ok(answer.await?.0) })
     }
 
     /// Queues a change that stores `bytes` of events.
-    fn append_with(
+    fn write_events(
         &self,
         bytes: usize,
         work: impl FnOnce(&mut WriteBatch<'_>) -> Result<Appended, StepError<AppendError>>
         + Send
         + 'static,
     ) -> EngineFuture<'static, Appended, AppendError> {
-        let handed = |appended: &mut Appended, connections| appended.connections = connections;
-        self.queue(DiskPriority::Normal, bytes, work, handed)
+        let answer = self.queue(DiskPriority::Normal, bytes, work);
+        Box::pin(async move {
+            let (appended, connections) = answer.await?;
+            Ok(Appended { connections, ..appended })
+        })
     }
 
-    /// Queues a change. The answer comes after the commit, when `handed` has put into it to how many connections it was handed.
-    fn queue<T, E>(
+    /// Queues a change. The answer comes after the commit, with to how many connections it was handed.
+    fn queue<T, E, W>(
         &self,
         priority: DiskPriority,
         bytes: usize,
-        work: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, StepError<E>> + Send + 'static,
-        handed: fn(&mut T, usize),
-    ) -> EngineFuture<'static, T, E>
+        work: W,
+    ) -> impl Future<Output = Result<(T, usize), E>> + Send + use<T, E, W>
     where
         T: Send + 'static,
         E: From<EngineError> + Send + 'static,
+        W: FnOnce(&mut WriteBatch<'_>) -> Result<T, StepError<E>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let call = Call { bytes, priority, work: Some(work), result: None, handed, reply };
+        let call = Call { bytes, priority, work: Some(work), result: None, reply };
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = match &*self.requests.lock() {
             Some(requests) => requests.try_send(Message::Write(Box::new(call))).is_ok(),
@@ -232,14 +219,14 @@ impl EmbeddedEngine {
         if !sent {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        Box::pin(async move {
+        async move {
             if !sent {
                 return Err(UNAVAILABLE.into());
             }
             // Without an answer the writer went away: nobody knows what became of it.
             let lost = EngineError::Unavailable { may_have_taken_effect: true };
             answer.await.unwrap_or_else(|_| Err(lost.into()))
-        })
+        }
     }
 
     /// Looks at what is in memory of what was committed.
@@ -338,7 +325,7 @@ impl LogEngine for EmbeddedEngine {
         let key = idempotency_key.map(|key| IdempotencyKey::new(&key, &push));
         let event = Unnumbered::of(Content::Pushed(push));
         let bytes = event.row().len();
-        self.append_with(bytes, move |batch| batch.append(duel, event, key.as_ref()))
+        self.write_events(bytes, move |batch| batch.append(duel, event, key.as_ref()))
     }
 
     fn close(
@@ -349,7 +336,7 @@ impl LogEngine for EmbeddedEngine {
     ) -> EngineFuture<'_, Appended, AppendError> {
         let last = last.map(|push| Unnumbered::of(Content::Pushed(push)));
         let bytes = last.as_ref().map_or(0, |last| last.row().len());
-        self.append_with(bytes, move |batch| batch.close(duel, outcome, last))
+        self.write_events(bytes, move |batch| batch.close(duel, outcome, last))
     }
 
     fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
@@ -443,19 +430,14 @@ impl Engine for EmbeddedEngine {
     }
 
     fn counts(&self) -> EngineCounts {
-        self.shared.counts()
+        *self.shared.counts.lock()
     }
 
     fn store(&self) -> Option<StoreCounts> {
-        let shared = &self.shared;
-        let is_open = shared.store.read().is_some();
-        Some(StoreCounts {
-            usable: is_open && !shared.full.load(Ordering::Relaxed),
-            commits: shared.commits.load(Ordering::Relaxed),
-            failures: shared.failures.load(Ordering::Relaxed),
-            waiting: shared.waiting.load(Ordering::Relaxed),
-            disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
-        })
+        let counts = *self.shared.store_counts.lock();
+        let usable = counts.usable && self.shared.store.read().is_some();
+        let waiting = self.shared.waiting.load(Ordering::Relaxed);
+        Some(StoreCounts { usable, waiting, ..counts })
     }
 
     fn stop(&self) -> EngineFuture<'_, ()> {

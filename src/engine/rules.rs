@@ -66,29 +66,26 @@ pub(super) fn log_overflows(events: usize, bytes: usize, config: &EngineConfig) 
     events > config.log_events_max || (events > 1 && bytes > config.log_bytes_max)
 }
 
-/// An event that fell off the log and is retained: it is the latest of its kind that did.
-pub(super) trait Retained {
-    /// Returns a hash of its type and audience, which make its kind.
-    fn kind(&self) -> &[u8];
-    /// Returns its size in a log.
-    fn size(&self) -> usize;
-}
-
-/// Retains `new`, which fell off the log just now. Returns what is not retained any longer: the older one of its kind, and
-/// the oldest ones past the bounds. `retained` is in the order in which its events fell.
-pub(super) fn retain<R: Retained>(retained: &mut Vec<R>, new: R, config: &EngineConfig) -> Vec<R> {
-    let mut gone: Vec<_> = retained.extract_if(.., |old| old.kind() == new.kind()).collect();
+/// Retains `new`, which fell off the log just now, as the latest of its kind that did. Returns what is not retained any longer:
+/// the older one of its kind, and the oldest ones past the bounds.
+///
+/// `retained` is in the order in which its events fell. `of` returns a hash of an event's type and audience, which make its
+/// kind, and its size in a log.
+pub(super) fn retain<R>(
+    retained: &mut Vec<R>,
+    new: R,
+    of: impl Fn(&R) -> (Fingerprint, usize),
+    config: &EngineConfig,
+) -> Vec<R> {
+    let (kind, _) = of(&new);
+    let mut gone: Vec<_> = retained.extract_if(.., |old| of(old).0 == kind).collect();
     retained.push(new);
-    let mut bytes: usize = retained.iter().map(Retained::size).sum();
-    let mut excess = 0;
-    for oldest in &*retained {
-        if retained.len() - excess <= limits::LATEST_TYPES_MAX && bytes <= config.log_bytes_max {
-            break;
-        }
-        bytes -= oldest.size();
-        excess += 1;
+    let mut bytes: usize = retained.iter().map(|one| of(one).1).sum();
+    while retained.len() > limits::LATEST_TYPES_MAX || bytes > config.log_bytes_max {
+        let oldest = retained.remove(0);
+        bytes -= of(&oldest).1;
+        gone.push(oldest);
     }
-    gone.extend(retained.drain(..excess));
     gone
 }
 

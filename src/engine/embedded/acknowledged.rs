@@ -26,12 +26,12 @@ pub(super) struct Note {
 
 impl Note {
     pub(super) fn of(meta: &MetaRow) -> Self {
-        Self { life: meta.lives().present(), commit: meta.commit }
+        Self { life: meta.present_life(), commit: meta.commit }
     }
 
     /// Returns whether a store that says `meta` of itself lacks this commit.
     pub(super) fn is_missing_from(self, meta: &MetaRow) -> bool {
-        !meta.lives().contains(self.life) || meta.commit < self.commit
+        !meta.knows_life(self.life) || meta.commit < self.commit
     }
 
     /// Returns what stands in the file; `None` if there is none, or not all of it.

@@ -274,15 +274,15 @@ mod tests {
         let (engine, store) = config(&directory);
         let mut lives = Vec::new();
         for _ in 0..20 {
-            let life = open(&engine, &store).unwrap().0.store.lives.present();
+            let life = open(&engine, &store).unwrap().0.meta.present_life();
             assert!(!lives.contains(&life));
             lives.push(life);
             let checked = open_checked(&store).unwrap();
-            assert_eq!(checked.meta.lives().present(), life);
-            assert!(lives.iter().rev().take(17).all(|life| checked.store.lives.contains(*life)));
+            assert_eq!(checked.meta.present_life(), life);
+            assert!(lives.iter().rev().take(17).all(|life| checked.meta.knows_life(*life)));
         }
-        let known = open_checked(&store).unwrap().store.lives;
-        assert!(!lives[..3].iter().any(|life| known.contains(*life)));
+        let meta = open_checked(&store).unwrap().meta;
+        assert!(!lives[..3].iter().any(|life| meta.knows_life(*life)));
     }
 
     #[test]
@@ -314,12 +314,12 @@ mod tests {
             drop(opened);
             let mut again = |answered| reopen(&engine, &store, answered, &mut acknowledged);
             let opened = again(answered).unwrap();
-            assert_eq!(opened.store.lives.present(), answered.life);
+            assert_eq!(opened.meta.present_life(), answered.life);
             drop(opened);
             let lost = again(Note { commit: answered.commit + 1, ..answered });
             match durability {
                 Durability::Fsync => assert!(lost.is_err()),
-                Durability::Os => assert_ne!(lost.unwrap().store.lives.present(), answered.life),
+                Durability::Os => assert_ne!(lost.unwrap().meta.present_life(), answered.life),
             }
         }
     }

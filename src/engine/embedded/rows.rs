@@ -4,7 +4,6 @@
 //! One keyspace holds everything. A key is one letter for the kind of the row, then numbers in big-endian, so that the
 //! rows of a duel stand together in the order of `seq`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BufMut as _;
@@ -14,9 +13,8 @@ use prost::Message;
 use super::Fault;
 use crate::clock::UnixMs;
 use crate::engine::event_row::{StatusRow, stored_size};
-use crate::engine::rules::Retained;
 use crate::engine::{DuelRecord, DuelSettings, EpochHistory, Head, Participant};
-use crate::event::{DuelStatus, Epoch, Event, Outcome, Position};
+use crate::event::{DuelStatus, Epoch, Event, Fingerprint, Outcome, Position};
 use crate::id::{DuelId, TelegramId, UserId};
 
 /// The version of everything below.
@@ -131,32 +129,34 @@ impl MetaRow {
         self.lives.drain(..ended.saturating_sub(EpochHistory::EPOCHS_MAX));
     }
 
+    /// Returns the present life; 0 if none has begun.
+    pub(super) fn present_life(&self) -> u64 {
+        self.lives.last().copied().unwrap_or(0)
+    }
+
+    pub(super) fn knows_life(&self, life: u64) -> bool {
+        self.lives.contains(&life)
+    }
+
     pub(super) fn lives(&self) -> Lives {
-        Lives(self.lives.as_slice().into())
+        Lives { present: self.present_life(), all: self.lives.clone() }
     }
 }
 
 /// The lives of a store, in order. A life is a random number that stands for one process; the last one is the present one.
 ///
 /// Bound: the present one, and the latest [`EpochHistory::EPOCHS_MAX`] that have ended.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Lives(Arc<[u64]>);
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    all: Vec<u64>,
+    present: u64,
+}
 
 impl Lives {
-    /// Returns the present life; 0 if the store is older than any.
-    pub(super) fn present(&self) -> u64 {
-        self.0.last().copied().unwrap_or(0)
-    }
-
-    pub(super) fn contains(&self, life: u64) -> bool {
-        self.0.contains(&life)
-    }
-
     /// Returns those that have ended, from `life` on; all of them if that one is forgotten.
     fn ended_from(&self, life: u64) -> &[u64] {
-        let from = self.0.iter().position(|known| *known == life).unwrap_or(0);
-        let ended = self.0.len().saturating_sub(1);
-        self.0.get(from..ended).unwrap_or_default()
+        let from = self.all.iter().position(|known| *known == life).unwrap_or(0);
+        self.all.get(from..self.all.len().saturating_sub(1)).unwrap_or_default()
     }
 }
 
@@ -232,13 +232,11 @@ pub(super) struct RetainedRow {
     pub(super) bytes: u64,
 }
 
-impl Retained for RetainedRow {
-    fn kind(&self) -> &[u8] {
-        &self.kind
-    }
-
-    fn size(&self) -> usize {
-        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+impl RetainedRow {
+    /// Returns its kind and its size.
+    pub(super) fn of(&self) -> (Fingerprint, usize) {
+        let kind = self.kind.as_slice().try_into().unwrap_or_default();
+        (Fingerprint(kind), usize::try_from(self.bytes).unwrap_or(usize::MAX))
     }
 }
 
@@ -254,7 +252,7 @@ impl DuelRow {
     pub(super) fn new(now: UnixMs, lives: &Lives) -> Self {
         Self {
             birth: rand::random(),
-            life: lives.present(),
+            life: lives.present,
             created_at: now.0,
             used_at: now.0,
             ..Self::default()
@@ -263,7 +261,7 @@ impl DuelRow {
 
     /// Returns whether the duel was changed in the present life, and so is stored as one of it.
     pub(super) fn is_of_present_life(&self, lives: &Lives) -> bool {
-        self.life == lives.present()
+        self.life == lives.present
     }
 
     /// Brings the duel into the present life, before it is changed.
@@ -271,7 +269,7 @@ impl DuelRow {
         if !self.is_of_present_life(lives) {
             let mut ends: Vec<_> = self.ends(lives).collect();
             ends.drain(..ends.len().saturating_sub(EpochHistory::EPOCHS_MAX));
-            (self.ends, self.life) = (ends, lives.present());
+            (self.ends, self.life) = (ends, lives.present);
         }
     }
 
@@ -295,7 +293,7 @@ impl DuelRow {
     }
 
     pub(super) fn position(&self, lives: &Lives) -> Position {
-        Position { epoch: self.epoch(lives.present()), seq: self.seq }
+        Position { epoch: self.epoch(lives.present), seq: self.seq }
     }
 
     pub(super) fn head(&self, lives: &Lives) -> Head {

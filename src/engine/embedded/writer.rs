@@ -73,9 +73,8 @@ pub(super) struct Call<T, E, W> {
     pub(super) priority: DiskPriority,
     pub(super) work: Option<W>,
     pub(super) result: Option<Result<T, E>>,
-    /// Puts into the result to how many connections it was handed.
-    pub(super) handed: fn(&mut T, usize),
-    pub(super) reply: oneshot::Sender<Result<T, E>>,
+    /// Hears the result, and to how many connections it was handed.
+    pub(super) reply: oneshot::Sender<Result<(T, usize), E>>,
 }
 
 impl<T, E, W> WriteRequest for Call<T, E, W>
@@ -102,13 +101,11 @@ where
         Ok(())
     }
 
-    fn answer(mut self: Box<Self>, outcome: Result<usize, EngineError>) {
+    fn answer(self: Box<Self>, outcome: Result<usize, EngineError>) {
         let result = match outcome {
             Ok(connections) => {
-                if let Some(Ok(value)) = &mut self.result {
-                    (self.handed)(value, connections);
-                }
-                self.result.unwrap_or_else(|| Err(UNAVAILABLE.into()))
+                let result = self.result.unwrap_or_else(|| Err(UNAVAILABLE.into()));
+                result.map(|value| (value, connections))
             }
             Err(error) => Err(error.into()),
         };
@@ -216,7 +213,7 @@ impl Writer {
             Err(Failure::Refused(error)) => error,
             Err(Failure::Broken(what)) => {
                 error!(%what, "the store failed; it will be opened again");
-                self.shared.failures.fetch_add(1, Ordering::Relaxed);
+                self.shared.store_counts.lock().failures += 1;
                 drop(self.shared.store.write().take());
                 self.reopened_at = Some(Instant::now());
                 EngineError::Unavailable { may_have_taken_effect: true }
@@ -242,7 +239,7 @@ impl Writer {
         if self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_PAUSE) {
             self.measured_at = Some(Instant::now());
             let bytes = super::disk_bytes(&self.config.data_dir);
-            self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
+            self.shared.store_counts.lock().disk_bytes = bytes;
         }
     }
 
@@ -268,7 +265,7 @@ impl Writer {
             let broken = |error: fjall::Error| Failure::Broken(error.into());
             store.wait_for_backlog().map_err(broken)?;
             self.meta.commit += 1;
-            self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            self.shared.store_counts.lock().commits += 1;
             let committed = batch.commit(&self.meta).map_err(broken)?;
             // Before anybody is answered, so that no answer is missed should the store lose its end.
             self.answered = Note::of(&self.meta);
@@ -280,7 +277,7 @@ impl Writer {
             batch.unchanged()
         };
         self.hints = committed.hints;
-        self.shared.set_counts(self.hints.counts);
+        *self.shared.counts.lock() = self.hints.counts;
         let bulk = committed.notices.len() > limits::BULK_ABOVE;
         let mut handed = committed.notices.into_iter().map(|notice| self.tell(notice, bulk));
         // A request's own event is its last notice.
@@ -309,7 +306,7 @@ impl Writer {
     fn refuse_without_room(&self, group: Vec<Box<dyn WriteRequest>>) -> Vec<Box<dyn WriteRequest>> {
         let free = statvfs(&self.config.data_dir).map_or(u64::MAX, |fs| fs.f_bavail * fs.f_frsize);
         let full = free < limits::DISK_ROOM_MIN;
-        if self.shared.full.swap(full, Ordering::Relaxed) != full {
+        if std::mem::replace(&mut self.shared.store_counts.lock().usable, !full) == full {
             match full {
                 true => {
                     warn!(free, min = limits::DISK_ROOM_MIN, "the disk is full: no push is stored")
@@ -346,7 +343,7 @@ impl Writer {
                 self.answered = Note::of(&meta);
                 self.meta = meta;
                 self.hints = StoreHints { counts, ..StoreHints::default() };
-                self.shared.set_counts(counts);
+                *self.shared.counts.lock() = counts;
                 *self.shared.store.write() = Some(Arc::clone(&store));
                 Some(store)
             }

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::config::EngineConfig;
 use crate::engine::event_row::stored_size;
-use crate::engine::rules::{self, Retained};
 use crate::engine::{
     AppendError, Appended, Declaration, DuelRecord, DuelSettings, EpochHistory, Head, Latest,
-    OpenError, Page, Participant,
+    OpenError, Page, Participant, rules,
 };
 use crate::event::{
     Content, DuelStatus, Epoch, Event, Fingerprint, Outcome, Position, Push, Viewer,
@@ -27,23 +26,6 @@ struct Entry {
     size: usize,
 }
 
-/// An event that fell off the log and was then the latest of its kind.
-#[derive(Debug)]
-struct RetainedEntry {
-    kind: Fingerprint,
-    entry: Entry,
-}
-
-impl Retained for RetainedEntry {
-    fn kind(&self) -> &[u8] {
-        &self.kind.0
-    }
-
-    fn size(&self) -> usize {
-        self.entry.size
-    }
-}
-
 /// One duel.
 #[derive(Debug)]
 pub(super) struct DuelState {
@@ -54,7 +36,8 @@ pub(super) struct DuelState {
     /// The newest events, without a gap, ending at `seq`.
     log: VecDeque<Entry>,
     log_bytes: usize,
-    retained: Vec<RetainedEntry>,
+    /// What fell off the log and is the latest of its kind, by which it is found.
+    retained: Vec<(Fingerprint, Entry)>,
     /// Boxed because most duels have none.
     keys: Option<Box<Keys>>,
     participants: Option<Arc<[Participant]>>,
@@ -180,8 +163,9 @@ impl DuelState {
             let Some(oldest) = self.log.pop_front() else { break };
             self.log_bytes -= oldest.size;
             if let Some(push) = oldest.event.push() {
-                let new = RetainedEntry { kind: push.kind_fingerprint(), entry: oldest };
-                drop(rules::retain(&mut self.retained, new, config));
+                let new = (push.kind_fingerprint(), oldest);
+                let of = |(kind, entry): &(Fingerprint, Entry)| (*kind, entry.size);
+                drop(rules::retain(&mut self.retained, new, of, config));
             }
         }
         event
@@ -206,7 +190,7 @@ impl DuelState {
         if up_to.epoch != self.epoch {
             return None;
         }
-        let retained = self.retained.iter().map(|retained| &retained.entry);
+        let retained = self.retained.iter().map(|(_, entry)| entry);
         let newest_first = self.log.iter().rev().chain(retained.rev()).map(|entry| &entry.event);
         let known = newest_first.filter(|event| event.seq <= up_to.seq).cloned();
         let Ok(latest) = rules::latest(known.map(Ok::<_, Infallible>), viewer, which);
