@@ -4,7 +4,8 @@
 //! [`Sink`]; live connections are no concern of it. The contract that every engine keeps, and that one test suite holds
 //! over all of them:
 //!
-//! 1. `seq` is dense per duel and epoch, from 1. A position once given out is never given to another event.
+//! 1. `seq` is dense per duel, from 1. A position once given out is never given to another event. An epoch is one life of
+//!    what orders the events; a duel that goes on in a new epoch says from which, and how far they were kept ([`Head`]).
 //! 2. An event is readable, and told to the sink, only once it is stored; [`LogEngine::append`] answers after that.
 //! 3. Notices of one duel reach a node's sink in the order of `seq`. They may be missing: the hub notices the gap by
 //!    `seq`, or at its next sweep by [`LogEngine::heads`], and reads what it lacks.
@@ -12,16 +13,14 @@
 //!    falls off it is gone for resuming, and [`LogEngine::read`] says so.
 //! 5. A ticket is admitted once, whatever the node, for as long as it lives.
 //! 6. A closed duel takes no further event. It is forgotten after the closed retention, an open one after the idle
-//!    retention without event or sweep; a duel that comes into being again has a new epoch.
+//!    retention without event or sweep; a duel that is created again has a new epoch, which goes on from none.
 //!
 //! The sink is called from inside the engine's own critical section, so it must not call the engine back and must not
 //! block.
 
-mod duel;
 mod embedded;
 mod event_row;
 mod head;
-mod ledger;
 mod memory;
 mod notice;
 mod redis;
@@ -32,7 +31,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::embedded::{EmbeddedEngine, StoreError, inspect};
+pub use self::embedded::{EmbeddedEngine, StoreError, export};
+pub use self::event_row::stored_size;
 pub use self::head::{EpochHistory, Head};
 pub use self::memory::MemoryEngine;
 pub use self::notice::{
@@ -377,7 +377,7 @@ pub struct EngineCounts {
 }
 
 /// How an engine's store does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreCounts {
     /// Whether it takes pushes: it is open, and the disk has room.
     pub usable: bool,

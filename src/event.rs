@@ -22,12 +22,6 @@ use crate::id::UserId;
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// Whether two are the same; `==` cannot be used where a constant is computed.
-    #[must_use]
-    pub const fn same(self, other: Self) -> bool {
-        self.0 == other.0
-    }
-
     /// A new history.
     #[must_use]
     pub fn random() -> Self {
@@ -244,24 +238,6 @@ impl Push {
         Some(own.map_or(&self.payload, |(_, payload)| payload))
     }
 
-    /// The bytes that this push takes in a log, its encoded frames included.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        let views: usize = self.views.iter().map(|(_, payload)| payload.size()).sum();
-        let named = match &self.audience {
-            Audience::All | Audience::Players => 0,
-            Audience::Only(users) | Audience::Except(users) => size_of_val::<[UserId]>(users),
-        };
-        let texts =
-            self.event_type.as_str().len() + self.coalesce_key.as_ref().map_or(0, |key| key.len());
-        size_of::<Event>()
-            + self.payload.size()
-            + views
-            + size_of_val::<[_]>(&self.views)
-            + named
-            + texts
-    }
-
     /// Equal for equal content, whatever the process or the node.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
@@ -342,15 +318,6 @@ impl Event {
         match &self.content {
             Content::Pushed(push) => push.audience.includes(viewer),
             Content::Closed(_) => true,
-        }
-    }
-
-    /// The bytes that it takes in a log.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        match &self.content {
-            Content::Pushed(push) => push.size(),
-            Content::Closed(_) => size_of::<Self>(),
         }
     }
 

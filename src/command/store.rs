@@ -1,12 +1,12 @@
 //! `duelhub store`: what an operator can do with a store that no hub has open.
 #![expect(clippy::print_stdout, reason = "a command line prints")]
 
-use std::io::{BufWriter, Write as _};
+use std::io::BufWriter;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 use duelhub::config::{Config, EngineKind, StoreConfig};
-use duelhub::engine::inspect::{self, Contents, Exported};
+use duelhub::engine::export::{self, Contents, Exported};
 
 pub(super) fn command() -> Command {
     let check = "Read all of it: exit status 0 if it is whole, 1 if not";
@@ -23,13 +23,13 @@ pub(super) fn run(matches: &ArgMatches, config: Config) -> ExitCode {
         return super::fail("ENGINE=memory has no store");
     };
     match matches.subcommand_name() {
-        Some("export") => export(&store),
+        Some("export") => write_export(&store),
         _ => check(&store),
     }
 }
 
 fn check(store: &StoreConfig) -> ExitCode {
-    match inspect::check(store) {
+    match export::check(store) {
         Ok(Contents { counts, disk_bytes }) => {
             println!(
                 "whole: {} duels, {} remembered tickets, {disk_bytes} bytes",
@@ -41,17 +41,13 @@ fn check(store: &StoreConfig) -> ExitCode {
     }
 }
 
-fn export(store: &StoreConfig) -> ExitCode {
+fn write_export(store: &StoreConfig) -> ExitCode {
     let mut out = BufWriter::new(std::io::stdout().lock());
-    let exported = match inspect::export(store, &mut out) {
-        Ok(written) => written.and_then(|exported| out.flush().map(|()| exported)),
-        Err(error) => return super::fail(&error.to_string()),
-    };
-    match exported {
+    match export::export(store, &mut out) {
         Ok(Exported { unreadable: 0, .. }) => ExitCode::SUCCESS,
         Ok(Exported { duels, events, unreadable }) => super::fail(&format!(
             "{duels} duels and {events} events were written; {unreadable} duels could not be read to their end"
         )),
-        Err(error) => super::fail(&format!("standard output: {error}")),
+        Err(error) => super::fail(&error.to_string()),
     }
 }

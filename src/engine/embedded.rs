@@ -1,25 +1,25 @@
 //! The engine of one node that loses nothing: everything is in a store under `DATA_DIR` before anybody hears of it.
 //!
 //! Changes go through one thread ([`writer`]) that commits in groups; reads look at what was committed. In memory are the
-//! duels as they stand, without their events ([`duels`]), and what the store caches. With `DURABILITY=fsync` an
+//! duels as they stand, without their events ([`duel_state`]), and what the store caches. With `DURABILITY=fsync` an
 //! answer means that the disk has it; with `os`, that the kernel has it, which survives the end of the process and not
 //! that of the machine.
 //!
-//! Invariants: the sink is told, and callers are answered, after the commit, in the order of the calls. Positions go on
-//! after a restart under the same epoch; they get another one when the files are not those that the last process left
-//! ([`lineage`]). Bounds: [`limits::ENGINE_QUEUE_MAX`] orders wait; [`READERS_MAX`] reads run at a time.
+//! Invariants: the sink is told, and callers are answered, after the commit, in the order of the calls. Every start
+//! begins a new epoch for each duel, which goes on from those before it ([`open`]). Bounds: [`limits::ENGINE_QUEUE_MAX`]
+//! requests wait; [`READERS_MAX`] reads run at a time.
 
+mod acknowledged;
 mod check;
-mod duels;
-pub mod inspect;
-mod lineage;
+mod duel_state;
+mod error;
+pub mod export;
+mod journal_tail;
 mod log;
 mod open;
-mod refusal;
 mod rows;
-mod spent;
 mod store;
-mod torn;
+mod ticket_ledger;
 mod writer;
 
 use std::fmt;
@@ -27,7 +27,7 @@ use std::fs;
 use std::future::ready;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -37,13 +37,15 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::error;
 
-use self::log::Key;
+use self::acknowledged::Note;
+use self::error::Fault;
+use self::error::StepError;
+pub use self::error::StoreError;
+use self::log::IdempotencyKey;
 use self::open::Opened;
-pub use self::refusal::StoreError;
-use self::rows::DuelRow;
-use self::store::Fault;
-use self::store::{Draft, Held, Store, View};
-use self::writer::{Message, Pending, Room, Writer};
+use self::rows::{DuelRow, Lives};
+use self::store::{Snapshot, Store, StoreHints, WriteBatch};
+use self::writer::{Call, DiskPriority, Message, Writer};
 use super::event_row::Unnumbered;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
@@ -69,7 +71,7 @@ const UNAVAILABLE: EngineError = EngineError::Unavailable { may_have_taken_effec
 /// See the module.
 pub struct EmbeddedEngine {
     shared: Arc<Shared>,
-    orders: Mutex<Option<SyncSender<Message>>>,
+    requests: Mutex<Option<SyncSender<Message>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: Arc<Semaphore>,
 }
@@ -80,38 +82,25 @@ struct Shared {
     sink: OnceLock<Sink>,
     /// `None`: it has failed, and is being opened again; or the engine has stopped.
     store: RwLock<Option<Arc<Store>>>,
-    duels: AtomicUsize,
-    remembered_tickets: AtomicUsize,
-    full: AtomicBool,
+    counts: Mutex<EngineCounts>,
+    /// `usable` says whether there is room on the disk. `waiting` is elsewhere.
+    store_counts: Mutex<StoreCounts>,
+    waiting: AtomicU64,
     /// Nobody is left who could hear an answer.
     abandoned: AtomicBool,
-    commits: AtomicU64,
-    failures: AtomicU64,
-    waiting: AtomicU64,
-    disk_bytes: AtomicU64,
 }
 
 impl Shared {
     fn notify(&self, notice: Notice) -> usize {
         self.sink.get().map_or(0, |sink| sink(notice))
     }
-
-    fn counts(&self) -> EngineCounts {
-        EngineCounts {
-            duels: self.duels.load(Ordering::Relaxed),
-            remembered_tickets: self.remembered_tickets.load(Ordering::Relaxed),
-        }
-    }
-
-    fn set_counts(&self, counts: EngineCounts) {
-        self.duels.store(counts.duels, Ordering::Relaxed);
-        self.remembered_tickets.store(counts.remembered_tickets, Ordering::Relaxed);
-    }
 }
 
 impl fmt::Debug for EmbeddedEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedEngine").field("counts", &self.counts()).finish_non_exhaustive()
+        f.debug_struct("EmbeddedEngine")
+            .field("counts", &Engine::counts(self))
+            .finish_non_exhaustive()
     }
 }
 
@@ -132,15 +121,11 @@ fn touch_interval(config: &EngineConfig) -> Duration {
     config.idle_retention / 8
 }
 
-fn record(lineage: u64, row: &DuelRow) -> Result<DuelRecord, EngineError> {
-    row.record(lineage).map_err(|fault| {
+fn record(lives: &Lives, row: &DuelRow) -> Result<DuelRecord, EngineError> {
+    row.record(lives).map_err(|fault| {
         error!(%fault, "a duel could not be read");
         UNAVAILABLE
     })
-}
-
-fn set_connections(appended: &mut Appended, connections: usize) {
-    appended.connections = connections;
 }
 
 impl EmbeddedEngine {
@@ -149,90 +134,102 @@ impl EmbeddedEngine {
     /// # Errors
     /// [`StoreError`]; a store that is damaged is refused.
     pub fn open(config: EngineConfig, store_config: &StoreConfig) -> Result<Self, StoreError> {
-        let Opened { store, meta, counts, acknowledged } =
-            open::open(&config, store_config, open::acquire(store_config)?)?;
+        let lock = open::acquire(store_config)?;
+        let (Opened { store, meta, counts }, acknowledged) = open::open(&config, store_config)?;
         let shared = Arc::new(Shared {
             config,
             sink: OnceLock::new(),
             store: RwLock::new(Some(Arc::new(store))),
-            duels: AtomicUsize::new(counts.duels),
-            remembered_tickets: AtomicUsize::new(counts.remembered_tickets),
-            full: AtomicBool::new(false),
-            abandoned: AtomicBool::new(false),
-            commits: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
+            counts: Mutex::new(counts),
+            store_counts: Mutex::new(StoreCounts { usable: true, ..StoreCounts::default() }),
             waiting: AtomicU64::new(0),
-            disk_bytes: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
         });
-        let (orders, messages) = mpsc::sync_channel(limits::ENGINE_QUEUE_MAX);
+        let (requests, messages) = mpsc::sync_channel(limits::ENGINE_QUEUE_MAX);
         let writer = Writer {
             shared: Arc::clone(&shared),
             config: store_config.clone(),
+            answered: Note::of(&meta),
             meta,
-            held: Held { counts, ..Held::default() },
+            hints: StoreHints { counts, ..StoreHints::default() },
             acknowledged,
             reopened_at: None,
             measured_at: None,
+            _lock: lock,
         };
         let thread = std::thread::Builder::new().name("duelhub-store".to_owned());
         let failed = StoreError::directory(&store_config.data_dir);
         let writer = thread.spawn(move || writer.run(&messages)).map_err(failed)?;
         Ok(Self {
             shared,
-            orders: Mutex::new(Some(orders)),
+            requests: Mutex::new(Some(requests)),
             writer: Mutex::new(Some(writer)),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
         })
     }
 
-    /// Puts work that tells no connection in its place; see [`Self::order_heard`].
-    fn order<T, E>(
+    /// Queues a change that is handed to no connection.
+    fn write<T, E>(
         &self,
-        room: Room,
-        work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
+        priority: DiskPriority,
+        work: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, StepError<E>> + Send + 'static,
     ) -> EngineFuture<'static, T, E>
     where
         T: Send + 'static,
         E: From<EngineError> + Send + 'static,
     {
-        self.order_heard(room, 0, work, |_, _| ())
+        let answer = self.queue(priority, 0, work);
+        Box::pin(async move { Ok(answer.await?.0) })
     }
 
-    /// Puts work that brings so many bytes in its place; the answer comes after the commit, when `handed` has put into it
-    /// how many connections were told.
-    fn order_heard<T, E>(
+    /// Queues a change that stores `bytes` of events.
+    fn write_events(
         &self,
-        room: Room,
         bytes: usize,
-        work: impl FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send + 'static,
-        handed: fn(&mut T, usize),
-    ) -> EngineFuture<'static, T, E>
+        work: impl FnOnce(&mut WriteBatch<'_>) -> Result<Appended, StepError<AppendError>>
+        + Send
+        + 'static,
+    ) -> EngineFuture<'static, Appended, AppendError> {
+        let answer = self.queue(DiskPriority::Normal, bytes, work);
+        Box::pin(async move {
+            let (appended, connections) = answer.await?;
+            Ok(Appended { connections, ..appended })
+        })
+    }
+
+    /// Queues a change. The answer comes after the commit, with to how many connections it was handed.
+    fn queue<T, E, W>(
+        &self,
+        priority: DiskPriority,
+        bytes: usize,
+        work: W,
+    ) -> impl Future<Output = Result<(T, usize), E>> + Send + use<T, E, W>
     where
         T: Send + 'static,
         E: From<EngineError> + Send + 'static,
+        W: FnOnce(&mut WriteBatch<'_>) -> Result<T, StepError<E>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let order =
-            Box::new(Pending { bytes, room, work: Some(work), result: None, handed, reply });
+        let call = Call { bytes, priority, work: Some(work), result: None, reply };
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        let sent = match &*self.orders.lock() {
-            Some(orders) => orders.try_send(Message::Order(order)).is_ok(),
+        let sent = match &*self.requests.lock() {
+            Some(requests) => requests.try_send(Message::Write(Box::new(call))).is_ok(),
             None => false,
         };
         if !sent {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        Box::pin(async move {
+        async move {
             if !sent {
                 return Err(UNAVAILABLE.into());
             }
             // Without an answer the writer went away: nobody knows what became of it.
             let lost = EngineError::Unavailable { may_have_taken_effect: true };
             answer.await.unwrap_or_else(|_| Err(lost.into()))
-        })
+        }
     }
 
-    /// Looks at what of the committed is in memory.
+    /// Looks at what is in memory of what was committed.
     fn glance<T>(
         &self,
         look: impl FnOnce(&Store) -> Result<T, EngineError>,
@@ -243,7 +240,7 @@ impl EmbeddedEngine {
     /// Looks at what was committed, off the runtime's threads.
     fn look<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&View<'_>) -> Result<T, Fault> + Send + 'static,
+        look: impl FnOnce(&Snapshot<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> EngineFuture<'static, T> {
         let readers = Arc::clone(&self.readers);
         let shared = Arc::clone(&self.shared);
@@ -253,7 +250,7 @@ impl EmbeddedEngine {
                 // Given back when it has looked, whether or not somebody still waits for it.
                 let _permit = permit;
                 let store = shared.store.read().clone().ok_or(UNAVAILABLE)?;
-                look(&store.view()).map_err(|fault| {
+                look(&store.snapshot()).map_err(|fault| {
                     error!(%fault, "the store could not be read");
                     UNAVAILABLE
                 })
@@ -269,9 +266,9 @@ impl EmbeddedEngine {
 
     fn touch(&self, duels: Vec<DuelId>) {
         // Nobody waits for it: the next sweep asks again.
-        drop(self.order::<(), EngineError>(Room::Usual, move |draft| {
-            duels.iter().for_each(|duel| draft.touch(*duel));
-            Ok(Ok(()))
+        drop(self.write::<(), EngineError>(DiskPriority::Normal, move |batch| {
+            duels.iter().for_each(|duel| batch.touch(*duel));
+            Ok(())
         }));
     }
 }
@@ -280,7 +277,7 @@ impl Drop for EmbeddedEngine {
     /// Ends as a kill would: waits for the commit under way, and drops what is queued.
     fn drop(&mut self) {
         self.shared.abandoned.store(true, Ordering::Relaxed);
-        drop(self.orders.lock().take());
+        drop(self.requests.lock().take());
         if let Some(writer) = self.writer.lock().take()
             // The last to let go may be the writer itself, telling the sink.
             && writer.thread().id() != std::thread::current().id()
@@ -296,23 +293,25 @@ impl LogEngine for EmbeddedEngine {
         duel: DuelId,
         declaration: Declaration,
     ) -> EngineFuture<'_, super::Opened, OpenError> {
-        self.order(Room::Usual, move |draft| draft.open(duel, declaration))
+        self.write(DiskPriority::Normal, move |batch| batch.open(duel, declaration))
     }
 
     fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord> {
-        let known = self.glance(|store| Ok(store.duels.get(duel).map(|row| (store.lineage, row))));
+        let known = self.glance(|store| match store.duels.get(duel) {
+            Some(row) => Ok(Some((row.used_at, record(&store.lives, &row)?))),
+            None => Ok(None),
+        });
         Box::pin(async move {
-            if let Some((lineage, row)) = known? {
-                if self.is_stale(row.used_at) {
+            if let Some((used_at, record)) = known? {
+                if self.is_stale(used_at) {
                     self.touch(vec![duel]);
                 }
-                return record(lineage, &row);
+                return Ok(record);
             }
-            let entered = self.order(Room::Usual, move |draft| match draft.enter(duel)? {
-                Ok(row) => Ok(Ok(row.record(draft.lineage)?)),
-                Err(full) => Ok(Err(full)),
+            let created = self.write(DiskPriority::Normal, move |batch| {
+                Ok(batch.get_or_create(duel)?.record(batch.lives)?)
             });
-            entered.await
+            created.await
         })
     }
 
@@ -323,10 +322,10 @@ impl LogEngine for EmbeddedEngine {
         idempotency_key: Option<Box<str>>,
     ) -> EngineFuture<'static, Appended, AppendError> {
         // Whatever can be done by the caller is not left to the one writer.
-        let key = idempotency_key.map(|key| Key::new(&key, &push));
-        let (bytes, event) = (push.size(), Unnumbered::of(Content::Pushed(push)));
-        let work = move |draft: &mut Draft<'_>| draft.append(duel, event, key.as_ref());
-        self.order_heard(Room::Usual, bytes, work, set_connections)
+        let key = idempotency_key.map(|key| IdempotencyKey::new(&key, &push));
+        let event = Unnumbered::of(Content::Pushed(push));
+        let bytes = event.row().len();
+        self.write_events(bytes, move |batch| batch.append(duel, event, key.as_ref()))
     }
 
     fn close(
@@ -335,13 +334,13 @@ impl LogEngine for EmbeddedEngine {
         outcome: Outcome,
         last: Option<Push>,
     ) -> EngineFuture<'_, Appended, AppendError> {
-        let bytes = last.as_ref().map_or(0, Push::size);
-        let work = move |draft: &mut Draft<'_>| draft.close(duel, outcome, last);
-        self.order_heard(Room::Usual, bytes, work, set_connections)
+        let last = last.map(|push| Unnumbered::of(Content::Pushed(push)));
+        let bytes = last.as_ref().map_or(0, |last| last.row().len());
+        self.write_events(bytes, move |batch| batch.close(duel, outcome, last))
     }
 
     fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
-        self.look(move |view| view.read(duel, after, count))
+        self.look(move |snapshot| snapshot.read(duel, after, count))
     }
 
     fn latest(
@@ -351,13 +350,12 @@ impl LogEngine for EmbeddedEngine {
         up_to: Position,
         which: Latest,
     ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
-        self.look(move |view| view.latest(duel, viewer, up_to, which))
+        self.look(move |snapshot| snapshot.latest(duel, viewer, up_to, which))
     }
 
     fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
-        let look = |store: &Store| {
-            store.duels.get(duel).map(|row| record(store.lineage, &row)).transpose()
-        };
+        let look =
+            |store: &Store| store.duels.get(duel).map(|row| record(&store.lives, &row)).transpose();
         Box::pin(ready(self.glance(look)))
     }
 
@@ -367,13 +365,13 @@ impl LogEngine for EmbeddedEngine {
         status: StatusFilter,
         count: usize,
     ) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
-        let list = |store: &Store| Ok(store.duels.list(after, status, count, store.lineage));
+        let list = |store: &Store| Ok(store.duels.list(after, status, count, &store.lives));
         Box::pin(ready(self.glance(list)))
     }
 
     fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
         let look = |store: &Store| {
-            let head = |duel, row: &DuelRow| (duel, row.head(store.lineage), row.used_at);
+            let head = |duel, row: &DuelRow| (duel, row.head(&store.lives), row.used_at);
             Ok(store.duels.look_at(duels, head))
         };
         let heads = self.glance(look).map(|heads| {
@@ -391,11 +389,11 @@ impl LogEngine for EmbeddedEngine {
 impl TicketEngine for EmbeddedEngine {
     fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
         let ticket = ticket.clone();
-        self.order(Room::Last, move |draft| draft.admit(&ticket))
+        self.write(DiskPriority::High, move |batch| batch.redeem(&ticket))
     }
 
     fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()> {
-        self.order(Room::Last, move |draft| draft.revoke(&revocation))
+        self.write(DiskPriority::High, move |batch| batch.revoke(&revocation))
     }
 }
 
@@ -419,9 +417,9 @@ impl Engine for EmbeddedEngine {
     fn prune(&self, now: UnixMs) -> EngineFuture<'_, ()> {
         Box::pin(async move {
             for _ in 0..PRUNE_STEPS {
-                let step = self.order::<_, EngineError>(Room::Last, move |draft| {
-                    let more_duels = draft.prune_duels(now)?;
-                    Ok(Ok(draft.prune_tickets(now)? || more_duels))
+                let step = self.write::<_, EngineError>(DiskPriority::High, move |batch| {
+                    let more_duels = batch.prune_duels(now)?;
+                    Ok(batch.prune_tickets(now)? || more_duels)
                 });
                 if !step.await? {
                     break;
@@ -432,29 +430,24 @@ impl Engine for EmbeddedEngine {
     }
 
     fn counts(&self) -> EngineCounts {
-        self.shared.counts()
+        *self.shared.counts.lock()
     }
 
     fn store(&self) -> Option<StoreCounts> {
-        let shared = &self.shared;
-        let is_open = shared.store.read().is_some();
-        Some(StoreCounts {
-            usable: is_open && !shared.full.load(Ordering::Relaxed),
-            commits: shared.commits.load(Ordering::Relaxed),
-            failures: shared.failures.load(Ordering::Relaxed),
-            waiting: shared.waiting.load(Ordering::Relaxed),
-            disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
-        })
+        let counts = *self.shared.store_counts.lock();
+        let usable = counts.usable && self.shared.store.read().is_some();
+        let waiting = self.shared.waiting.load(Ordering::Relaxed);
+        Some(StoreCounts { usable, waiting, ..counts })
     }
 
     fn stop(&self) -> EngineFuture<'_, ()> {
         let (told, stopped) = oneshot::channel();
-        let orders = self.orders.lock().take();
+        let requests = self.requests.lock().take();
         Box::pin(async move {
-            let Some(orders) = orders else { return Ok(()) };
+            let Some(requests) = requests else { return Ok(()) };
             // The queue may be full for a moment; the writer empties it.
             let mut message = Message::Stop(told);
-            while let Err(mpsc::TrySendError::Full(back)) = orders.try_send(message) {
+            while let Err(mpsc::TrySendError::Full(back)) = requests.try_send(message) {
                 message = back;
                 tokio::task::yield_now().await;
             }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use prost::Message;
+use prost::encoding::encoded_len_varint;
 
 use crate::clock::UnixMs;
 use crate::event::{Audience, Content, DuelStatus, Event, EventType, Outcome, Payload, Push};
@@ -69,6 +70,30 @@ enum AudienceRow {
     Except = 3,
 }
 
+/// Returns what an event counts in a log, in every engine alike: the length of its row, in bytes, without its time.
+#[must_use]
+pub fn stored_size(content: &Content) -> usize {
+    // What a field of bytes takes: its tag, its length, itself.
+    let field = |bytes: usize| 1 + encoded_len_varint(bytes as u64) + bytes;
+    // Of an enumeration, whose first value is not written.
+    const ENUM: usize = 2;
+    let Content::Pushed(push) = content else { return ENUM };
+    let id = |user: &UserId| encoded_len_varint(user.get());
+    let json = |payload: &Payload| field(payload.json().len());
+    let audience = match &push.audience {
+        Audience::All => 0,
+        Audience::Players => ENUM,
+        Audience::Only(users) | Audience::Except(users) if users.is_empty() => ENUM,
+        Audience::Only(users) | Audience::Except(users) => ENUM + field(users.iter().map(id).sum()),
+    };
+    let view = |(user, payload): &(UserId, Payload)| field(1 + id(user) + json(payload));
+    field(push.event_type.as_str().len())
+        + json(&push.payload)
+        + audience
+        + push.views.iter().map(view).sum::<usize>()
+        + push.coalesce_key.as_ref().map_or(0, |key| field(key.len()))
+}
+
 /// An event that is not yet numbered, and its row, but for when it is stored.
 #[derive(Debug)]
 pub(super) struct Unnumbered {
@@ -82,7 +107,7 @@ impl Unnumbered {
         Self { content, row }
     }
 
-    /// Its row, without when it is stored.
+    /// Returns its row, without its time. Its length is the event's [`stored_size`].
     pub(super) fn row(&self) -> &[u8] {
         &self.row
     }
@@ -184,7 +209,7 @@ mod tests {
     fn events_are_read_as_they_were_written() {
         let duel = DuelId::try_from(7).unwrap();
         let [one, two] = [1, 2].map(|id| UserId::try_from(id).unwrap());
-        let payload = |json| Payload::parse(duel, json, 100).unwrap();
+        let payload = |json: &str| Payload::parse(duel, json, 100).unwrap();
         let push = |audience, views: Box<[_]>, coalesce_key: Option<&str>| {
             Content::Pushed(Push {
                 event_type: EventType::parse("round.started").unwrap(),
@@ -196,6 +221,14 @@ mod tests {
         };
         let contents = [
             push(Audience::All, Box::default(), None),
+            push(Audience::Only([].into()), Box::default(), None),
+            push(
+                Audience::Except(
+                    (1..300).map(|id| UserId::try_from(id * id * id).unwrap()).collect(),
+                ),
+                [(one, payload(&format!(r#"{{"a":"{}"}}"#, "x".repeat(80))))].into(),
+                Some(&"k".repeat(200)),
+            ),
             push(Audience::Players, [(two, payload("{}"))].into(), Some("")),
             push(Audience::Only([one, two].into()), Box::default(), Some("key")),
             push(Audience::Except([one].into()), Box::default(), None),
@@ -203,7 +236,10 @@ mod tests {
             Content::Closed(Outcome::Cancelled),
         ];
         for content in contents {
-            let (event, row) = Unnumbered::of(content).store(3, UnixMs(5));
+            let size = stored_size(&content);
+            let unnumbered = Unnumbered::of(content);
+            assert_eq!(unnumbered.row().len(), size);
+            let (event, row) = unnumbered.store(3, UnixMs(5));
             assert_eq!((event.seq, event.stored_at), (3, UnixMs(5)));
             let read = super::read(&row, 3).unwrap();
             assert_eq!(read, event);

@@ -3,7 +3,7 @@
 use crate::event::{DuelStatus, Epoch, Position};
 
 /// Where a log stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The last event's.
     pub position: Position,
@@ -15,49 +15,38 @@ pub struct Head {
     pub status: DuelStatus,
 }
 
-/// Epochs that a log has gone on from, and where each ended: up to there its events are this log's.
+/// The epochs that a log has gone on from, and where each ended. Up to there its events are this log's.
 ///
-/// Only an engine knows any that may lose its newest events, and goes on in a new epoch then. Bound: [`EpochHistory::EPOCHS_MAX`], the
-/// latest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EpochHistory([Option<Position>; EpochHistory::EPOCHS_MAX]);
+/// Bound: the latest [`EpochHistory::EPOCHS_MAX`] are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EpochHistory(Vec<Position>);
 
 impl EpochHistory {
-    /// How many are known.
-    pub const EPOCHS_MAX: usize = 4;
+    /// The most epochs known: enough for a client that is away during an hour of rolling restarts.
+    pub const EPOCHS_MAX: usize = 16;
 
-    /// None is known.
-    pub const NONE: Self = Self([None; Self::EPOCHS_MAX]);
-
-    /// Of the ends of epochs, the latest first; too many are forgotten.
+    /// Makes a history of the ends of epochs, the latest first. Ends past the bound are forgotten.
     #[must_use]
     pub fn new(ends: impl IntoIterator<Item = Position>) -> Self {
-        let mut history = Self::NONE;
-        history.0.iter_mut().zip(ends).for_each(|(slot, end)| *slot = Some(end));
-        history
-    }
-
-    fn ends(&self) -> impl Iterator<Item = Position> {
-        self.0.iter().flatten().copied()
+        Self(ends.into_iter().take(Self::EPOCHS_MAX).collect())
     }
 }
 
 impl Head {
-    /// Whether everything after `position` is still in the log.
+    /// Returns whether everything after `position` is still in the log.
     #[must_use]
-    pub const fn holds_after(&self, position: Position) -> bool {
+    pub fn holds_after(&self, position: Position) -> bool {
         let seq = position.seq;
-        let same_epoch = position.epoch.same(self.position.epoch);
-        same_epoch
+        position.epoch == self.position.epoch
             && seq <= self.position.seq
             && (seq == self.position.seq || self.oldest_seq <= seq + 1)
     }
 
-    /// A position of an epoch that the log has gone on from is one of the present epoch, too, unless it is past where that one
-    /// ended. Any other is what it was.
+    /// Translates a position of an earlier epoch into the present one. Returns a position unchanged if it is past the end of
+    /// its epoch, or its epoch is not in the history.
     #[must_use]
     pub fn carried(&self, position: Position) -> Position {
-        let end = self.history.ends().find(|end| end.epoch == position.epoch);
+        let end = self.history.0.iter().find(|end| end.epoch == position.epoch);
         match end {
             Some(end) if position.seq <= end.seq => {
                 Position { epoch: self.position.epoch, seq: position.seq }
@@ -66,10 +55,10 @@ impl Head {
         }
     }
 
-    /// The epochs that ended where the log stands now: nothing has happened since.
+    /// Returns the epochs that ended where the log stands now: nothing has happened since.
     pub fn ended_here(&self) -> impl Iterator<Item = Epoch> {
         let here = self.position.seq;
-        self.history.ends().filter(move |end| end.seq == here).map(|end| end.epoch)
+        self.history.0.iter().filter(move |end| end.seq == here).map(|end| end.epoch)
     }
 }
 
@@ -105,9 +94,10 @@ mod tests {
 
     #[test]
     fn epochs_without_an_event_of_their_own_ended_where_the_log_stands() {
-        let epochs = [(); 6].map(|()| Epoch::random());
+        let epochs = [(); EpochHistory::EPOCHS_MAX + 2].map(|()| Epoch::random());
         let ends = epochs.map(|epoch| (epoch, if epoch == epochs[2] { 6 } else { 7 }));
-        let expected = [epochs[0], epochs[1], epochs[3]];
-        assert!(head(7, &ends).ended_here().eq(expected), "of the latest four");
+        let known = epochs[..EpochHistory::EPOCHS_MAX].iter().copied();
+        let expected = known.filter(|epoch| *epoch != epochs[2]);
+        assert!(head(7, &ends).ended_here().eq(expected), "of the latest");
     }
 }

@@ -1,9 +1,13 @@
 //! The engine that keeps everything in memory: for tests, for trying out, and where a restart may lose the logs.
 //!
-//! After a restart every duel has a new epoch, so no client is told that it recovered what is gone; tickets used before
-//! the restart could be used again within their life, unless the secret is new.
+//! It keeps nothing over a restart, so every duel simply has a random epoch, and none goes on from another: no client is
+//! told that it recovered what is gone. Tickets used before a restart could be used again within their life, unless the
+//! secret is new.
 //!
 //! Locks: the map of duels, then one duel, then (inside the sink) the hub's. The ledger's stands alone.
+
+mod duel_state;
+mod ticket_ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,8 +16,8 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::duel::Duel;
-use super::ledger::Ledger;
+use self::duel_state::DuelState;
+use self::ticket_ledger::TicketLedger;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
     EngineFuture, Head, Latest, LogEngine, Notice, OpenError, Opened, Page, PresenceEngine,
@@ -29,7 +33,7 @@ use crate::ticket::Ticket;
 const PRUNE_AT_ONCE: usize = 4096;
 
 /// A duel in the map. `None`: it was forgotten after somebody had looked it up, who must look again.
-type Slot = Arc<Mutex<Option<Duel>>>;
+type Slot = Arc<Mutex<Option<DuelState>>>;
 
 /// See the module.
 pub struct MemoryEngine {
@@ -38,7 +42,7 @@ pub struct MemoryEngine {
     duels: RwLock<BTreeMap<DuelId, Slot>>,
     /// When to look whether a duel is to be forgotten: one entry per duel, and one more for a closed one.
     look_at: Mutex<BTreeSet<(UnixMs, DuelId)>>,
-    ledger: Mutex<Ledger>,
+    ledger: Mutex<TicketLedger>,
 }
 
 impl fmt::Debug for MemoryEngine {
@@ -52,7 +56,7 @@ impl MemoryEngine {
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
         Self {
-            ledger: Mutex::new(Ledger::new(config.tickets_max)),
+            ledger: Mutex::new(TicketLedger::new(config.tickets_max)),
             config,
             sink: OnceLock::new(),
             duels: RwLock::default(),
@@ -69,16 +73,16 @@ impl MemoryEngine {
     }
 
     /// Looks at a duel that exists.
-    fn look<T>(&self, duel: DuelId, look: impl FnOnce(&mut Duel) -> T) -> Option<T> {
+    fn look<T>(&self, duel: DuelId, look: impl FnOnce(&mut DuelState) -> T) -> Option<T> {
         self.slot(duel)?.lock().as_mut().map(look)
     }
 
-    /// Changes a duel, bringing it into being if need be. `change` is told whether it did.
+    /// Changes a duel. Creates it if it does not exist; `change` is told whether it did.
     fn change<T>(
         &self,
         duel: DuelId,
         now: UnixMs,
-        change: impl FnOnce(&mut Duel, bool) -> T,
+        change: impl FnOnce(&mut DuelState, bool) -> T,
     ) -> Result<T, EngineError> {
         loop {
             if let Some(slot) = self.slot(duel) {
@@ -92,9 +96,9 @@ impl MemoryEngine {
                 continue;
             }
             if count(&duels) >= self.config.duels_max && duel != DuelId::PROBE {
-                return Err(EngineError::Full { limit: "ENGINE_MAX_DUELS" });
+                return Err(rules::DUELS_FULL);
             }
-            let mut new = Duel::new(now);
+            let mut new = DuelState::new(now);
             let position = new.position();
             self.look_at.lock().insert((new.expires_at(&self.config), duel));
             let slot = Slot::default();
@@ -160,7 +164,7 @@ impl MemoryEngine {
     }
 
     /// A closed duel is forgotten sooner than its entry in `look_at` says.
-    fn look_again(&self, duel: DuelId, state: &Duel) {
+    fn look_again(&self, duel: DuelId, state: &DuelState) {
         self.look_at.lock().insert((state.expires_at(&self.config), duel));
     }
 
@@ -279,7 +283,7 @@ impl LogEngine for MemoryEngine {
 
 impl TicketEngine for MemoryEngine {
     fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
-        ready(self.ledger.lock().admit(ticket, clock::now()))
+        ready(self.ledger.lock().redeem(ticket, clock::now()))
     }
 
     fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()> {

@@ -179,8 +179,6 @@ fn promise<T: Send + 'static>()
     (give, Box::pin(async move { answer_rx.await.unwrap_or(Err(IN_DOUBT)) }))
 }
 
-const DUELS_FULL: EngineError = EngineError::Full { limit: "ENGINE_MAX_DUELS" };
-
 impl LogEngine for RedisEngine {
     fn subscribe(&self, duel: DuelId) -> EngineFuture<'_, ()> {
         Box::pin(self.feeds.follow(duel))

@@ -1,15 +1,25 @@
-//! What every engine decides alike: who takes part, what a viewer starts with, when a duel is forgotten.
+//! The rules that every engine shares. `redis/scripts` says the same in Lua, beside the line that names the rule.
+//!
+//! Plain functions of what an engine knows: they hold no state and read no clock.
+
+mod tickets;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Latest, OpenError, Participant};
+pub(super) use self::tickets::{
+    CLOCK_STEP_MAX, JtiKey, KnownTicket, TICKET_LIFE_MAX, TICKETS_FULL, redeem, revoke,
+};
+use super::{AppendError, EngineError, Latest, OpenError, Participant};
 use crate::clock::UnixMs;
 use crate::config::EngineConfig;
-use crate::event::{DUEL_UPDATE, DuelStatus, Event, Push, Viewer};
+use crate::event::{DUEL_UPDATE, DuelStatus, Event, Fingerprint, Outcome, Push, Viewer};
 use crate::limits;
 
-/// Those `known` and those `declared`, of whom the latter are right where both name a user.
+/// The engine holds as many duels as it may.
+pub(super) const DUELS_FULL: EngineError = EngineError::Full { limit: "ENGINE_MAX_DUELS" };
+
+/// Merges the participants declared now into those known. A declared one replaces a known one of the same user.
 pub(super) fn merge(
     known: &[Participant],
     declared: Vec<Participant>,
@@ -28,7 +38,58 @@ pub(super) fn merge(
     Ok(merged.into())
 }
 
-/// Of `newest_first`, what [`super::LogEngine::latest`] answers.
+/// Checks a push whose idempotency key was used before, for the content `known`. It is a duplicate if the content is the
+/// same. This is decided before anything else, so a duplicate is answered as such in a closed duel, too.
+pub(super) fn check_duplicate(known: &[u8], now: Fingerprint) -> Result<(), AppendError> {
+    if known == now.0 { Ok(()) } else { Err(AppendError::KeyReused) }
+}
+
+/// Refuses a push to a closed duel.
+pub(super) fn check_open(status: DuelStatus) -> Result<(), AppendError> {
+    match status {
+        DuelStatus::Open => Ok(()),
+        DuelStatus::Closed(_) => Err(AppendError::Closed),
+    }
+}
+
+/// Returns whether the duel was closed with the same outcome before: closing again does nothing then.
+pub(super) fn is_closed_alike(status: DuelStatus, outcome: Outcome) -> Result<bool, AppendError> {
+    match status {
+        DuelStatus::Open => Ok(false),
+        DuelStatus::Closed(before) if before == outcome => Ok(true),
+        DuelStatus::Closed(_) => Err(AppendError::Closed),
+    }
+}
+
+/// Returns whether the oldest event must fall off a log. The newest stays, whatever its size.
+pub(super) fn log_overflows(events: usize, bytes: usize, config: &EngineConfig) -> bool {
+    events > config.log_events_max || (events > 1 && bytes > config.log_bytes_max)
+}
+
+/// Retains `new`, which fell off the log just now, as the latest of its kind that did. Returns what is not retained any longer:
+/// the older one of its kind, and the oldest ones past the bounds.
+///
+/// `retained` is in the order in which its events fell. `of` returns a hash of an event's type and audience, which make its
+/// kind, and its size in a log.
+pub(super) fn retain<R>(
+    retained: &mut Vec<R>,
+    new: R,
+    of: impl Fn(&R) -> (Fingerprint, usize),
+    config: &EngineConfig,
+) -> Vec<R> {
+    let (kind, _) = of(&new);
+    let mut gone: Vec<_> = retained.extract_if(.., |old| of(old).0 == kind).collect();
+    retained.push(new);
+    let mut bytes: usize = retained.iter().map(|one| of(one).1).sum();
+    while retained.len() > limits::LATEST_TYPES_MAX || bytes > config.log_bytes_max {
+        let oldest = retained.remove(0);
+        bytes -= of(&oldest).1;
+        gone.push(oldest);
+    }
+    gone
+}
+
+/// Returns what [`super::LogEngine::latest`] answers, of the events known.
 pub(super) fn latest<E>(
     newest_first: impl Iterator<Item = Result<Arc<Event>, E>>,
     viewer: Viewer,
@@ -56,7 +117,7 @@ pub(super) fn latest<E>(
     Ok(found)
 }
 
-/// When a duel is to be forgotten that was used last at `used_at`, and changed last at `changed_at`.
+/// Returns when a duel is forgotten. An open one counts from its last use, a closed one from its last change.
 pub(super) fn expires_at(
     status: DuelStatus,
     used_at: UnixMs,

@@ -74,11 +74,6 @@ impl Payload {
         &self.json
     }
 
-    /// The bytes that it takes besides itself: the text, and the frame around a copy of it.
-    pub(super) fn size(&self) -> usize {
-        2 * self.json.len() + super::EVENT_TYPE_BYTES_MAX
-    }
-
     /// What the data plane sends for it: `encode` is called at most by the first to ask.
     pub fn encoded(&self, encode: impl FnOnce(&str) -> Encoded) -> &Encoded {
         self.encoded.get_or_init(|| encode(&self.json))

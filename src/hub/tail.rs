@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::engine::Head;
+use crate::engine::{Head, stored_size};
 use crate::event::{Epoch, Event, Position};
 use crate::limits;
 
@@ -64,11 +64,11 @@ impl Tail {
         } else if !self.advance(position) {
             return;
         }
-        self.bytes += event.size();
+        self.bytes += memory(event);
         self.events.push_back(Arc::clone(event));
         while self.events.len() > limits::TAIL_EVENTS_MAX || self.bytes > limits::TAIL_BYTES_MAX {
             let Some(oldest) = self.events.pop_front() else { break };
-            self.bytes -= oldest.size();
+            self.bytes -= memory(&oldest);
         }
     }
 
@@ -78,6 +78,11 @@ impl Tail {
         let skip = usize::try_from((seq + 1).checked_sub(oldest)?).ok()?;
         Some(self.events.iter().skip(skip).take(count).cloned().collect())
     }
+}
+
+/// Returns the bytes that an event takes in memory, roughly: as it was pushed, and encoded as a frame.
+fn memory(event: &Event) -> usize {
+    size_of::<Event>() + 2 * stored_size(&event.content)
 }
 
 #[cfg(test)]

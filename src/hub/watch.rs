@@ -240,12 +240,16 @@ impl Watch {
         };
         let mut online = self.hub.online(heads.iter().map(|(duel, _)| *duel).collect()).await?;
         let state = heads.iter().flat_map(|(duel, head)| {
-            Self::state_of(*duel, *head, online.remove(duel).unwrap_or_default())
+            Self::state_of(*duel, head, online.remove(duel).unwrap_or_default())
         });
         Ok((state.collect(), heads.len() as u64, next))
     }
 
-    fn state_of(duel: DuelId, head: Head, online: Vec<OnlineUser>) -> impl Iterator<Item = Change> {
+    fn state_of(
+        duel: DuelId,
+        head: &Head,
+        online: Vec<OnlineUser>,
+    ) -> impl Iterator<Item = Change> {
         let ended = match head.status {
             DuelStatus::Open => None,
             DuelStatus::Closed(outcome) => Some(ChangeKind::Closed(outcome, head.position)),

@@ -1,33 +1,20 @@
 //! A damaged store is refused, or it was not damaged where it matters: then everything acknowledged is there. It never
 //! serves a part of it as if that were all.
-//!
-//! Files rot without anybody touching them, so a damage does not show in their times; and between two damages they are
-//! put back as if nobody had ([`Disk::steady`]), or the hub would rightly take them for a copy.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
-use crate::kit::{Backend, Disk, Exit, Facts, HowToEnd, Hub, Site, dice, number, say, until};
+use crate::kit::{Backend, Exit, Facts, HowToEnd, Hub, Site, dice, number, say, until};
 
 /// What a store is made of: paths, below `DATA_DIR`.
-type Files = BTreeMap<PathBuf, Contents>;
-
-#[derive(Debug, PartialEq, Eq)]
-struct Contents {
-    bytes: Vec<u8>,
-    modified: SystemTime,
-}
-
-/// Those by which a hub knows that the files are its own. Without one of them it may begin a new history, if it says so.
-const MARKERS: [&str; 3] = ["acknowledged", "lineage", "store/version"];
+type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 /// What the process ends with: no restart will mend it (`EX_DATAERR` of sysexits.h).
 const DATA_ERROR: i32 = 65;
@@ -61,10 +48,10 @@ impl fmt::Display for Damage {
 }
 
 impl Damage {
-    fn random(dice: &mut StdRng, file: &Path, contents: &Contents) -> Self {
+    fn random(dice: &mut StdRng, file: &Path, contents: &[u8]) -> Self {
         let kinds = [Kind::CutOff, Kind::TailZeroed, Kind::ByteFlipped, Kind::ByteFlipped];
         let kind = *kinds.choose(dice).unwrap();
-        let offset = dice.random_range(0..written(&contents.bytes).len().max(1)) as u64;
+        let offset = dice.random_range(0..written(contents).len().max(1)) as u64;
         Self { kind, file: file.to_owned(), offset, mask: dice.random_range(1..=255) }
     }
 
@@ -78,16 +65,15 @@ impl Damage {
             return fs::remove_file(path).unwrap();
         }
         let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
-        let before = file.metadata().unwrap();
+        let length = file.metadata().unwrap().len();
         match self.kind {
             Kind::CutOff => file.set_len(self.offset).unwrap(),
             Kind::TailZeroed => {
                 file.set_len(self.offset).unwrap();
-                file.set_len(before.len()).unwrap();
+                file.set_len(length).unwrap();
             }
             Kind::ByteFlipped | Kind::Removed => self.flip(&file),
         }
-        file.set_modified(before.modified().unwrap()).unwrap();
     }
 
     fn flip(&self, file: &File) {
@@ -106,8 +92,7 @@ fn files(data_dir: &Path) -> Files {
             if path.is_dir() {
                 walk(root, &path, found);
             } else if path.file_name().is_some_and(|name| name != "lock") {
-                let (bytes, metadata) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap());
-                let contents = Contents { bytes, modified: metadata.modified().unwrap() };
+                let contents = fs::read(&path).unwrap();
                 found.insert(path.strip_prefix(root).unwrap().to_owned(), contents);
             }
         }
@@ -126,17 +111,15 @@ fn put_back(data_dir: &Path, before: &Files) {
     for (path, contents) in before.iter().filter(|(path, is)| now.get(*path) != Some(is)) {
         let path = data_dir.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, written(&contents.bytes)).unwrap();
+        fs::write(&path, written(contents)).unwrap();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
-        file.set_len(contents.bytes.len() as u64).unwrap();
-        file.set_modified(contents.modified).unwrap();
+        file.set_len(contents.len() as u64).unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_damaged_journal_is_refused_or_whole() {
-    let mut site = Site::new();
-    Disk::steady(&mut site);
+    let site = Site::new();
     let mut facts = Facts::default();
     for life in 0..2 {
         let hub = site.start().await;
@@ -154,8 +137,7 @@ async fn a_damaged_journal_is_refused_or_whole() {
 
 #[tokio::test]
 async fn a_damaged_table_is_refused_or_whole() {
-    let mut site = Site::new();
-    Disk::steady(&mut site);
+    let site = Site::new();
     let mut facts = Facts::default();
     let hub = site.start().await;
     let backend = Backend::connect(&hub).await;
@@ -193,8 +175,6 @@ async fn damage(test: &str, site: &Site, facts: &Facts, cases: u64) {
         match start(site, facts).await {
             Ok(Started::Refused) => refused += 1,
             Ok(Started::Whole) => {}
-            Ok(Started::Anew) if MARKERS.iter().any(|marker| damage.file == Path::new(marker)) => {}
-            Ok(Started::Anew) => problems.push(format!("{damage}: a new history")),
             Err(problem) => problems.push(format!("{damage}: {problem}")),
         }
     }
@@ -212,8 +192,6 @@ enum Started {
     Refused,
     /// It served, and nothing is missing.
     Whole,
-    /// So it did, under new epochs, and said so.
-    Anew,
 }
 
 /// Starts the hub, and holds it to what it says. If it refuses, it is started again, as the service manager would.
@@ -231,12 +209,11 @@ async fn start(site: &Site, facts: &Facts) -> Result<Started, String> {
 }
 
 async fn serve(hub: Hub, facts: &Facts) -> Result<Started, String> {
-    let anew = hub.output().contains("new epoch");
-    let held = if anew { facts.hold_anew(&hub).await } else { facts.hold(&hub).await };
+    let held = facts.hold(&hub).await;
     let exit = hub.kill().await;
     match held {
         Ok(()) if exit.panicked() => Err(format!("it serves, and it panicked: {exit}")),
-        Ok(()) => Ok(if anew { Started::Anew } else { Started::Whole }),
+        Ok(()) => Ok(Started::Whole),
         Err(missing) => Err(format!("it serves, and something is missing: {missing}: {exit}")),
     }
 }

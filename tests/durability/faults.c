@@ -10,8 +10,6 @@
  * FAULTS_TRACE  if set, the file that is told what was written and what was synced, a line each, so that the test can
  *               take away what a loss of power would have: "W inode offset length before" (in hexadecimal, what a
  *               short write has replaced), "T inode length", "B thread inode" before a sync and "S thread inode" after.
- * FAULTS_STEADY if set, files that were put back look as if nobody had touched them: their ctime is their mtime, and all
- *               have one inode. A test that damages a store again and again is not somebody who restores a copy.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -27,7 +25,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int control = -1, trace = -1, steady;
+static int control = -1, trace = -1;
 static char directory[PATH_MAX];
 static size_t directory_length;
 
@@ -39,7 +37,6 @@ static size_t directory_length;
 __attribute__((constructor)) static void begin(void) {
     const char *file = getenv("FAULTS_FILE"), *told = getenv("FAULTS_TRACE"), *dir = getenv("FAULTS_DIR");
     if (!dir) return;
-    steady = getenv("FAULTS_STEADY") != NULL;
     directory_length = strlen(dir);
     if (directory_length >= sizeof directory) abort();
     memcpy(directory, dir, directory_length + 1);
@@ -256,17 +253,4 @@ ssize_t pread(int fd, void *bytes, size_t count, off_t offset) {
 ssize_t pread64(int fd, void *bytes, size_t count, off64_t offset) {
     REAL(pread64);
     return is_on('r', fd) ? fail(EIO) : real(fd, bytes, count, offset);
-}
-
-int statx(int at, const char *restrict path, int flags, unsigned int mask, struct statx *restrict file) {
-    REAL(statx);
-    int done = real(at, path, flags, mask, file);
-    if (done != 0 || !steady || !S_ISREG(file->stx_mode)) return done;
-    int saved = errno;
-    if (is_below(path, (ssize_t)strlen(path)) || (path[0] == '\0' && concerns(at))) {
-        file->stx_ctime = file->stx_mtime;
-        file->stx_ino = 1;
-    }
-    errno = saved;
-    return done;
 }

@@ -251,6 +251,7 @@ async fn what_was_never_synced_is_never_shown() {
     disk.set(Fault::None);
     scene.hub = site.start().await;
     scene.backend = Backend::connect(&scene.hub).await;
+    scene.epoch = scene.backend.duel(DUEL).await.position.unwrap().epoch;
     scene.catch_up(vain).await;
     for player in &mut scene.players {
         let join = Join::ticket(scene.backend.ticket(DUEL, 1).await).resume(player.position());

@@ -4,7 +4,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use crate::kit::{
-    Backend, Disk, Facts, Fault, HowToEnd, Loop, Site, dice, noise, number, push, say,
+    Backend, Disk, Facts, Fault, HowToEnd, Join, Loop, Player, Site, dice, noise, number, push, say,
 };
 
 /// Losses until another store is begun, which is smaller.
@@ -51,6 +51,46 @@ async fn tear_batches(dice: &mut StdRng, losses: u64) {
         facts.hold(&hub).await.unwrap_or_else(|missing| panic!("loss {loss}: {missing}"));
         hub.end(HowToEnd::Kill).await;
     }
+}
+
+/// With `DURABILITY=os` the newest pushes may be gone with the power. Who has seen them is not told "recovered", and who has
+/// seen no more than what was kept is.
+#[tokio::test]
+async fn with_durability_os_the_newest_may_be_gone_and_nobody_is_told_otherwise() {
+    let mut dice = dice("power loss with DURABILITY=os");
+    let mut lost_some = 0;
+    for loss in 0..number("DUELHUB_TORN", 20) {
+        let mut site = Site::new().with("DURABILITY", "os");
+        let disk = Disk::under(&mut site);
+        let hub = site.start().await;
+        let backend = Backend::connect(&hub).await;
+        let pushed = dice.random_range(1..30);
+        for n in 1..=pushed {
+            backend.push(77, &format!(r#"{{"n":{n}}}"#)).await;
+        }
+        let before = backend.duel(77).await.position.unwrap();
+        hub.kill().await;
+        disk.lose_power(&mut dice);
+        let hub = site.try_start().await;
+        let hub = hub.unwrap_or_else(|exit| panic!("loss {loss}: {exit}"));
+        let backend = Backend::connect(&hub).await;
+        let new = backend.push(77, r#"{"n":0}"#).await;
+        let kept = new - 1;
+        lost_some += u64::from(kept < pushed);
+        for seen in 0..=pushed {
+            let join = Join::ticket(backend.ticket(77, 1).await);
+            let resume = format!("{}:{seen}", before.epoch);
+            let mut player = Player::join(&hub, join.resume(resume)).await;
+            // If nothing was kept, it is another duel.
+            let recovered = seen <= kept && kept > 0;
+            assert_eq!(player.connected["recovered"], recovered, "{seen} of {kept} of {pushed}");
+            player.ping().await;
+            let missed: Vec<_> = if recovered { (seen + 1..=new).collect() } else { vec![new] };
+            assert_eq!(player.seqs(), missed, "{seen} of {kept} of {pushed}");
+        }
+        hub.end(HowToEnd::Kill).await;
+    }
+    say(&format!("power loss with DURABILITY=os: {lost_some} lost some"));
 }
 
 /// On a file system of its own.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use duelhub::clock::UnixMs;
 use duelhub::config::EngineConfig;
-use duelhub::engine::{Appended, Engine, EngineCounts, EngineError, Head, Latest, Notice, Page};
+use duelhub::engine::{
+    Appended, Engine, EngineCounts, EngineError, Head, Latest, Notice, Page, stored_size,
+};
 use duelhub::event::{Content, Epoch, Event, EventType, Position, Push, Viewer};
 pub(crate) use duelhub_testkit::fixtures::{
     id_of, payload, player, spectator, ticket_for, update, user, users,
@@ -216,6 +218,11 @@ impl Subject {
         let events = self.latest(id_of(DUEL), viewer, up_to, which).await.unwrap();
         events.into_iter().flatten().map(|event| event.seq).collect()
     }
+}
+
+/// What a push counts in a log, in every engine.
+pub(crate) fn size_of(push: Push) -> usize {
+    stored_size(&Content::Pushed(push))
 }
 
 /// The `nth` event in [`DUEL`], of another type.

@@ -5,7 +5,7 @@ use duelhub::engine::Latest;
 use duelhub::event::{Audience, Epoch, Position, Push};
 use duelhub::limits;
 
-use crate::kit::{DUEL, Subject, id_of, player, roomy, spectator, typed, update, users};
+use crate::kit::{DUEL, Subject, id_of, player, roomy, size_of, spectator, typed, update, users};
 use crate::store::Kind;
 
 /// Pushes an event of `event_type` to `audience`.
@@ -106,7 +106,7 @@ async fn a_type_pushed_again_is_not_the_one_forgotten(kind: Kind) {
 }
 
 async fn as_many_bytes_are_kept_beyond_the_log_as_in_it(kind: Kind) {
-    let size = typed("t1", 1).size();
+    let size = size_of(typed("t1", 1));
     let config = EngineConfig { log_events_max: 1, log_bytes_max: 3 * size + size / 2, ..roomy() };
     let engine = Subject::with(kind, config);
     for nth in 1..=8 {

@@ -1,9 +1,10 @@
 //! The log keeps the newest events within its bounds, and says so when it is asked for more.
 
 use duelhub::config::EngineConfig;
+use duelhub::engine::stored_size;
 use duelhub::event::{Epoch, Position, Push};
 
-use crate::kit::{DUEL, Subject, id_of, payload, roomy, update};
+use crate::kit::{DUEL, Subject, id_of, payload, roomy, size_of, update};
 use crate::store::Kind;
 
 async fn it_keeps_as_many_as_it_may(kind: Kind) {
@@ -23,17 +24,17 @@ async fn it_keeps_as_many_as_it_may(kind: Kind) {
 }
 
 async fn it_keeps_as_many_bytes_as_it_may(kind: Kind) {
-    let size = update(DUEL, 1).size();
+    let size = size_of(update(DUEL, 1));
     let log_bytes_max = 3 * size + size / 2;
     let engine = Subject::with(kind, EngineConfig { log_bytes_max, ..roomy() });
     engine.push_all(DUEL, 1..=10).await;
     assert_eq!(engine.head(DUEL).await.oldest_seq, 8);
-    let held: usize = engine.log(DUEL).await.iter().map(|event| event.size()).sum();
+    let held: usize = engine.log(DUEL).await.iter().map(|event| stored_size(&event.content)).sum();
     assert_eq!(held, 3 * size);
 }
 
 async fn the_newest_is_kept_whatever_its_size(kind: Kind) {
-    let small = update(DUEL, 1).size();
+    let small = size_of(update(DUEL, 1));
     let engine = Subject::with(kind, EngineConfig { log_bytes_max: 4 * small, ..roomy() });
     engine.push(DUEL, 1).await;
     let large = format!(r#"{{"large":"{}"}}"#, "x".repeat(8 * small));

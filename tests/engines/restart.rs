@@ -1,15 +1,16 @@
-//! After a restart a duel goes on where it was, or it is another history; nothing is in between.
+//! After a restart a duel goes on from where it was, or it is another history; nothing is in between.
 //!
-//! A durable engine goes on, with everything that it has answered; any other begins anew, and nobody can take that for
-//! going on. Whether it was stopped or killed makes a difference only to what was not answered.
+//! A durable engine goes on, with everything that it has answered: in a new epoch if the engine orders the events itself,
+//! which every position of before is carried to. Any other begins anew, and nobody can take that for going on. Whether it
+//! was stopped or killed makes a difference only to what was not answered.
 
 use std::time::Duration;
 
 use duelhub::clock;
 use duelhub::config::EngineConfig;
 use duelhub::engine::{
-    AppendError, Appended, Declaration, DuelRecord, DuelSettings, Latest, Notice, Participant,
-    RedeemError, Revocation, StatusFilter,
+    AppendError, Appended, Declaration, DuelRecord, DuelSettings, EpochHistory, Latest, Notice,
+    Participant, RedeemError, Revocation, StatusFilter,
 };
 use duelhub::event::{Audience, Event, Outcome, Position, Push};
 use duelhub::id::{DuelId, Jti, TelegramId};
@@ -36,10 +37,11 @@ async fn again(engine: Subject, end: End) -> Subject {
     }
 }
 
-/// Everything of a record that can be compared.
+/// Everything of a record that a restart leaves as it is.
 fn plain(record: DuelRecord) -> impl PartialEq + std::fmt::Debug {
     let DuelRecord { head, participants, settings, created_at, updated_at } = record;
-    (head, participants, settings, created_at, updated_at)
+    let standing = (head.position.seq, head.oldest_seq, head.status);
+    (standing, participants, settings, created_at, updated_at)
 }
 
 /// A duel with everything: declared, closed, views, audiences, and a log that it has outgrown.
@@ -79,6 +81,10 @@ async fn a_durable_duel_goes_on_as_it_was(kind: Kind) {
         assert!(engine.told().is_empty(), "it is no news, {end:?}");
         assert_eq!(plain(engine.get(id_of(DUEL)).await.unwrap().unwrap()), record, "{end:?}");
         assert_eq!(engine.log(DUEL).await, log, "{end:?}");
+        let before = position;
+        let position = engine.head(DUEL).await.carried(before);
+        assert_eq!(position.epoch != before.epoch, kind.begins_an_epoch(), "{end:?}");
+        assert_eq!(position, engine.head(DUEL).await.position, "{end:?}");
         assert_eq!(events_for(&engine, position).await, latest, "{end:?}");
         let duplicate = engine.append(id_of(DUEL), update(DUEL, 2), Some("key".into())).await;
         assert_eq!(
@@ -96,17 +102,55 @@ async fn a_durable_duel_goes_on_as_it_was(kind: Kind) {
 
 async fn positions_go_on_or_are_of_another_epoch(kind: Kind) {
     let mut engine = Subject::new(kind);
-    let mut known = Vec::new();
+    let mut known: Vec<Position> = Vec::new();
     for end in ENDS.into_iter().cycle().take(6) {
         for nth in 0..10 {
             let position = engine.push(DUEL, nth).await;
             assert!(!known.contains(&position), "{position} was given out before");
+            assert!(!kind.is_durable() || position.seq == known.len() as u64 + 1);
             known.push(position);
         }
         engine = again(engine, end).await;
     }
     let epochs: std::collections::HashSet<_> = known.iter().map(|p| p.epoch).collect();
-    assert_eq!(epochs.len(), if kind.is_durable() { 1 } else { 6 });
+    assert_eq!(epochs.len(), if kind.begins_an_epoch() { 6 } else { 1 });
+    if kind.is_durable() {
+        let head = engine.head(DUEL).await;
+        assert!(known.iter().all(|position| head.carried(*position).epoch == head.position.epoch));
+    }
+}
+
+/// Where duel 78 stands, after an event or without one.
+async fn pushed_or_not(engine: &Subject, pushes: bool) -> Position {
+    match pushes {
+        true => engine.push(78, 1).await,
+        false => engine.get_or_create(id_of(78)).await.unwrap().head.position,
+    }
+}
+
+/// Whoever was away over restarts goes on as long as the epoch is known, unless they claim to have seen more of it.
+async fn a_position_is_carried_over_as_many_restarts_as_are_known(kind: Kind) {
+    let mut engine = Subject::new(kind);
+    let mut seen = Vec::new();
+    for life in 0..=EpochHistory::EPOCHS_MAX as u64 {
+        // In every other life nothing happens to one of the duels.
+        seen.push([engine.push(DUEL, life).await, pushed_or_not(&engine, life % 2 == 0).await]);
+        engine = again(engine, ENDS[usize::from(life % 2 == 0)]).await;
+    }
+    let heads = [DUEL, 78].map(async |duel| engine.get_or_create(id_of(duel)).await.unwrap().head);
+    let heads = futures_util::future::join_all(heads).await;
+    for (restarts, positions) in seen.into_iter().rev().zip(1..).map(|(seen, nth)| (nth, seen)) {
+        for (head, position) in heads.iter().zip(positions) {
+            let is_known = match kind {
+                Kind::Memory => false,
+                Kind::Embedded => restarts <= EpochHistory::EPOCHS_MAX,
+                Kind::Redis | Kind::RedisNodes => true,
+            };
+            assert_eq!(head.carried(position).epoch == head.position.epoch, is_known, "{restarts}");
+            let past_it = Position { seq: position.seq + 1, ..position };
+            assert_eq!(head.carried(past_it), past_it, "{restarts}: it was never given out");
+        }
+    }
 }
 
 async fn what_was_not_answered_at_a_stop_is_stored_by_a_durable_engine(kind: Kind) {
@@ -184,7 +228,8 @@ async fn a_duplicate_is_answered_once_the_first_is_safe(kind: Kind) {
         let position = call().await.unwrap().position;
         let engine = engine.killed().await;
         if kind.is_durable() {
-            assert_eq!(engine.head(DUEL).await.position, position);
+            let head = engine.head(DUEL).await;
+            assert_eq!(head.carried(position), head.position);
         }
     }
 }
@@ -264,6 +309,7 @@ async fn the_probe_may_be_entered_again(kind: Kind) {
 on_every_engine!(
     a_durable_duel_goes_on_as_it_was,
     positions_go_on_or_are_of_another_epoch,
+    a_position_is_carried_over_as_many_restarts_as_are_known,
     what_was_not_answered_at_a_stop_is_stored_by_a_durable_engine,
     what_was_not_answered_at_a_kill_is_there_up_to_some_point,
     what_was_told_is_there_after_a_kill,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use duelhub::clock::{self, UnixMs};
 use duelhub::config::EngineConfig;
 use duelhub::engine::{EngineError, RedeemError, Revocation};
+use duelhub::id::Jti;
 use duelhub::ticket::Ticket;
 
 use crate::kit::{DUEL, Subject, id_of, roomy, ticket_for, user};
@@ -113,6 +114,28 @@ async fn past_the_limit_tickets_are_refused_and_not_spent(kind: Kind) {
     assert_eq!(engine.redeem(&late).await, Ok(()), "it was not spent");
 }
 
+async fn past_the_limit_what_is_known_can_be_revoked(kind: Kind) {
+    let engine = Subject::with(kind, EngineConfig { tickets_max: 3, ..roomy() });
+    let (used, revoked, of_user) = (hour(), hour(), Ticket { duel: id_of(78), ..hour() });
+    let again = [
+        Revocation::Ticket(revoked.jti.clone()),
+        revocation(&of_user, clock::now()),
+        Revocation::Ticket(used.jti.clone()),
+    ];
+    engine.redeem(&used).await.unwrap();
+    engine.revoke(again[0].clone()).await.unwrap();
+    engine.revoke(again[1].clone()).await.unwrap();
+    let full = Err(EngineError::Full { limit: "ENGINE_MAX_REMEMBERED_TICKETS" });
+    for revocation in &again {
+        assert_eq!(engine.revoke(Revocation::Ticket(Jti::random())).await, full);
+        assert_eq!(engine.revoke(revocation.clone()).await, Ok(()), "{revocation:?}");
+        assert_eq!(engine.counts().remembered_tickets, 3);
+    }
+    for ticket in [used, revoked, of_user] {
+        assert_eq!(engine.redeem(&ticket).await, Err(RedeemError::Revoked));
+    }
+}
+
 async fn a_ticket_is_remembered_for_as_long_as_it_lives(engine: Subject) {
     let (used, revoked, of_user) = (hour(), hour(), Ticket { duel: id_of(78), ..hour() });
     assert_eq!(engine.redeem(&used).await, Ok(()));
@@ -136,5 +159,6 @@ on_every_engine!(
     revoking_concerns_one_user_in_one_duel,
     an_earlier_revocation_does_not_take_a_later_one_back,
     past_the_limit_tickets_are_refused_and_not_spent,
+    past_the_limit_what_is_known_can_be_revoked,
     a_ticket_is_remembered_for_as_long_as_it_lives,
 );

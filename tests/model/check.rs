@@ -23,7 +23,7 @@ pub(crate) enum Violation {
     Foreign(u64),
     #[error("told of a position that is none: {0}")]
     NoPosition(Position),
-    #[error("the duel was of another epoch before")]
+    #[error("the duel was of another epoch before, or should be by now")]
     EpochChanged,
     #[error("a history that began anew has an epoch that was there before")]
     EpochReused,
@@ -101,7 +101,8 @@ impl Follower {
         history.witness(position)?;
         match (welcomed.recovery, resume) {
             (Recovery::Recovered, Some(resume)) => {
-                let there = position == resume && history.holds_after(resume, least);
+                let there =
+                    position == history.carried(resume) && history.holds_after(resume, least);
                 ensure(there, Violation::FalselyRecovered(resume))?;
                 ensure(welcomed.state.is_empty(), wrong_state(&[], &welcomed.state))?;
             }

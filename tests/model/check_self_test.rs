@@ -139,6 +139,26 @@ fn a_false_recovered_is_noticed() {
 }
 
 #[test]
+fn a_new_epoch_goes_on_as_far_as_the_one_before_was_kept() {
+    let known = |history: &History, seq| Position { epoch: history.epoch.unwrap(), seq };
+    let mut history = history((1..=5).map(spec));
+    for nth in 6..=7 {
+        history.push(&spec(nth));
+    }
+    let before = [known(&history, 6), known(&history, 7)];
+    history.come_back(6, false).unwrap();
+    history.go_on(Epoch::random(), true).unwrap();
+    for (seen, is_kept) in before.into_iter().zip([true, false]) {
+        let carried = history.carried(seen);
+        assert_eq!(carried.epoch != seen.epoch, is_kept, "of 7 it kept 6");
+        assert_eq!(history.holds_after(seen, 6), is_kept);
+    }
+    let same = history.epoch.unwrap();
+    assert_eq!(history.go_on(same, true), Err(Violation::EpochChanged), "no start without one");
+    assert_eq!(history.go_on(Epoch::random(), false), Err(Violation::EpochChanged));
+}
+
+#[test]
 fn a_needless_not_recovered_is_noticed() {
     let mut history = history((1..=25).map(spec));
     assert_eq!(come_back(&mut history, 14, Recovery::NotRecovered, &[25]), None);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use duelhub::engine::{AppendError, Head};
+use duelhub::engine::{AppendError, EpochHistory, Head};
 use duelhub::event::{Content, DUEL_UPDATE, DuelStatus, Epoch, Event, Outcome, Position, Viewer};
 use duelhub::hub::Pushed;
 use duelhub::id::DuelId;
@@ -35,6 +35,8 @@ pub(crate) struct History {
     /// Known from the first answer on.
     pub(crate) epoch: Option<Epoch>,
     epochs_before: Vec<Epoch>,
+    /// Where the epochs ended that this one went on from, in order.
+    ends: Vec<Position>,
     entries: Vec<Entry>,
     /// Everything up to here was answered to the backend or shown to a player.
     witnessed: u64,
@@ -67,6 +69,7 @@ impl History {
             duel,
             epoch: None,
             epochs_before: Vec::new(),
+            ends: Vec::new(),
             entries: Vec::new(),
             witnessed: 0,
             under_way: 0,
@@ -209,13 +212,34 @@ impl History {
 
     /// Whether a log that ends at `head` holds everything after `position`.
     pub(crate) fn holds_after(&self, position: Position, head: u64) -> bool {
+        let position = self.carried(position);
         self.epoch == Some(position.epoch)
             && position.seq <= self.len()
             && self.log_holds(position.seq + 1, head)
     }
 
+    /// The same position in the present epoch, unless it is past where its own ended.
+    pub(crate) fn carried(&self, position: Position) -> Position {
+        let ends = self.ends.iter().rev().take(EpochHistory::EPOCHS_MAX);
+        let kept = ends.filter(|end| end.epoch == position.epoch && end.seq >= position.seq);
+        let epoch = kept.map(|_| self.epoch).next().flatten().unwrap_or(position.epoch);
+        Position { epoch, ..position }
+    }
+
+    /// A durable engine goes on in `epoch`, which must be a new one or must not.
+    pub(crate) fn go_on(&mut self, epoch: Epoch, is_new: bool) -> Result<(), Violation> {
+        let Some(before) = self.epoch.replace(epoch) else { return Ok(()) };
+        ensure((before != epoch) == is_new, Violation::EpochChanged)?;
+        if is_new {
+            self.epochs_before.push(before);
+            self.ends.push(Position { epoch: before, seq: self.len() });
+        }
+        Ok(())
+    }
+
     /// The engine has forgotten everything.
     pub(crate) fn begin_anew(&mut self) {
+        self.ends.clear();
         self.epochs_before.extend(self.epoch.take());
         self.entries.clear();
         self.keys.clear();
@@ -243,7 +267,7 @@ impl History {
     /// Checks all that a log holds.
     pub(crate) fn check_log(
         &self,
-        head: Head,
+        head: &Head,
         events: &[std::sync::Arc<Event>],
     ) -> Result<(), Violation> {
         ensure(

@@ -1,27 +1,23 @@
-//! Whether a store is whole: its files before the library sees them, then every row, and every log without a gap. On the
-//! way the duels are found as they stand.
+//! Checks that a store is whole: its files before the library sees them, then every row, and every log without a gap. On
+//! the way it finds the duels as they stand.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
 
 use tracing::info;
 
-use super::Fault;
-use super::duels::Duels;
-use super::refusal::StoreError;
-use super::rows::{
-    self, DuelRow, FORMAT, FORMAT_BEFORE, Kind, META, MetaRow, RevokedUserRow, TicketRow,
-};
+use super::duel_state::DuelStates;
+use super::error::{Fault, StoreError};
+use super::rows::{self, DuelRow, FORMAT, Kind, META, MetaRow, RevokedUserRow, TicketRow};
 use super::store::Store;
 use crate::engine::EngineCounts;
 use crate::engine::event_row;
 use crate::id::DuelId;
 
-/// That the files are there without which the library would take the others for leftovers, and remove them.
+/// Checks that the files are there without which the library would take the others for leftovers, and remove them.
 pub(super) fn check_files(directory: &Path, store: &Path) -> Result<(), StoreError> {
     let failed = StoreError::directory(directory);
     for name in ["version", "keyspaces/0/current", "keyspaces/1/current"] {
@@ -45,36 +41,31 @@ pub(super) fn check_files(directory: &Path, store: &Path) -> Result<(), StoreErr
     Err(StoreError::damaged(directory, "its journal is missing"))
 }
 
-/// Reads everything in a store, which knows its duels from then on: what it says of itself, and how much it holds.
+/// Reads everything in a store, which knows its duels from then on. Returns what it says of itself, and how much it holds.
 pub(super) fn check_rows(
     directory: &Path,
     store: &mut Store,
-) -> Result<(Option<MetaRow>, EngineCounts), StoreError> {
-    let meta = store.view().meta().map_err(|error| StoreError::of(directory, &error))?;
-    if let Some(meta) = &meta
-        && !(FORMAT_BEFORE..=FORMAT).contains(&meta.format)
-    {
+) -> Result<(MetaRow, EngineCounts), StoreError> {
+    let failed = |fault: Fault| StoreError::of(directory, &fault);
+    let meta = store.snapshot().meta().map_err(|error| failed(error.into()))?;
+    let meta = meta.ok_or_else(|| StoreError::damaged(directory, "it has no beginning"))?;
+    if meta.format != FORMAT {
         let found = meta.format.to_string();
         return Err(StoreError::Format { directory: directory.to_owned(), found });
     }
     let started = Instant::now();
-    let read = catch_unwind(AssertUnwindSafe(|| read_all(store)));
-    let read = read.map_err(|_| StoreError::damaged(directory, "it cannot be read"))?;
-    let (counts, duels) = read.map_err(|fault| match fault {
-        Fault::Store(error) => StoreError::of(directory, &error),
-        Fault::Malformed(_) => StoreError::damaged(directory, fault.to_string()),
-    })?;
-    store.duels = Duels::new(duels);
+    let (counts, duels) = Fault::catch(|| read_all(store)).map_err(failed)?;
+    store.duels = DuelStates::new(duels);
     let (duels, tickets) = (counts.duels, counts.remembered_tickets);
     info!(duels, tickets, took = ?started.elapsed(), "every row of the store was read");
     Ok((meta, counts))
 }
 
-/// Reads every row: an error if one is malformed, or a log has a gap.
+/// Reads every row. Fails if one is malformed, or a log has a gap.
 fn read_all(store: &Store) -> Result<(EngineCounts, BTreeMap<DuelId, DuelRow>), Fault> {
-    let view = store.view();
+    let snapshot = store.snapshot();
     let (mut counts, mut duels) = (EngineCounts::default(), BTreeMap::new());
-    for guard in view.everything() {
+    for guard in snapshot.everything() {
         let (key, bytes) = guard.into_inner()?;
         match Kind::of(&key) {
             Some(Kind::Duel) => {
@@ -109,16 +100,16 @@ fn read_all(store: &Store) -> Result<(EngineCounts, BTreeMap<DuelId, DuelRow>), 
 
 /// Reads a log, and makes of the duel's row what it is after the last event.
 fn follow_log(store: &Store, duel: DuelId, row: &mut DuelRow) -> Result<(), Fault> {
-    row.record(store.lineage)?;
+    row.record(&store.lives)?;
     row.forget_keys();
     let mut expected = row.oldest_seq.max(1);
-    let mut fallen: Vec<_> = row.fallen.iter().map(|fallen| fallen.seq).collect();
-    for guard in store.view().all(Kind::Event, &[duel.get()]) {
+    let mut retained: Vec<_> = row.retained.iter().map(|retained| retained.seq).collect();
+    for guard in store.snapshot().all(Kind::Event, &[duel.get()]) {
         let (key, bytes) = guard.into_inner()?;
         let seq = rows::number(&key, 1)?;
         let event = event_row::read(&bytes, seq)?;
         if seq < row.oldest_seq {
-            fallen.retain(|other| *other != seq);
+            retained.retain(|other| *other != seq);
         } else if seq == expected {
             expected += 1;
             if seq > row.seq {
@@ -128,7 +119,7 @@ fn follow_log(store: &Store, duel: DuelId, row: &mut DuelRow) -> Result<(), Faul
             return Err(Fault::Malformed("a log with a gap"));
         }
     }
-    if !fallen.is_empty() {
+    if !retained.is_empty() {
         return Err(Fault::Malformed("a log without the latest of a kind"));
     }
     if expected == row.seq + 1 { Ok(()) } else { Err(Fault::Malformed("a log without its end")) }

@@ -1,5 +1,5 @@
-//! What stands in the store: the keys, and the rows as protobuf messages, whose fields can be added to without misreading
-//! an older store. The tags are the format; a change of meaning needs a new [`FORMAT`].
+//! The keys and rows of the store. Rows are protobuf messages, so fields can be added without misreading an older store.
+//! The tags are the format; a change of meaning needs a new [`FORMAT`].
 //!
 //! One keyspace holds everything. A key is one letter for the kind of the row, then numbers in big-endian, so that the
 //! rows of a duel stand together in the order of `seq`.
@@ -12,17 +12,13 @@ use prost::Message;
 
 use super::Fault;
 use crate::clock::UnixMs;
-use crate::engine::event_row::StatusRow;
+use crate::engine::event_row::{StatusRow, stored_size};
 use crate::engine::{DuelRecord, DuelSettings, EpochHistory, Head, Participant};
-use crate::event::{DuelStatus, Epoch, Event, Outcome, Position};
+use crate::event::{DuelStatus, Epoch, Event, Fingerprint, Outcome, Position};
 use crate::id::{DuelId, TelegramId, UserId};
 
 /// The version of everything below.
-pub(super) const FORMAT: u32 = 2;
-
-/// The first, where the row of a duel was stored with each of its events. So it can be read as it is, and is of this version
-/// once this version has written to it.
-pub(super) const FORMAT_BEFORE: u32 = 1;
+pub(super) const FORMAT: u32 = 3;
 
 /// The one row about the store itself.
 pub(super) const META: &[u8] = b"m";
@@ -36,13 +32,13 @@ const KEY_BYTES_MAX: usize = 1 + 8 + 17;
 pub(super) enum Kind {
     /// `duel` → [`DuelRow`].
     Duel = b'd',
-    /// `duel, seq` → [`EventRow`](crate::engine::event_row::EventRow): the log, and what fell off it and is still the latest of its kind.
+    /// `duel, seq` → [`EventRow`](crate::engine::event_row::EventRow): the log, and what fell off it and is retained.
     Event = b'e',
     /// `duel, hash` → [`KeyRow`]: an idempotency key.
     Key = b'k',
     /// `duel, seq` → hash: the idempotency keys by age.
     KeyOrder = b'o',
-    /// `instant, duel` → nothing: when to look whether a duel is to be forgotten.
+    /// `instant, duel` → nothing: when to check whether a duel has expired.
     DuelDue = b'x',
     /// `hash` → [`TicketRow`].
     Ticket = b't',
@@ -115,24 +111,64 @@ pub(super) struct MetaRow {
     /// Commits until now.
     #[prost(uint64, tag = "2")]
     pub(super) commit: u64,
-    /// Makes every duel's epoch: another one, another epoch for all of them.
-    #[prost(fixed64, tag = "3")]
-    pub(super) lineage: u64,
-    /// The marks of the files that this row was written for.
-    #[prost(bytes = "vec", tag = "4")]
-    pub(super) marks: Vec<u8>,
-    /// Commits since then may not have been synced.
-    #[prost(bool, tag = "5")]
-    pub(super) unsynced: bool,
+    /// See [`Lives`].
+    #[prost(fixed64, repeated, tag = "3")]
+    lives: Vec<u64>,
 }
 
-/// A duel, without its events. The row on the disk may be older than the last of them: what came of those after it is
-/// what [`DuelRow::follow`] says.
+impl MetaRow {
+    /// Of an empty store that no process has opened.
+    pub(super) fn new() -> Self {
+        Self { format: FORMAT, ..Self::default() }
+    }
+
+    /// Begins a life. The oldest is forgotten if there are too many.
+    pub(super) fn begin_life(&mut self) {
+        self.lives.push(rand::random());
+        let ended = self.lives.len() - 1;
+        self.lives.drain(..ended.saturating_sub(EpochHistory::EPOCHS_MAX));
+    }
+
+    /// Returns the present life; 0 if none has begun.
+    pub(super) fn present_life(&self) -> u64 {
+        self.lives.last().copied().unwrap_or(0)
+    }
+
+    pub(super) fn knows_life(&self, life: u64) -> bool {
+        self.lives.contains(&life)
+    }
+
+    pub(super) fn lives(&self) -> Lives {
+        Lives { present: self.present_life(), all: self.lives.clone() }
+    }
+}
+
+/// The lives of a store, in order. A life is a random number that stands for one process; the last one is the present one.
+///
+/// Bound: the present one, and the latest [`EpochHistory::EPOCHS_MAX`] that have ended.
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    all: Vec<u64>,
+    present: u64,
+}
+
+impl Lives {
+    /// Returns those that have ended, from `life` on; all of them if that one is forgotten.
+    fn ended_from(&self, life: u64) -> &[u64] {
+        let from = self.all.iter().position(|known| *known == life).unwrap_or(0);
+        self.all.get(from..self.all.len().saturating_sub(1)).unwrap_or_default()
+    }
+}
+
+/// A duel, without its events.
+///
+/// The row on the disk may be older than the last events. Those are of the row's own life, because the first change of a
+/// duel in each life stores the row; [`DuelRow::follow`] says what they make of it. So a restart costs a duel nothing.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct DuelRow {
-    /// Together with the store's lineage, the duel's epoch.
+    /// Random. Together with a life it makes the duel's epoch in that life.
     #[prost(fixed64, tag = "1")]
-    pub(super) epoch: u64,
+    birth: u64,
     #[prost(enumeration = "StatusRow", tag = "2")]
     pub(super) status: i32,
     /// The last event's.
@@ -141,7 +177,7 @@ pub(super) struct DuelRow {
     /// The oldest event's in the log; 0 if there is none.
     #[prost(uint64, tag = "4")]
     pub(super) oldest_seq: u64,
-    /// Bytes of the events in the log, by [`Event::size`].
+    /// Bytes of the events in the log, by [`stored_size`].
     #[prost(uint64, tag = "5")]
     pub(super) log_bytes: u64,
     #[prost(uint64, tag = "6")]
@@ -163,21 +199,45 @@ pub(super) struct DuelRow {
     /// The oldest of them is of this event or a later one.
     #[prost(uint64, tag = "13")]
     pub(super) keys_from: u64,
-    /// Events that fell off the log and were then the latest of their kind, oldest first.
+    /// Events that fell off the log and are retained, in the order in which they fell.
     #[prost(message, repeated, tag = "14")]
-    pub(super) fallen: Vec<FallenRow>,
+    pub(super) retained: Vec<RetainedRow>,
+    /// The life in which the duel was changed last.
+    #[prost(fixed64, tag = "15")]
+    life: u64,
+    /// Where earlier lives ended, in order. Bound: [`EpochHistory::EPOCHS_MAX`], the latest.
+    #[prost(message, repeated, tag = "16")]
+    ends: Vec<EndRow>,
+}
+
+/// Where a life ended in a duel.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct EndRow {
+    #[prost(fixed64, tag = "1")]
+    life: u64,
+    /// The last event's.
+    #[prost(uint64, tag = "2")]
+    seq: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(super) struct FallenRow {
+pub(super) struct RetainedRow {
     /// A hash of its type and audience.
     #[prost(bytes = "vec", tag = "1")]
     pub(super) kind: Vec<u8>,
     #[prost(uint64, tag = "2")]
     pub(super) seq: u64,
-    /// By [`Event::size`].
+    /// By [`stored_size`].
     #[prost(uint64, tag = "3")]
     pub(super) bytes: u64,
+}
+
+impl RetainedRow {
+    /// Returns its kind and its size.
+    pub(super) fn of(&self) -> (Fingerprint, usize) {
+        let kind = self.kind.as_slice().try_into().unwrap_or_default();
+        (Fingerprint(kind), usize::try_from(self.bytes).unwrap_or(usize::MAX))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -189,13 +249,39 @@ pub(super) struct ParticipantRow {
 }
 
 impl DuelRow {
-    pub(super) fn new(now: UnixMs) -> Self {
+    pub(super) fn new(now: UnixMs, lives: &Lives) -> Self {
         Self {
-            epoch: Epoch::random().to_bits(),
+            birth: rand::random(),
+            life: lives.present,
             created_at: now.0,
             used_at: now.0,
             ..Self::default()
         }
+    }
+
+    /// Returns whether the duel was changed in the present life, and so is stored as one of it.
+    pub(super) fn is_of_present_life(&self, lives: &Lives) -> bool {
+        self.life == lives.present
+    }
+
+    /// Brings the duel into the present life, before it is changed.
+    pub(super) fn enter_life(&mut self, lives: &Lives) {
+        if !self.is_of_present_life(lives) {
+            let mut ends: Vec<_> = self.ends(lives).collect();
+            ends.drain(..ends.len().saturating_sub(EpochHistory::EPOCHS_MAX));
+            (self.ends, self.life) = (ends, lives.present);
+        }
+    }
+
+    /// Returns where each earlier life ended, in order. Since the row's own life nothing has changed, or the row would be
+    /// of a later one.
+    fn ends(&self, lives: &Lives) -> impl DoubleEndedIterator<Item = EndRow> {
+        let since = lives.ended_from(self.life).iter();
+        self.ends.iter().copied().chain(since.map(|life| EndRow { life: *life, seq: self.seq }))
+    }
+
+    const fn epoch(&self, life: u64) -> Epoch {
+        Epoch::from_bits(self.birth ^ life)
     }
 
     pub(super) fn duel_status(&self) -> DuelStatus {
@@ -206,14 +292,15 @@ impl DuelRow {
         }
     }
 
-    pub(super) const fn position(&self, lineage: u64) -> Position {
-        Position { epoch: Epoch::from_bits(self.epoch ^ lineage), seq: self.seq }
+    pub(super) fn position(&self, lives: &Lives) -> Position {
+        Position { epoch: self.epoch(lives.present), seq: self.seq }
     }
 
-    pub(super) fn head(&self, lineage: u64) -> Head {
+    pub(super) fn head(&self, lives: &Lives) -> Head {
+        let end = |end: EndRow| Position { epoch: self.epoch(end.life), seq: end.seq };
         Head {
-            position: self.position(lineage),
-            history: EpochHistory::NONE,
+            position: self.position(lives),
+            history: EpochHistory::new(self.ends(lives).rev().map(end)),
             oldest_seq: self.oldest_seq,
             status: self.duel_status(),
         }
@@ -223,7 +310,7 @@ impl DuelRow {
     pub(super) fn follow(&mut self, event: &Event) {
         self.seq = event.seq;
         self.oldest_seq = self.oldest_seq.max(1);
-        self.log_bytes += event.size() as u64;
+        self.log_bytes += stored_size(&event.content) as u64;
         self.updated_at = Some(event.stored_at.0);
         self.used_at = self.used_at.max(event.stored_at.0);
     }
@@ -243,7 +330,7 @@ impl DuelRow {
 
     /// Events in the log.
     pub(super) const fn log_events(&self) -> u64 {
-        if self.oldest_seq == 0 { 0 } else { self.seq - self.oldest_seq + 1 }
+        if self.oldest_seq == 0 { 0 } else { (self.seq + 1).saturating_sub(self.oldest_seq) }
     }
 
     pub(super) fn settings(&self) -> DuelSettings {
@@ -271,10 +358,10 @@ impl DuelRow {
         self.participants = participants.iter().map(row).collect();
     }
 
-    pub(super) fn record(&self, lineage: u64) -> Result<DuelRecord, Fault> {
+    pub(super) fn record(&self, lives: &Lives) -> Result<DuelRecord, Fault> {
         let participants = self.participants()?;
         Ok(DuelRecord {
-            head: self.head(lineage),
+            head: self.head(lives),
             participants: self.declared.then(|| participants.into()),
             settings: self.settings(),
             created_at: UnixMs(self.created_at),
@@ -326,5 +413,38 @@ mod tests {
         assert!(keys.is_sorted());
         assert_eq!((number(&keys[1], 0).unwrap(), number(&keys[1], 1).unwrap()), (1, 256));
         assert!(number(&keys[1], 2).is_err());
+    }
+
+    #[test]
+    fn a_position_is_carried_over_as_many_lives_as_are_known_whether_or_not_something_happened() {
+        let mut meta = MetaRow::default();
+        meta.begin_life();
+        let mut busy = DuelRow::new(UnixMs(0), &meta.lives());
+        let mut idle = busy.clone();
+        idle.seq = 1;
+        let mut seen = Vec::new();
+        for life in 0..40 {
+            busy.enter_life(&meta.lives());
+            busy.seq += 1;
+            // Sometimes something happens in the idle one, too.
+            if life % 23 == 22 {
+                idle.enter_life(&meta.lives());
+                idle.seq += 1;
+            }
+            seen.push([&busy, &idle].map(|row| row.position(&meta.lives())));
+            meta.begin_life();
+        }
+        for (ago, positions) in seen.iter().rev().enumerate() {
+            for (row, position) in [&busy, &idle].into_iter().zip(positions) {
+                let head = row.head(&meta.lives());
+                let known = ago < EpochHistory::EPOCHS_MAX;
+                assert_eq!(head.carried(*position).epoch == head.position.epoch, known, "{ago}");
+                let past_it = Position { seq: position.seq + 1, ..*position };
+                assert_eq!(head.carried(past_it), past_it, "{ago}");
+            }
+        }
+        busy.enter_life(&meta.lives());
+        assert_eq!(busy.ends.len(), EpochHistory::EPOCHS_MAX);
+        assert_eq!(busy.head(&meta.lives()).ended_here().count(), 1);
     }
 }

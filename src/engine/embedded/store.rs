@@ -1,4 +1,5 @@
-//! The store: one keyspace of rows ([`super::rows`]), read through a [`View`], changed through a [`Draft`].
+//! The store: one keyspace of rows ([`super::rows`]). It is read through a [`Snapshot`] and changed through a
+//! [`WriteBatch`].
 //!
 //! Bounds: 16 MiB of rows not yet in tables, 32 MiB of cache, 128 MiB of journals, 64 descriptors. The tables hold what
 //! the engine's bounds allow.
@@ -11,16 +12,16 @@ use std::time::Duration;
 
 use fjall::compaction::Leveled;
 use fjall::{
-    Database, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot, UserKey,
-    UserValue,
+    Database, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, UserKey, UserValue,
 };
 use prost::Message;
 
-use super::duels::Duels;
-use super::rows::{self, DuelRow, Kind, META, MetaRow};
+use super::duel_state::DuelStates;
+use super::error::Fault;
+use super::rows::{self, DuelRow, Kind, Lives, META, MetaRow};
 use crate::clock::UnixMs;
 use crate::config::{Durability, EngineConfig};
-use crate::engine::event_row::{self, Malformed};
+use crate::engine::event_row;
 use crate::engine::{EngineCounts, Notice};
 use crate::event::Event;
 use crate::id::DuelId;
@@ -48,33 +49,15 @@ const JOURNAL_BYTES: u64 = 128 << 20;
 /// Descriptors of tables.
 const TABLES_OPEN_MAX: usize = 64;
 
-/// The store cannot do it.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
-    /// The library's own reasons.
-    #[error(transparent)]
-    Store(#[from] fjall::Error),
-    /// A row does not say what it should.
-    #[error("{0} in the store is malformed")]
-    Malformed(&'static str),
-}
-
-impl From<Malformed> for Fault {
-    fn from(Malformed(what): Malformed) -> Self {
-        Self::Malformed(what)
-    }
-}
-
 /// An open store.
 pub(super) struct Store {
     // The keyspace before the database, which waits for its own threads when it is dropped.
     rows: Keyspace,
     database: Database,
     persist: PersistMode,
-    /// Makes every duel's epoch out of the row's.
-    pub(super) lineage: u64,
+    pub(super) lives: Lives,
     /// The duels as they stand; none before all of the store was read.
-    pub(super) duels: Duels,
+    pub(super) duels: DuelStates,
 }
 
 impl Store {
@@ -102,32 +85,30 @@ impl Store {
             Durability::Fsync => PersistMode::SyncData,
             Durability::Os => PersistMode::Buffer,
         };
-        let mut store = Self { rows, database, persist, lineage: 0, duels: Duels::default() };
-        store.lineage = store.view().meta()?.map_or(0, |meta| meta.lineage);
+        let (lives, duels) = (Lives::default(), DuelStates::default());
+        let mut store = Self { rows, database, persist, lives, duels };
+        store.lives = store.snapshot().meta()?.unwrap_or_default().lives();
         Ok(store)
     }
 
-    /// What was committed until now.
-    pub(super) fn view(&self) -> View<'_> {
-        let (snapshot, lineage) = (self.database.snapshot(), self.lineage);
-        View { rows: &self.rows, snapshot, lineage, duels: &self.duels }
+    /// Returns what was committed until now.
+    pub(super) fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot { store: self, rows: self.database.snapshot() }
     }
 
-    /// Changes to come.
-    pub(super) fn draft<'a>(
+    /// Begins changes.
+    pub(super) fn batch<'a>(
         &'a self,
         config: &'a EngineConfig,
-        held: Held,
+        hints: StoreHints,
         now: UnixMs,
-    ) -> Draft<'a> {
-        let (view, lineage) = (self.view(), self.lineage);
-        Draft {
-            store: self,
-            view,
-            lineage,
+    ) -> WriteBatch<'a> {
+        WriteBatch {
+            snapshot: self.snapshot(),
+            lives: &self.lives,
             config,
             now,
-            held,
+            hints,
             notices: Vec::new(),
             changes: BTreeMap::new(),
             duels: HashMap::new(),
@@ -153,16 +134,14 @@ impl Store {
 }
 
 /// What can be read at one instant.
-pub(super) struct View<'a> {
-    rows: &'a Keyspace,
-    snapshot: Snapshot,
-    pub(super) lineage: u64,
-    duels: &'a Duels,
+pub(super) struct Snapshot<'a> {
+    pub(super) store: &'a Store,
+    rows: fjall::Snapshot,
 }
 
-impl View<'_> {
+impl Snapshot<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<UserValue>, fjall::Error> {
-        self.snapshot.get(self.rows, key)
+        self.rows.get(&self.store.rows, key)
     }
 
     pub(super) fn meta(&self) -> Result<Option<MetaRow>, fjall::Error> {
@@ -175,38 +154,38 @@ impl View<'_> {
         self.get(key)?.map(|bytes| rows::decode(&bytes)).transpose()
     }
 
-    /// The duel as it stands, which may be after an event or two that this view does not have.
+    /// Returns the duel as it stands, which may be after an event or two that this snapshot does not have.
     pub(super) fn duel(&self, duel: DuelId) -> Option<DuelRow> {
-        self.duels.get(duel)
+        self.store.duels.get(duel)
     }
 
     /// The rows of a kind whose keys begin with `numbers`, in order.
     pub(super) fn all(&self, kind: Kind, numbers: &[u64]) -> Iter {
-        self.snapshot.prefix(self.rows, kind.key(numbers))
+        self.rows.prefix(&self.store.rows, kind.key(numbers))
     }
 
     /// The rows of a kind from one key on and before another, in order.
     pub(super) fn between(&self, kind: Kind, from: &[u64], before: &[u64]) -> Iter {
-        self.snapshot.range(self.rows, kind.key(from)..kind.key(before))
+        self.rows.range(&self.store.rows, kind.key(from)..kind.key(before))
     }
 
     /// Every row there is, in order.
     pub(super) fn everything(&self) -> Iter {
-        self.snapshot.iter(self.rows)
+        self.rows.iter(&self.store.rows)
     }
 }
 
-/// What is known of the store without looking.
+/// What is known of the store without reading it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Held {
+pub(super) struct StoreHints {
     pub(super) counts: EngineCounts,
-    /// No [`Kind::DuelDue`] is of an instant before; so pruning does not search over the graves of those that were.
+    /// No [`Kind::DuelDue`] is of an earlier instant, so pruning does not search through tombstones.
     pub(super) duels_due: u64,
     /// The same of [`Kind::TicketDue`].
     pub(super) tickets_due: u64,
 }
 
-/// A duel as a draft leaves it.
+/// A duel as a batch leaves it.
 struct ChangedDuel {
     /// `None`: taken out.
     row: Option<DuelRow>,
@@ -217,14 +196,13 @@ struct ChangedDuel {
 /// Changes that become true together, or not at all.
 ///
 /// Reading through it finds what it has changed. Dropped, nothing has happened.
-pub(super) struct Draft<'a> {
-    store: &'a Store,
-    view: View<'a>,
-    pub(super) lineage: u64,
+pub(super) struct WriteBatch<'a> {
+    snapshot: Snapshot<'a>,
+    pub(super) lives: &'a Lives,
     pub(super) config: &'a EngineConfig,
     pub(super) now: UnixMs,
     /// What will be known.
-    pub(super) held: Held,
+    pub(super) hints: StoreHints,
     /// What is to be told once it is true.
     pub(super) notices: Vec<Notice>,
     /// Rows by key; `None`: taken out.
@@ -233,18 +211,20 @@ pub(super) struct Draft<'a> {
     duels: HashMap<DuelId, ChangedDuel>,
 }
 
-impl Draft<'_> {
+impl WriteBatch<'_> {
     /// The row at `key`.
     pub(super) fn row<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, Fault> {
         let bytes = match self.changes.get(key) {
             Some(changed) => changed.clone(),
-            None => self.view.get(key)?,
+            None => self.snapshot.get(key)?,
         };
         bytes.map(|bytes| rows::decode(&bytes)).transpose()
     }
 
     pub(super) fn duel(&self, duel: DuelId) -> Option<DuelRow> {
-        self.duels.get(&duel).map_or_else(|| self.view.duel(duel), |changed| changed.row.clone())
+        self.duels
+            .get(&duel)
+            .map_or_else(|| self.snapshot.duel(duel), |changed| changed.row.clone())
     }
 
     /// The first `count` rows from one key on and before another, in order.
@@ -256,7 +236,7 @@ impl Draft<'_> {
         count: usize,
     ) -> Result<Vec<(UserKey, UserValue)>, Fault> {
         let mut found = Vec::new();
-        for guard in self.view.between(kind, from, before) {
+        for guard in self.snapshot.between(kind, from, before) {
             if found.len() == count {
                 break;
             }
@@ -320,41 +300,41 @@ impl Draft<'_> {
         !self.changes.is_empty() || !self.duels.is_empty()
     }
 
-    /// Makes it true, as durably as the store was opened. A failure leaves the store unusable, and the changes may be
-    /// found in it when it is opened again.
+    /// Makes the changes true, as durably as the store was opened. A failure leaves the store unusable, and the changes may
+    /// be found in it when it is opened again.
     ///
-    /// The store's [`Duels`] are told when it is true.
+    /// The store's [`DuelStates`] are told when they are true.
     pub(super) fn commit(mut self, meta: &MetaRow) -> Result<Committed, fjall::Error> {
         self.put(META.into(), meta);
-        let batch = self.store.database.batch();
-        let mut batch = batch.durability(Some(self.store.persist));
+        let store = self.snapshot.store;
+        let mut batch = store.database.batch().durability(Some(store.persist));
         for (duel, changed) in self.duels.iter().filter(|(_, changed)| changed.stored) {
             let key = Kind::Duel.key(&[duel.get()]);
             match &changed.row {
-                Some(row) => batch.insert(&self.store.rows, key, row.encode_to_vec()),
-                None => batch.remove(&self.store.rows, key),
+                Some(row) => batch.insert(&store.rows, key, row.encode_to_vec()),
+                None => batch.remove(&store.rows, key),
             }
         }
         for (key, change) in self.changes {
             match change {
-                Some(value) => batch.insert(&self.store.rows, key, value),
-                None => batch.remove(&self.store.rows, key),
+                Some(value) => batch.insert(&store.rows, key, value),
+                None => batch.remove(&store.rows, key),
             }
         }
         batch.commit()?;
-        self.store.duels.learn(self.duels.into_iter().map(|(duel, changed)| (duel, changed.row)));
-        Ok(Committed { held: self.held, notices: self.notices })
+        store.duels.learn(self.duels.into_iter().map(|(duel, changed)| (duel, changed.row)));
+        Ok(Committed { hints: self.hints, notices: self.notices })
     }
 
-    /// Nothing has changed, so there is nothing to make true.
+    /// Returns what a batch without changes has become.
     pub(super) fn unchanged(self) -> Committed {
-        Committed { held: self.held, notices: self.notices }
+        Committed { hints: self.hints, notices: self.notices }
     }
 }
 
-/// What a draft has become.
+/// What a batch has become.
 pub(super) struct Committed {
-    pub(super) held: Held,
+    pub(super) hints: StoreHints,
     pub(super) notices: Vec<Notice>,
 }
 

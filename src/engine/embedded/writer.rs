@@ -1,18 +1,18 @@
 //! The one thread that changes the store.
 //!
-//! Everything that waits at the moment it looks is one group: one draft, one commit, one sync. There is no timer, so a
-//! lone push waits for nothing but its own sync, and under load the groups grow by themselves. After the commit, and only
-//! then, the sink is told and the callers are answered, in the order of the calls.
+//! All requests that wait when it looks are one group: one batch, one commit, one sync. There is no timer, so a lone push
+//! waits for nothing but its own sync, and under load the groups grow by themselves. After the commit, and only then, the
+//! sink is told and the callers are answered, in the order of the calls.
 //!
-//! Bounds: [`limits::ENGINE_QUEUE_MAX`] orders wait; a group has at most [`GROUP_ORDERS_MAX`] orders and, but for the
-//! last one, [`GROUP_BYTES_MAX`] bytes of payloads.
+//! Bounds: [`limits::ENGINE_QUEUE_MAX`] requests wait. A group has at most [`GROUP_REQUESTS_MAX`] requests and, but for the
+//! last one, [`GROUP_BYTES_MAX`] bytes of rows.
 //!
 //! When a commit fails, the store is closed and opened again, at most once in [`REOPEN_PAUSE`], read from the disk and
-//! not from what the kernel still remembers of it; until then every order is refused. So whatever the failed commit has
-//! left behind is either whole and found by the next sweep, or was never there.
+//! not from what the kernel still remembers of it. Until then every request is refused. Nobody was told of the failed
+//! commit. So what it left behind is either whole, and found by the next sweep, or was never there, and the life goes on
+//! ([`open::reopen`]).
 
 use std::fs::{self, File};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,20 +23,21 @@ use rustix::fs::{Advice, fadvise, statvfs};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::lineage::Acknowledged;
-use super::open::{self, Opened};
+use super::acknowledged::{Acknowledged, Note};
+use super::error::{Fault, StepError};
+use super::open::{self, DirectoryLock, Opened};
 use super::rows::MetaRow;
-use super::store::{Draft, Held, Store};
-use super::{Fault, Shared};
+use super::store::{Store, StoreHints, WriteBatch};
+use super::{Shared, UNAVAILABLE};
 use crate::clock;
-use crate::config::StoreConfig;
+use crate::config::{Durability, StoreConfig};
 use crate::engine::{EngineError, Notice};
 use crate::limits;
 
-/// Orders of one group.
-const GROUP_ORDERS_MAX: usize = 1024;
+/// Requests of one group.
+const GROUP_REQUESTS_MAX: usize = 1024;
 
-/// Bytes of payloads of one group.
+/// Bytes of rows of one group.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
 /// Between two attempts to open the store again.
@@ -45,67 +46,66 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at how large the store is.
 const MEASURE_PAUSE: Duration = Duration::from_secs(5);
 
-/// What of the disk an order may use.
+/// Which part of the disk a request may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
+pub(super) enum DiskPriority {
     /// All but [`limits::DISK_ROOM_MIN`].
-    Usual,
-    /// Most of that as well: it is small, and makes room, or lets a player come back.
-    Last,
+    Normal,
+    /// Most of that as well. The request is small, and makes room or lets a player come back.
+    High,
 }
 
-/// Something to be done in a draft, and somebody who waits for it.
-pub(super) trait Order: Send {
-    /// Bytes that it brings.
+/// A change that somebody waits for.
+pub(super) trait WriteRequest: Send {
+    /// Returns the bytes that it brings.
     fn bytes(&self) -> usize;
-    /// What of the disk it may use.
-    fn room(&self) -> Room;
+    /// Returns which part of the disk it may use.
+    fn priority(&self) -> DiskPriority;
     /// Does it. An error undoes the whole group.
-    fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault>;
-    /// Answers: what came of it, told to so many connections, or why nothing did.
-    fn settle(self: Box<Self>, outcome: Result<usize, EngineError>);
+    fn run(&mut self, batch: &mut WriteBatch<'_>) -> Result<(), Fault>;
+    /// Answers. `outcome` is to how many connections it was handed, or why nothing came of it.
+    fn answer(self: Box<Self>, outcome: Result<usize, EngineError>);
 }
 
-/// An [`Order`] by a closure.
-pub(super) struct Pending<T, E, W> {
+/// A [`WriteRequest`] by a closure.
+pub(super) struct Call<T, E, W> {
     pub(super) bytes: usize,
-    pub(super) room: Room,
+    pub(super) priority: DiskPriority,
     pub(super) work: Option<W>,
     pub(super) result: Option<Result<T, E>>,
-    /// Puts into the result to how many connections it was handed.
-    pub(super) handed: fn(&mut T, usize),
-    pub(super) reply: oneshot::Sender<Result<T, E>>,
+    /// Hears the result, and to how many connections it was handed.
+    pub(super) reply: oneshot::Sender<Result<(T, usize), E>>,
 }
 
-impl<T, E, W> Order for Pending<T, E, W>
+impl<T, E, W> WriteRequest for Call<T, E, W>
 where
     T: Send,
     E: From<EngineError> + Send,
-    W: FnOnce(&mut Draft<'_>) -> Result<Result<T, E>, Fault> + Send,
+    W: FnOnce(&mut WriteBatch<'_>) -> Result<T, StepError<E>> + Send,
 {
     fn bytes(&self) -> usize {
         self.bytes
     }
 
-    fn room(&self) -> Room {
-        self.room
+    fn priority(&self) -> DiskPriority {
+        self.priority
     }
 
-    fn run(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault> {
-        if let Some(work) = self.work.take() {
-            self.result = Some(work(draft)?);
-        }
+    fn run(&mut self, batch: &mut WriteBatch<'_>) -> Result<(), Fault> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        self.result = Some(match work(batch) {
+            Ok(value) => Ok(value),
+            Err(StepError::Refused(error)) => Err(error),
+            Err(StepError::Fault(fault)) => return Err(fault),
+        });
         Ok(())
     }
 
-    fn settle(mut self: Box<Self>, outcome: Result<usize, EngineError>) {
-        let undone = EngineError::Unavailable { may_have_taken_effect: false };
+    fn answer(self: Box<Self>, outcome: Result<usize, EngineError>) {
         let result = match outcome {
             Ok(connections) => {
-                if let Some(Ok(value)) = &mut self.result {
-                    (self.handed)(value, connections);
-                }
-                self.result.unwrap_or_else(|| Err(undone.into()))
+                let result = self.result.unwrap_or_else(|| Err(UNAVAILABLE.into()));
+                result.map(|value| (value, connections))
             }
             Err(error) => Err(error.into()),
         };
@@ -116,8 +116,8 @@ where
 
 /// What waits for the writer.
 pub(super) enum Message {
-    Order(Box<dyn Order>),
-    /// Let go of the store; no order after it is done.
+    Write(Box<dyn WriteRequest>),
+    /// Let go of the store; no request after it is done.
     Stop(oneshot::Sender<()>),
 }
 
@@ -126,10 +126,13 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) config: StoreConfig,
     pub(super) meta: MetaRow,
-    pub(super) held: Held,
+    pub(super) hints: StoreHints,
+    /// The last commit that was answered.
+    pub(super) answered: Note,
     pub(super) acknowledged: Acknowledged,
     pub(super) reopened_at: Option<Instant>,
     pub(super) measured_at: Option<Instant>,
+    pub(super) _lock: DirectoryLock,
 }
 
 /// Why a group came to nothing.
@@ -137,11 +140,11 @@ enum Failure {
     /// Before anything was written.
     Refused(EngineError),
     /// While it was written: the store has to be opened again.
-    Broken(String),
+    Broken(Fault),
 }
 
 impl Writer {
-    /// Works until it is told to stop, or nobody is left who could give an order.
+    /// Works until it is told to stop, or nobody is left who could make a request.
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
         let mut stop = None;
         while stop.is_none() {
@@ -151,13 +154,13 @@ impl Writer {
             let more = std::iter::from_fn(|| messages.try_recv().ok());
             for message in std::iter::once(first).chain(more) {
                 match message {
-                    Message::Order(order) => {
-                        bytes += order.bytes();
-                        group.push(order);
+                    Message::Write(request) => {
+                        bytes += request.bytes();
+                        group.push(request);
                     }
                     Message::Stop(told) => stop = Some(told),
                 }
-                if stop.is_some() || group.len() >= GROUP_ORDERS_MAX || bytes >= GROUP_BYTES_MAX {
+                if stop.is_some() || group.len() >= GROUP_REQUESTS_MAX || bytes >= GROUP_BYTES_MAX {
                     break;
                 }
             }
@@ -169,7 +172,7 @@ impl Writer {
             self.serve(group);
         }
         if stop.is_some() {
-            self.settle_down();
+            self.sync();
         }
         drop(self.shared.store.write().take());
         // With the files, so that who hears of it can open them.
@@ -191,46 +194,42 @@ impl Writer {
         messages.recv().ok()
     }
 
-    fn serve(&mut self, group: Vec<Box<dyn Order>>) {
+    fn serve(&mut self, group: Vec<Box<dyn WriteRequest>>) {
         let mut group = self.refuse_without_room(group);
         if group.is_empty() {
             return;
         }
-        let refused = EngineError::Unavailable { may_have_taken_effect: false };
         let outcome = match self.store() {
             // A panic in the library is as good as a failed write: what it left is found out by opening it again.
-            Some(store) => catch_unwind(AssertUnwindSafe(|| self.commit(&store, &mut group)))
-                .unwrap_or_else(|_| Err(Failure::Broken("it panicked".to_owned()))),
-            None => Err(Failure::Refused(refused)),
+            Some(store) => Fault::catch(|| Ok(self.commit(&store, &mut group)))
+                .unwrap_or_else(|fault| Err(Failure::Broken(fault))),
+            None => Err(Failure::Refused(UNAVAILABLE)),
         };
         let error = match outcome {
             Ok(connections) => {
-                let settled = group.into_iter().zip(connections);
-                return settled.for_each(|(order, connections)| order.settle(Ok(connections)));
+                let answers = group.into_iter().zip(connections);
+                return answers.for_each(|(request, connections)| request.answer(Ok(connections)));
             }
             Err(Failure::Refused(error)) => error,
             Err(Failure::Broken(what)) => {
-                error!(what, "the store failed; it will be opened again");
-                self.shared.failures.fetch_add(1, Ordering::Relaxed);
+                error!(%what, "the store failed; it will be opened again");
+                self.shared.store_counts.lock().failures += 1;
                 drop(self.shared.store.write().take());
                 self.reopened_at = Some(Instant::now());
                 EngineError::Unavailable { may_have_taken_effect: true }
             }
         };
-        group.into_iter().for_each(|order| order.settle(Err(error)));
+        group.into_iter().for_each(|request| request.answer(Err(error)));
     }
 
-    /// Syncs what `DURABILITY=os` has left to the kernel, and says so in the store.
-    fn settle_down(&mut self) {
-        let Some(store) = self.shared.store.read().clone() else { return };
-        if !self.meta.unsynced {
+    /// Syncs what `DURABILITY=os` has left to the kernel, and notes that it is there.
+    fn sync(&self) {
+        if self.config.durability == Durability::Fsync {
             return;
         }
-        self.meta.unsynced = false;
-        self.meta.commit += 1;
-        let draft = store.draft(&self.shared.config, self.held, clock::now());
-        match draft.commit(&self.meta).and_then(|_| store.sync()) {
-            Ok(()) => self.acknowledge(),
+        let Some(store) = self.shared.store.read().clone() else { return };
+        match store.sync() {
+            Ok(()) => self.note(),
             Err(error) => warn!(%error, "the store could not be synced"),
         }
     }
@@ -240,77 +239,74 @@ impl Writer {
         if self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_PAUSE) {
             self.measured_at = Some(Instant::now());
             let bytes = super::disk_bytes(&self.config.data_dir);
-            self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
+            self.shared.store_counts.lock().disk_bytes = bytes;
         }
     }
 
-    /// One group in one commit; then the sink is told: to how many connections, for each order.
+    /// Commits a group, then tells the sink. Returns for each request to how many connections it was handed.
     fn commit(
         &mut self,
         store: &Store,
-        group: &mut [Box<dyn Order>],
+        group: &mut [Box<dyn WriteRequest>],
     ) -> Result<Vec<usize>, Failure> {
         self.measure();
-        let mut draft = store.draft(&self.shared.config, self.held, clock::now());
-        // Up to which notice each order goes.
-        let mut notices = Vec::with_capacity(group.len());
-        for order in group {
-            order.run(&mut draft).map_err(|fault| {
+        let mut batch = store.batch(&self.shared.config, self.hints, clock::now());
+        // How many notices each request has made.
+        let mut made = Vec::with_capacity(group.len());
+        for request in group {
+            let before = batch.notices.len();
+            request.run(&mut batch).map_err(|fault| {
                 error!(%fault, "a group of calls could not be prepared");
-                Failure::Refused(EngineError::Unavailable { may_have_taken_effect: false })
+                Failure::Refused(UNAVAILABLE)
             })?;
-            notices.push(draft.notices.len());
+            made.push(batch.notices.len() - before);
         }
-        let committed = if draft.is_changed() {
-            store.wait_for_backlog().map_err(|error| Failure::Broken(error.to_string()))?;
+        let committed = if batch.is_changed() {
+            let broken = |error: fjall::Error| Failure::Broken(error.into());
+            store.wait_for_backlog().map_err(broken)?;
             self.meta.commit += 1;
-            self.shared.commits.fetch_add(1, Ordering::Relaxed);
-            let committed = draft.commit(&self.meta);
-            let committed = committed.map_err(|error| Failure::Broken(error.to_string()))?;
-            self.acknowledge();
+            self.shared.store_counts.lock().commits += 1;
+            let committed = batch.commit(&self.meta).map_err(broken)?;
+            // Before anybody is answered, so that no answer is missed should the store lose its end.
+            self.answered = Note::of(&self.meta);
+            if self.config.durability == Durability::Fsync {
+                self.note();
+            }
             committed
         } else {
-            draft.unchanged()
+            batch.unchanged()
         };
-        self.held = committed.held;
-        let handed = self.publish(committed.notices);
-        let mut from = 0;
-        let mut of_order = |to| {
-            let last = handed[from..to].last().copied();
-            from = to;
-            last.unwrap_or(0)
-        };
-        Ok(notices.into_iter().map(&mut of_order).collect())
+        self.hints = committed.hints;
+        *self.shared.counts.lock() = self.hints.counts;
+        let bulk = committed.notices.len() > limits::BULK_ABOVE;
+        let mut handed = committed.notices.into_iter().map(|notice| self.tell(notice, bulk));
+        // A request's own event is its last notice.
+        let of_request = |made: usize| handed.by_ref().take(made).last().unwrap_or(0);
+        Ok(made.into_iter().map(of_request).collect())
     }
 
-    /// Before anybody is answered, so that no answer is missed should the store lose its end.
-    fn acknowledge(&self) {
-        if let Err(error) = self.acknowledged.write(self.meta.commit) {
+    /// Tells the sink. Returns to how many connections the notice was handed.
+    fn tell(&self, mut notice: Notice, many: bool) -> usize {
+        if let Notice::Appended { bulk, .. } = &mut notice {
+            *bulk = many;
+        }
+        self.shared.notify(notice)
+    }
+
+    fn note(&self) {
+        if let Err(error) = self.acknowledged.write(self.answered) {
             // It stays a lower bound.
             warn!(%error, "the number of the last commit could not be noted");
         }
     }
 
-    /// Tells the sink: to how many connections each notice was handed.
-    fn publish(&self, notices: Vec<Notice>) -> Vec<usize> {
-        self.shared.set_counts(self.held.counts);
-        let many = notices.len() > limits::BULK_ABOVE;
-        let tell = |mut notice| {
-            if let Notice::Appended { bulk, .. } = &mut notice {
-                *bulk = many;
-            }
-            self.shared.notify(notice)
-        };
-        notices.into_iter().map(tell).collect()
-    }
-
     /// Refuses what there is no room for: whoever is left. A store that runs out of room for its tables cannot go on from
     /// there, so it stops taking pushes before; pruning, which makes room, and tickets, by which players come back, go
     /// on for longer.
-    fn refuse_without_room(&self, group: Vec<Box<dyn Order>>) -> Vec<Box<dyn Order>> {
+    fn refuse_without_room(&self, group: Vec<Box<dyn WriteRequest>>) -> Vec<Box<dyn WriteRequest>> {
         let free = statvfs(&self.config.data_dir).map_or(u64::MAX, |fs| fs.f_bavail * fs.f_frsize);
         let full = free < limits::DISK_ROOM_MIN;
-        if self.shared.full.swap(full, Ordering::Relaxed) != full {
+        if std::mem::replace(&mut self.shared.store_counts.lock().usable, !full) == full {
             match full {
                 true => {
                     warn!(free, min = limits::DISK_ROOM_MIN, "the disk is full: no push is stored")
@@ -323,13 +319,13 @@ impl Writer {
         }
         let some = free >= limits::DISK_ROOM_MIN / 4;
         let (kept, refused): (Vec<_>, Vec<_>) =
-            group.into_iter().partition(|order| some && order.room() == Room::Last);
+            group.into_iter().partition(|request| some && request.priority() == DiskPriority::High);
         let full = EngineError::Full { limit: "the minimum of free disk space in DATA_DIR" };
-        refused.into_iter().for_each(|order| order.settle(Err(full)));
+        refused.into_iter().for_each(|request| request.answer(Err(full)));
         kept
     }
 
-    /// The store, opened again if it had failed and may have recovered.
+    /// Returns the store, opened again if it had failed and may have recovered.
     fn store(&mut self) -> Option<Arc<Store>> {
         if let Some(store) = self.shared.store.read().clone() {
             return Some(store);
@@ -339,13 +335,15 @@ impl Writer {
         }
         self.reopened_at = Some(Instant::now());
         forget_pages(&self.config.data_dir);
-        match open::reopen(&self.shared.config, &self.config, self.acknowledged.clone()) {
-            Ok(Opened { store, meta, counts, acknowledged }) => {
+        let acknowledged = &mut self.acknowledged;
+        match open::reopen(&self.shared.config, &self.config, self.answered, acknowledged) {
+            Ok(Opened { store, meta, counts }) => {
                 info!("the store is open again");
                 let store = Arc::new(store);
-                (self.meta, self.acknowledged) = (meta, acknowledged);
-                self.held = Held { counts, ..Held::default() };
-                self.shared.set_counts(counts);
+                self.answered = Note::of(&meta);
+                self.meta = meta;
+                self.hints = StoreHints { counts, ..StoreHints::default() };
+                *self.shared.counts.lock() = counts;
                 *self.shared.store.write() = Some(Arc::clone(&store));
                 Some(store)
             }

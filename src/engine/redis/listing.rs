@@ -99,7 +99,7 @@ impl RedisEngine {
         self.rosters.heads(duels, idle, move |standings| {
             give(standings.map(|standings| {
                 let told = standings.into_iter().map(|(duel, head, version)| {
-                    teller.head(duel, head, version);
+                    teller.head(duel, head.clone(), version);
                     (duel, head)
                 });
                 told.collect()

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::RedisEngine;
 use super::answer::{self, Parts};
 use super::link::Order;
 use super::script::{self, Args as _};
-use super::{DUELS_FULL, RedisEngine};
 use crate::clock::UnixMs;
 use crate::engine::event_row::{Malformed, Unnumbered};
 use crate::engine::{AppendError, Appended, EngineError, EngineFuture, Latest, Page, rules};
@@ -23,13 +23,13 @@ impl RedisEngine {
         push: Push,
         idempotency_key: Option<&str>,
     ) -> EngineFuture<'static, Appended, AppendError> {
-        let (size, kind) = (push.size(), kind(&push));
+        let kind = kind(&push);
         let fingerprint = idempotency_key.map(|_| push.fingerprint().0.to_vec());
         let event = Unnumbered::of(Content::Pushed(push));
         let command = self
             .storing(&script::APPEND, duel)
             .with(event.row())
-            .with(size)
+            .with(event.row().len())
             .with(kind)
             .with(idempotency_key.unwrap_or_default())
             .with(fingerprint.unwrap_or_default())
@@ -60,17 +60,17 @@ impl RedisEngine {
         outcome: Outcome,
         last: Option<Push>,
     ) -> EngineFuture<'_, Appended, AppendError> {
-        let (last_size, last_kind) =
-            last.as_ref().map_or((0, Vec::new()), |push| (push.size(), kind(push)));
+        let last_kind = last.as_ref().map(kind).unwrap_or_default();
         let last = last.map(|push| Unnumbered::of(Content::Pushed(push)));
         let end = Unnumbered::of(Content::Closed(outcome));
+        let last_row = last.as_ref().map(Unnumbered::row).unwrap_or_default();
         let command = self
             .storing(&script::CLOSE, duel)
             .with(answer::show_outcome(outcome))
             .with(end.row())
-            .with(size_of::<Event>())
-            .with(last.as_ref().map(Unnumbered::row).unwrap_or_default())
-            .with(last_size)
+            .with(end.row().len())
+            .with(last_row)
+            .with(last_row.len())
             .with(last_kind);
         let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
         self.ask(Order::kept(command), move |mut parts, bulk| {
@@ -160,7 +160,7 @@ fn stored(
     match &outcome[..] {
         "closed" => return Ok(Err(AppendError::Closed)),
         "reused" => return Ok(Err(AppendError::KeyReused)),
-        "full" => return Ok(Err(AppendError::Engine(DUELS_FULL))),
+        "full" => return Ok(Err(AppendError::Engine(rules::DUELS_FULL))),
         _ => {}
     }
     let position = parts.position()?;

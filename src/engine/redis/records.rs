@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::link::{Order, REFUSED};
 use super::script::{self, Args as _};
-use super::{DUELS_FULL, RedisEngine, answer};
+use super::{RedisEngine, answer};
 use crate::clock::UnixMs;
 use crate::engine::{Declaration, DuelRecord, EngineFuture, OpenError, Opened, rules};
 use crate::event::Position;
@@ -45,7 +45,7 @@ impl RedisEngine {
         self.ask(command, move |mut parts, _| {
             match &parts.text()?[..] {
                 "none" => return Ok(Ok(None)),
-                "full" => return Ok(Err(DUELS_FULL)),
+                "full" => return Ok(Err(rules::DUELS_FULL)),
                 _ => {}
             }
             let head = parts.head()?;
@@ -108,7 +108,7 @@ impl RedisEngine {
         let born = self.births(duel);
         Ok(self.ask(Order::kept(command), move |mut parts, _| {
             match &parts.text()?[..] {
-                "full" => return Ok(Err(OpenError::Engine(DUELS_FULL))),
+                "full" => return Ok(Err(OpenError::Engine(rules::DUELS_FULL))),
                 "closed" => return Ok(Err(OpenError::Closed)),
                 "changed" => return Ok(Ok(Err((parts.text()?, parts.text()?)))),
                 _ => {}

@@ -8,11 +8,9 @@ use super::RedisEngine;
 use super::link::Order;
 use super::roster::millis;
 use super::script::{self, Args as _};
-use crate::engine::ledger::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX};
-use crate::engine::{EngineError, EngineFuture, RedeemError, Revocation};
+use crate::engine::rules::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX, TICKETS_FULL};
+use crate::engine::{EngineFuture, RedeemError, Revocation};
 use crate::ticket::Ticket;
-
-const TICKETS_FULL: EngineError = EngineError::Full { limit: "ENGINE_MAX_REMEMBERED_TICKETS" };
 
 impl RedisEngine {
     /// A script that concerns tickets.

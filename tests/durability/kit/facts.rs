@@ -22,6 +22,7 @@ pub(crate) struct Facts {
 /// What was acknowledged of one duel.
 #[derive(Debug, Clone)]
 struct Log {
+    /// The latest known. Every start of a hub begins another, which goes on from it.
     epoch: String,
     /// By `seq`.
     payloads: BTreeMap<u64, Value>,
@@ -47,7 +48,7 @@ impl Facts {
             .duels
             .entry(duel)
             .or_insert_with(|| Log { epoch: position.epoch.clone(), payloads: BTreeMap::new() });
-        assert_eq!(log.epoch, position.epoch, "continuity was never in doubt");
+        log.epoch.clone_from(&position.epoch);
         let before = log.payloads.insert(position.seq, payload);
         assert!(before.is_none(), "duel {duel}: {} was given out before", position.seq);
     }
@@ -70,24 +71,11 @@ impl Facts {
         &self.duels[&duel].epoch
     }
 
-    /// Whether the hub has all of it, and goes on where it was.
+    /// Whether the hub has all of it, and goes on from the epoch in which it was acknowledged.
     pub(crate) async fn hold(&self, hub: &Hub) -> Result<(), String> {
         let backend = Backend::connect(hub).await;
         for (duel, log) in &self.duels {
-            log.holds(hub, &backend, *duel, &log.epoch).await?;
-        }
-        self.hold_besides(hub, &backend).await
-    }
-
-    /// Whether the hub has all of it in a history of its own, and says so.
-    pub(crate) async fn hold_anew(&self, hub: &Hub) -> Result<(), String> {
-        let backend = Backend::connect(hub).await;
-        for (duel, log) in &self.duels {
-            let epoch = backend.duel(*duel).await.position.unwrap().epoch;
-            if epoch == log.epoch {
-                return Err(format!("duel {duel} goes on in its old epoch"));
-            }
-            log.holds(hub, &backend, *duel, &epoch).await?;
+            log.holds(hub, &backend, *duel).await?;
         }
         self.hold_besides(hub, &backend).await
     }
@@ -112,16 +100,11 @@ impl Facts {
 }
 
 impl Log {
-    async fn holds(
-        &self,
-        hub: &Hub,
-        backend: &Backend,
-        duel: u64,
-        epoch: &str,
-    ) -> Result<(), String> {
+    async fn holds(&self, hub: &Hub, backend: &Backend, duel: u64) -> Result<(), String> {
+        let epoch = backend.duel(duel).await.position.unwrap().epoch;
         let last = self.payloads.keys().last().copied().unwrap_or(0);
         let join = Join::ticket(backend.ticket(duel, READER).await);
-        let mut player = Player::knock(hub, join.resume(format!("{epoch}:0"))).await;
+        let mut player = Player::knock(hub, join.resume(format!("{}:0", self.epoch))).await;
         let newest = |player: &Player| player.events.last().and_then(|event| event["seq"].as_u64());
         while newest(&player).unwrap_or(0) < last {
             if !player.next().await {
@@ -132,8 +115,8 @@ impl Log {
                     player.closed
                 ));
             }
-            if player.connected["recovered"] != true || player.connected["epoch"] != *epoch {
-                return Err(format!("duel {duel}, not {epoch}:0: {}", player.connected));
+            if player.connected["recovered"] != true || player.connected["epoch"] != epoch {
+                return Err(format!("duel {duel}, not {}:0: {}", self.epoch, player.connected));
             }
         }
         for (index, event) in player.events.iter().enumerate() {

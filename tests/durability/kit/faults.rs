@@ -75,13 +75,6 @@ impl Disk {
         Self { control, trace, data_dir: site.data_dir() }
     }
 
-    /// Has the hub see files that were put back, with their time of modification, as files that nobody has touched.
-    pub(crate) fn steady(site: &mut Site) {
-        site.set("LD_PRELOAD", library().to_str().unwrap());
-        site.set("FAULTS_DIR", site.data_dir().to_str().unwrap());
-        site.set("FAULTS_STEADY", "1");
-    }
-
     /// From now on.
     pub(crate) fn set(&self, fault: Fault) {
         let byte = match fault {

@@ -28,7 +28,7 @@ pub(super) struct AdminClient {
 struct Closed {
     duel: u64,
     /// Of the end.
-    position: pb::Position,
+    seq: u64,
     /// Issued before, and never used.
     ticket: String,
 }
@@ -80,8 +80,8 @@ impl AdminClient {
 
     async fn close(&mut self, shared: &Shared) -> Result<(), Status> {
         let (duel, ticket) = (self.next_duel, self.issue(shared).await?.ticket);
-        let position = close(shared, duel).await?.position.unwrap();
-        self.closed.push(Closed { duel, position, ticket });
+        let seq = close(shared, duel).await?.position.unwrap().seq;
+        self.closed.push(Closed { duel, seq, ticket });
         Ok(())
     }
 
@@ -97,12 +97,12 @@ impl AdminClient {
             let mut player = Player::knock(hub, Join::ticket(ticket)).await;
             assert_eq!(player.until_closed().await, 4501, "{:?}", player.error);
         }
-        for Closed { duel, position, ticket } in &self.closed {
+        for Closed { duel, seq, ticket } in &self.closed {
             let mut player = Player::knock(hub, Join::ticket(ticket)).await;
             assert_eq!(player.until_closed().await, 4503, "{:?}", player.error);
             assert_eq!(player.error["message"], "duel_closed");
             let again = close(shared, *duel).await.unwrap();
-            assert_eq!((again.position.as_ref(), again.duplicate), (Some(position), true));
+            assert_eq!((again.position.unwrap().seq, again.duplicate), (*seq, true));
             let status = shared.backend.try_push(push(*duel, "{}")).await.unwrap_err();
             assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
         }

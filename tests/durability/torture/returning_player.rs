@@ -24,6 +24,8 @@ pub(super) struct ReturningPlayer {
     duel: Arc<DuelUnderTest>,
     index: usize,
     dice: StdRng,
+    /// Of the last `connected`.
+    epoch: String,
     /// What was received: by `seq`, from 1.
     ids: Vec<u32>,
     resume_ticket: Option<String>,
@@ -49,7 +51,16 @@ impl DuelUnderTest {
 
 impl ReturningPlayer {
     pub(super) fn new(duel: Arc<DuelUnderTest>, index: usize, dice: StdRng) -> Self {
-        Self { duel, index, dice, ids: Vec::new(), resume_ticket: None, leaves_at: usize::MAX }
+        let epoch = duel.epoch.clone();
+        Self {
+            duel,
+            index,
+            dice,
+            epoch,
+            ids: Vec::new(),
+            resume_ticket: None,
+            leaves_at: usize::MAX,
+        }
     }
 
     /// Follows until it has everything there will be.
@@ -76,7 +87,7 @@ impl ReturningPlayer {
     }
 
     async fn connect(&self, shared: &Shared, ticket: &str) -> Option<Player> {
-        let resume = format!("{}:{}", self.duel.epoch, self.ids.len());
+        let resume = format!("{}:{}", self.epoch, self.ids.len());
         let join = Join::ticket(ticket).resume(resume);
         let mut player = Player::try_knock(&shared.addresses, join).await.ok()?;
         player.try_send(PING).await.ok()?;
@@ -111,9 +122,10 @@ impl ReturningPlayer {
         match frame.r#type {
             "connected" => {
                 shared.used.lock().push(ticket.to_owned());
-                let continued = (frame.recovered, frame.epoch, frame.seq);
-                let expected = (Some(true), Some(self.duel.epoch.as_str()), Some(seen));
+                let continued = (frame.recovered, frame.seq);
+                let expected = (Some(true), Some(seen));
                 assert_eq!(continued, expected, "duel {duel}: what was seen is not there any more");
+                frame.epoch.unwrap().clone_into(&mut self.epoch);
                 self.resume_ticket = frame.resume_ticket;
             }
             "duel_update" => {
@@ -155,8 +167,9 @@ impl ReturningPlayer {
 
 /// What somebody receives who was never there, and asks for everything.
 pub(super) async fn read_from_the_start(shared: &Shared, duel: &DuelUnderTest) -> Vec<u32> {
+    let epoch = shared.backend.duel(duel.id).await.position.unwrap().epoch;
     let join = Join::ticket(shared.backend.spectator_ticket(duel.id, 3).await);
-    let join = join.resume(format!("{}:0", duel.epoch));
+    let join = join.resume(format!("{epoch}:0"));
     let mut player = Player::join(&shared.addresses, join).await;
     assert_eq!(player.connected["recovered"], true);
     player.ping().await;

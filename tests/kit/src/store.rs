@@ -46,6 +46,14 @@ impl Kind {
             Self::Embedded | Self::Redis | Self::RedisNodes => true,
         }
     }
+
+    /// Whether every start begins a new epoch. On Redis it is Redis that orders the events, and goes on.
+    pub const fn begins_an_epoch(self) -> bool {
+        match self {
+            Self::Memory | Self::Embedded => true,
+            Self::Redis | Self::RedisNodes => false,
+        }
+    }
 }
 
 /// Where an engine of one kind keeps what it keeps. Outlives the engines opened in it.

@@ -117,6 +117,10 @@ impl World {
         of.pocket.extend(resume_ticket);
         let history = &mut self.histories[of.duel];
         let follower = Follower::welcome(history, of.viewer, resume, welcomed)?;
+        if welcomed.recovery == Recovery::Recovered {
+            // The epoch may be another by now.
+            of.position = Some(welcomed.position);
+        }
         of.received(history, &welcomed.state);
         of.follow(line, follower);
         let missed = resume.is_some_and(|resume| resume.seq < history.settled());

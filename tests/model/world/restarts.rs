@@ -56,7 +56,7 @@ impl World {
         let found = self.engine().get(self.histories[duel].duel).await;
         let history = &mut self.histories[duel];
         let head = match found {
-            Ok(Some(record)) => record.head.position.seq,
+            Ok(Some(record)) => record.head.position,
             Ok(None) => {
                 history.come_back(0, complete)?;
                 // Somebody may have entered the duel before it had an event; that is nothing to come back to.
@@ -66,8 +66,9 @@ impl World {
             Err(error) => return unexpected(format!("after a restart: {error}")),
         };
         let before = history.len();
-        history.come_back(head, complete)?;
-        if head < before {
+        history.come_back(head.seq, complete)?;
+        history.go_on(head.epoch, self.deployment.kind().begins_an_epoch())?;
+        if head.seq < before {
             self.count("lost at a kill, unanswered");
         }
         Ok(())
@@ -85,7 +86,7 @@ impl World {
         let head = record.head;
         let before = Position { seq: head.oldest_seq.saturating_sub(1), ..head.position };
         match engine.read(history.duel, before, usize::MAX).await.unwrap() {
-            Page::Events(events) => history.check_log(head, &events),
+            Page::Events(events) => history.check_log(&head, &events),
             Page::Gone => unexpected(format!("gone, with a head of {head:?}")),
         }
     }

@@ -34,8 +34,9 @@ local function parts(base)
     }
 end
 
--- How many epochs are remembered that a duel went on from; a node reads as many (Past::EPOCHS_MAX).
-local past_max = 4
+-- How many epochs are remembered that a duel went on from; a node reads as many (EpochHistory::EPOCHS_MAX). Enough for a
+-- client that is away for an hour of rolling restarts.
+local past_max = 16
 
 -- The duel, if there is one. Of another lineage than before, it has a new epoch.
 local function look(base, fresh_epoch)

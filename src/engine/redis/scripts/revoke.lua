@@ -3,13 +3,14 @@
 
 local ticket, user, issued_until, life_ms = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 forget(now)
-if count() >= entries_max then return { 'full', count() } end
-if ticket ~= '' then
-    remember('r' .. ticket, now + life_ms)
-else
+local entry = ticket ~= '' and 'r' .. ticket or 'w' .. user
+-- What is remembered of it already needs no room. That it was used is not needed any more once it is revoked.
+local known = redis.call('ZSCORE', remembered, entry) or redis.call('ZREM', remembered, 'u' .. ticket) == 1
+if not known and count() >= entries_max then return { 'full', count() } end
+if ticket == '' then
     local before = tonumber(redis.call('HGET', users, user) or 0)
     redis.call('HSET', users, user, math.max(before, issued_until))
     redis.call('PEXPIRE', users, kept_ms)
-    remember('w' .. user, now + life_ms)
 end
+remember(entry, now + life_ms)
 return { 'revoked', count() }

@@ -1,10 +1,12 @@
-//! The end of the journal after a loss of power in the middle of a sync.
+//! Repairs the end of the journal after a loss of power in the middle of a sync.
 //!
-//! The pages of a batch reach the disk in any order. A batch without its end the library cuts off by itself; one with its end
-//! and without a page in its middle it takes for damage, and opens nothing. Here that last batch is cut off and kept
-//! aside. Whether it had been acknowledged, and so must not be missed, is for the caller to find out by its number.
+//! The pages of a batch reach the disk in any order. The library cuts off a batch without its end by itself. A batch with
+//! its end and without a page in its middle it takes for damage, and opens nothing. So the last batch is cut off here and
+//! kept aside. Whether it had been acknowledged, and so must not be missing, its number tells (`acknowledged`).
 //!
-//! The journal's format is fjall 3's: entries of a tag each, a batch from a start to an end.
+//! The journal is parsed by hand because the library offers no other way to tell the torn last batch, which every loss of
+//! power may leave, from damage. Its format is fjall 3's (entries of a tag each, a batch from a start to an end), and the
+//! version of fjall is pinned exactly.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
@@ -22,7 +24,7 @@ const CLEAR: u8 = 4;
 /// 4. Key and value follow.
 const ITEM_HEAD: usize = 20;
 
-/// Cuts the last batch off the newest journal below `store`, if there is one: whether there was.
+/// Cuts the last batch off the newest journal below `store`, if there is one. Returns whether there was.
 pub(super) fn cut_last_batch(directory: &Path, store: &Path) -> io::Result<bool> {
     let Some(journal) = newest_journal(store)? else { return Ok(false) };
     let mut file = OpenOptions::new().read(true).write(true).open(journal)?;

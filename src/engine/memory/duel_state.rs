@@ -1,35 +1,43 @@
-//! One duel's log in memory: numbering, retention, idempotency, the latest of each type.
+//! One duel in memory: its log, its idempotency keys, its declaration. It decides by [`rules`].
 //!
-//! Plain state without locks or clocks, owned by an engine. Bounds: events and bytes of the log
-//! ([`EngineConfig`]), [`limits::IDEMPOTENCY_KEYS_MAX`], [`limits::LATEST_TYPES_MAX`], [`limits::USERS_NAMED_MAX`].
+//! Plain state without locks or clocks. Bounds: events and bytes of the log ([`EngineConfig`]),
+//! [`limits::IDEMPOTENCY_KEYS_MAX`], [`limits::LATEST_TYPES_MAX`], [`limits::USERS_NAMED_MAX`].
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use super::{
+use crate::clock::UnixMs;
+use crate::config::EngineConfig;
+use crate::engine::event_row::stored_size;
+use crate::engine::{
     AppendError, Appended, Declaration, DuelRecord, DuelSettings, EpochHistory, Head, Latest,
     OpenError, Page, Participant, rules,
 };
-use crate::clock::UnixMs;
-use crate::config::EngineConfig;
 use crate::event::{
     Content, DuelStatus, Epoch, Event, Fingerprint, Outcome, Position, Push, Viewer,
 };
 use crate::limits;
 
+/// An event in the log, or one that fell off it.
+#[derive(Debug)]
+struct Entry {
+    event: Arc<Event>,
+    size: usize,
+}
+
 /// One duel.
 #[derive(Debug)]
-pub(super) struct Duel {
+pub(super) struct DuelState {
     epoch: Epoch,
     status: DuelStatus,
     /// The number of the last event.
     seq: u64,
     /// The newest events, without a gap, ending at `seq`.
-    log: VecDeque<Arc<Event>>,
+    log: VecDeque<Entry>,
     log_bytes: usize,
-    /// Events that fell off the log and were then the latest of their type and audience, oldest first.
-    fallen: Vec<Arc<Event>>,
+    /// What fell off the log and is the latest of its kind, by which it is found.
+    retained: Vec<(Fingerprint, Entry)>,
     /// Boxed because most duels have none.
     keys: Option<Box<Keys>>,
     participants: Option<Arc<[Participant]>>,
@@ -40,7 +48,7 @@ pub(super) struct Duel {
     used_at: UnixMs,
 }
 
-impl Duel {
+impl DuelState {
     pub(super) fn new(now: UnixMs) -> Self {
         Self {
             epoch: Epoch::random(),
@@ -48,7 +56,7 @@ impl Duel {
             seq: 0,
             log: VecDeque::new(),
             log_bytes: 0,
-            fallen: Vec::new(),
+            retained: Vec::new(),
             keys: None,
             participants: None,
             settings: DuelSettings::default(),
@@ -62,14 +70,15 @@ impl Duel {
         Position { epoch: self.epoch, seq: self.seq }
     }
 
+    fn oldest_seq(&self) -> u64 {
+        self.log.front().map_or(0, |oldest| oldest.event.seq)
+    }
+
     pub(super) fn head(&self) -> Head {
-        let oldest_seq = self.log.front().map_or(0, |event| event.seq);
-        Head {
-            position: self.position(),
-            history: EpochHistory::NONE,
-            oldest_seq,
-            status: self.status,
-        }
+        // Nothing outlives the process, so there is no epoch to go on from.
+        let history = EpochHistory::default();
+        let (position, oldest_seq) = (self.position(), self.oldest_seq());
+        Head { position, history, oldest_seq, status: self.status }
     }
 
     pub(super) fn record(&self) -> DuelRecord {
@@ -110,19 +119,14 @@ impl Duel {
         config: &EngineConfig,
     ) -> Result<Appended, AppendError> {
         let key = key.map(|key| (key, push.fingerprint()));
-        if let Some((key, fingerprint)) = &key {
-            match self.keys.as_ref().and_then(|keys| keys.by_key.get(key)) {
-                Some((known, seq)) if known == fingerprint => {
-                    let position = Position { epoch: self.epoch, seq: *seq };
-                    return Ok(Appended { position, event: None, connections: 0 });
-                }
-                Some(_) => return Err(AppendError::KeyReused),
-                None => {}
-            }
+        if let Some((key, fingerprint)) = &key
+            && let Some((known, seq)) = self.keys.as_ref().and_then(|keys| keys.by_key.get(key))
+        {
+            rules::check_duplicate(&known.0, *fingerprint)?;
+            let position = Position { epoch: self.epoch, seq: *seq };
+            return Ok(Appended { position, event: None, connections: 0 });
         }
-        if self.status != DuelStatus::Open {
-            return Err(AppendError::Closed);
-        }
+        rules::check_open(self.status)?;
         let event = self.store(Content::Pushed(push), now, config);
         if let Some((key, fingerprint)) = key {
             self.keys.get_or_insert_default().remember(key, fingerprint, event.seq);
@@ -138,10 +142,8 @@ impl Duel {
         now: UnixMs,
         config: &EngineConfig,
     ) -> Result<Vec<Arc<Event>>, AppendError> {
-        match self.status {
-            DuelStatus::Closed(known) if known == outcome => return Ok(Vec::new()),
-            DuelStatus::Closed(_) => return Err(AppendError::Closed),
-            DuelStatus::Open => {}
+        if rules::is_closed_alike(self.status, outcome)? {
+            return Ok(Vec::new());
         }
         let last = last.map(|push| self.store(Content::Pushed(push), now, config));
         let end = self.store(Content::Closed(outcome), now, config);
@@ -151,32 +153,22 @@ impl Duel {
 
     fn store(&mut self, content: Content, now: UnixMs, config: &EngineConfig) -> Arc<Event> {
         self.seq += 1;
+        let size = stored_size(&content);
         let event = Arc::new(Event { seq: self.seq, stored_at: now, content });
-        self.log_bytes += event.size();
-        self.log.push_back(Arc::clone(&event));
+        self.log_bytes += size;
+        self.log.push_back(Entry { event: Arc::clone(&event), size });
         self.updated_at = Some(now);
         self.used_at = now;
-        while self.log.len() > config.log_events_max
-            || (self.log.len() > 1 && self.log_bytes > config.log_bytes_max)
-        {
+        while rules::log_overflows(self.log.len(), self.log_bytes, config) {
             let Some(oldest) = self.log.pop_front() else { break };
-            self.log_bytes -= oldest.size();
-            self.keep_fallen(&oldest, config.log_bytes_max);
+            self.log_bytes -= oldest.size;
+            if let Some(push) = oldest.event.push() {
+                let new = (push.kind_fingerprint(), oldest);
+                let of = |(kind, entry): &(Fingerprint, Entry)| (*kind, entry.size);
+                drop(rules::retain(&mut self.retained, new, of, config));
+            }
         }
-        debug_assert!(self.log.back().is_some_and(|newest| newest.seq == self.seq));
         event
-    }
-
-    fn keep_fallen(&mut self, event: &Arc<Event>, bytes_max: usize) {
-        let Some(new) = event.push() else { return };
-        let same_kind =
-            |old: &Push| old.event_type == new.event_type && old.audience == new.audience;
-        self.fallen.retain(|old| !old.push().is_some_and(same_kind));
-        self.fallen.push(Arc::clone(event));
-        let mut bytes: usize = self.fallen.iter().map(|event| event.size()).sum();
-        while self.fallen.len() > limits::LATEST_TYPES_MAX || bytes > bytes_max {
-            bytes -= self.fallen.remove(0).size();
-        }
     }
 
     pub(super) fn read(&self, after: Position, count: usize) -> Page {
@@ -184,9 +176,9 @@ impl Duel {
             return Page::Gone;
         }
         // The log is dense, so a seq is its own index once the oldest is taken off.
-        let oldest = self.log.front().map_or(0, |event| event.seq);
-        let skip = usize::try_from((after.seq + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
-        Page::Events(self.log.iter().skip(skip).take(count).cloned().collect())
+        let skip = (after.seq + 1).saturating_sub(self.oldest_seq());
+        let entries = self.log.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX));
+        Page::Events(entries.take(count).map(|entry| Arc::clone(&entry.event)).collect())
     }
 
     pub(super) fn latest(
@@ -198,7 +190,8 @@ impl Duel {
         if up_to.epoch != self.epoch {
             return None;
         }
-        let newest_first = self.log.iter().rev().chain(self.fallen.iter().rev());
+        let retained = self.retained.iter().map(|(_, entry)| entry);
+        let newest_first = self.log.iter().rev().chain(retained.rev()).map(|entry| &entry.event);
         let known = newest_first.filter(|event| event.seq <= up_to.seq).cloned();
         let Ok(latest) = rules::latest(known.map(Ok::<_, Infallible>), viewer, which);
         Some(latest)

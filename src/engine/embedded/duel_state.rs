@@ -1,19 +1,19 @@
 //! The duels as they stand after the last commit, in memory.
 //!
-//! A push changes its duel's row by nothing that its event does not say ([`DuelRow::follow`]), so it stores the event
-//! alone; the row is stored when more than that changes. What stands on the disk therefore lags behind, and this is where
-//! the present is: made at start, when everything is read, and taught by the writer after each commit, before anybody hears
-//! of it. Reads of a duel need no disk.
+//! Most pushes change nothing of their duel's row but what the event says ([`DuelRow::follow`]), and store the event
+//! alone. The row is stored when more than that changes. So the rows on the disk lag behind, and the present is here. It is
+//! made at start, when everything is read, and the writer teaches it each commit before anybody hears of it. Reads of a
+//! duel need no disk.
 //!
-//! Invariant: a [`Snapshot`](fjall::Snapshot) taken before a look here holds no event that the look does not know of, and
-//! may lack the newest. Bounds: as many as there are duels (`ENGINE_MAX_DUELS`), some 250 bytes each.
+//! Invariant: a [`Snapshot`](super::store::Snapshot) taken before a look here holds no event that the look does not know
+//! of, and may lack the newest. Bounds: as many as there are duels (`ENGINE_MAX_DUELS`), some 300 bytes each.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use parking_lot::RwLock;
 
-use super::rows::DuelRow;
+use super::rows::{DuelRow, Lives};
 use crate::engine::{Head, StatusFilter};
 use crate::id::DuelId;
 
@@ -22,9 +22,9 @@ const LIST_STEP: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Duels(RwLock<BTreeMap<DuelId, DuelRow>>);
+pub(super) struct DuelStates(RwLock<BTreeMap<DuelId, DuelRow>>);
 
-impl Duels {
+impl DuelStates {
     pub(super) fn new(rows: BTreeMap<DuelId, DuelRow>) -> Self {
         Self(RwLock::new(rows))
     }
@@ -33,7 +33,7 @@ impl Duels {
         self.0.read().get(&duel).cloned()
     }
 
-    /// What `look` sees of those of the duels that there are.
+    /// Returns what `look` returns of those of the duels that exist.
     pub(super) fn look_at<T>(
         &self,
         duels: Vec<DuelId>,
@@ -43,13 +43,13 @@ impl Duels {
         duels.into_iter().filter_map(|duel| Some(look(duel, rows.get(&duel)?))).collect()
     }
 
-    /// At most `count` duels above `after` in the order of their ids, the node's own probe left out.
+    /// Returns at most `count` duels above `after` in the order of their ids, the node's own probe left out.
     pub(super) fn list(
         &self,
         after: Option<DuelId>,
         status: StatusFilter,
         count: usize,
-        lineage: u64,
+        lives: &Lives,
     ) -> Vec<(DuelId, Head)> {
         let mut found = Vec::new();
         let mut from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -62,9 +62,8 @@ impl Duels {
                 }
                 looked += 1;
                 from = Bound::Excluded(*duel);
-                let head = row.head(lineage);
-                if status.admits(head.status) {
-                    found.push((*duel, head));
+                if status.admits(row.duel_status()) {
+                    found.push((*duel, row.head(lives)));
                 }
             }
             if looked < LIST_STEP {
@@ -73,7 +72,7 @@ impl Duels {
         }
     }
 
-    /// Takes what a draft has become; `None`: it was forgotten.
+    /// Takes the rows that a batch has changed; `None`: the duel was forgotten.
     pub(super) fn learn(&self, changed: impl Iterator<Item = (DuelId, Option<DuelRow>)>) {
         let mut rows = self.0.write();
         for (duel, row) in changed {
@@ -92,9 +91,10 @@ mod tests {
     use super::*;
     use crate::clock::{self, UnixMs};
     use crate::config::{Config, Durability, EngineConfig, StoreConfig};
-    use crate::engine::embedded::log::Key;
+    use crate::engine::embedded::error::StepError;
+    use crate::engine::embedded::log::IdempotencyKey;
     use crate::engine::embedded::open::{self, Opened};
-    use crate::engine::embedded::store::{Draft, Held};
+    use crate::engine::embedded::store::{StoreHints, WriteBatch};
     use crate::engine::event_row::Unnumbered;
     use crate::engine::{Declaration, Participant};
     use crate::event::{Audience, Content, EventType, Outcome, Payload, Push};
@@ -125,13 +125,20 @@ mod tests {
         (1..4_u64, step)
     }
 
-    fn take(draft: &mut Draft<'_>, duel: DuelId, step: &Step) {
+    /// It may be refused, as in a closed duel.
+    fn done<T, E>(step: Result<T, StepError<E>>) {
+        if let Err(StepError::Fault(fault)) = step {
+            panic!("{fault}");
+        }
+    }
+
+    fn take(batch: &mut WriteBatch<'_>, duel: DuelId, step: &Step) {
         match *step {
             Step::Declare { user } => {
                 let (user, telegram) = (UserId::try_from(user), TelegramId::try_from(user));
                 let participant = Participant { user: user.unwrap(), telegram: telegram.unwrap() };
                 let declaration = Declaration { participants: vec![participant], settings: None };
-                let _closed = draft.open(duel, declaration).unwrap();
+                done(batch.open(duel, declaration));
             }
             Step::Push { event_type, key, size } => {
                 let json = format!(r#"{{"a":"{}"}}"#, "x".repeat(size));
@@ -142,13 +149,13 @@ mod tests {
                     views: Box::default(),
                     coalesce_key: None,
                 };
-                let key = key.map(|key| Key::new(&key.to_string(), &push));
+                let key = key.map(|key| IdempotencyKey::new(&key.to_string(), &push));
                 let event = Unnumbered::of(Content::Pushed(push));
-                let _closed = draft.append(duel, event, key.as_ref()).unwrap();
+                done(batch.append(duel, event, key.as_ref()));
             }
-            Step::Close => drop(draft.close(duel, Outcome::Finished, None).unwrap()),
-            Step::Touch => draft.touch(duel),
-            Step::Forget => drop(draft.prune_duels(UnixMs(u64::MAX / 2)).unwrap()),
+            Step::Close => done(batch.close(duel, Outcome::Finished, None)),
+            Step::Touch => batch.touch(duel),
+            Step::Forget => drop(batch.prune_duels(UnixMs(u64::MAX / 2)).unwrap()),
             Step::Restart => {}
         }
     }
@@ -157,7 +164,7 @@ mod tests {
     fn restart(engine: &EngineConfig, config: &StoreConfig, opened: Opened) -> Opened {
         let left = opened.store.duels.0.read().clone();
         drop(opened);
-        let opened = open::open(engine, config, open::acquire(config).unwrap()).unwrap();
+        let opened = open::open(engine, config).unwrap().0;
         let mut found = opened.store.duels.0.read().clone();
         for (duel, row) in &mut found {
             // Of the two the one found at start may be the nearer.
@@ -178,13 +185,13 @@ mod tests {
             let config = StoreConfig { data_dir, durability: Durability::Os };
             let mut engine = Config::read(&|_| None).unwrap().engine;
             (engine.log_events_max, engine.log_bytes_max) = (20, 4000);
-            let mut opened = open::open(&engine, &config, open::acquire(&config).unwrap()).unwrap();
+            let mut opened = open::open(&engine, &config).unwrap().0;
             for (duel, step) in steps {
-                let mut draft = opened.store.draft(&engine, Held::default(), clock::now());
-                take(&mut draft, DuelId::try_from(duel).unwrap(), &step);
-                if draft.is_changed() {
+                let mut batch = opened.store.batch(&engine, StoreHints::default(), clock::now());
+                take(&mut batch, DuelId::try_from(duel).unwrap(), &step);
+                if batch.is_changed() {
                     opened.meta.commit += 1;
-                    drop(draft.commit(&opened.meta).unwrap());
+                    drop(batch.commit(&opened.meta).unwrap());
                 }
                 if matches!(step, Step::Restart) {
                     opened = restart(&engine, &config, opened);

@@ -1,59 +1,44 @@
-//! Tickets that are used or revoked, row by row. The same rules as of the ledger in memory ([`crate::engine::ledger`]);
-//! one test suite holds both to them.
+//! The tickets that are used or revoked, row by row. They are decided upon by [`rules`].
 
 use fjall::UserKey;
 
-use super::Fault;
+use super::error::{Fault, StepError};
 use super::rows::{self, Kind, RevokedUserRow, TicketRow};
-use super::store::Draft;
+use super::store::WriteBatch;
 use crate::clock::UnixMs;
-use crate::engine::ledger::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX};
+use crate::engine::rules::{self, JtiKey, KnownTicket};
 use crate::engine::{EngineError, RedeemError, Revocation};
 use crate::id::{DuelId, UserId};
 use crate::limits;
 use crate::ticket::Ticket;
 
-impl Draft<'_> {
-    /// Spends a ticket.
-    pub(super) fn admit(&mut self, ticket: &Ticket) -> Result<Result<(), RedeemError>, Fault> {
-        // Its signature was checked a moment ago; from here on it counts as what it is by then.
-        if ticket.expires_at <= self.now {
-            return Ok(Err(RedeemError::Expired));
-        }
+impl WriteBatch<'_> {
+    /// Uses a ticket.
+    pub(super) fn redeem(&mut self, ticket: &Ticket) -> Result<(), StepError<RedeemError>> {
         let key = ticket_key(&JtiKey::of(&ticket.jti));
-        let user_key = user_key(ticket.duel, ticket.viewer.user);
-        let user = self.row::<RevokedUserRow>(&user_key)?;
-        let known = self.row::<TicketRow>(&key)?.unwrap_or_default();
-        if known.revoked || user.is_some_and(|row| ticket.issued_at.0 <= row.issued_until) {
-            return Ok(Err(RedeemError::Revoked));
-        }
-        if known.used {
-            return Ok(Err(RedeemError::AlreadyUsed));
-        }
-        if let Err(full) = self.make_room() {
-            return Ok(Err(full.into()));
-        }
-        let expires_at = ticket.expires_at.plus(CLOCK_STEP_MAX).0;
+        let row = self.row::<TicketRow>(&key)?.unwrap_or_default();
+        let user = self.row::<RevokedUserRow>(&user_key(ticket.duel, ticket.viewer.user))?;
+        let known = KnownTicket {
+            used: row.used,
+            revoked: row.revoked,
+            user_revoked_until: user.map(|row| UnixMs(row.issued_until)),
+        };
+        let expires_at = rules::redeem(ticket, known, self.is_full(), self.now)?.0;
+        self.hints.counts.remembered_tickets += 1;
         self.put(key.clone(), &TicketRow { used: true, revoked: false, expires_at });
         self.plan_expiry(expires_at, &key);
-        Ok(Ok(()))
+        Ok(())
     }
 
-    /// Makes tickets worthless.
-    pub(super) fn revoke(
-        &mut self,
-        revocation: &Revocation,
-    ) -> Result<Result<(), EngineError>, Fault> {
-        let expires_at = self.now.plus(TICKET_LIFE_MAX + CLOCK_STEP_MAX).0;
+    /// Revokes a ticket, or all of a user.
+    pub(super) fn revoke(&mut self, revocation: &Revocation) -> Result<(), StepError<EngineError>> {
         let key = match revocation {
             Revocation::Ticket(jti) => ticket_key(&JtiKey::of(jti)),
             Revocation::User { duel, user, .. } => user_key(*duel, *user),
         };
-        if self.row::<()>(&key)?.is_none()
-            && let Err(full) = self.make_room()
-        {
-            return Ok(Err(full));
-        }
+        let is_known = self.row::<()>(&key)?.is_some();
+        let expires_at = rules::revoke(is_known, self.is_full(), self.now)?.0;
+        self.hints.counts.remembered_tickets += usize::from(!is_known);
         match revocation {
             Revocation::Ticket(_) => {
                 let known = self.row::<TicketRow>(&key)?.unwrap_or_default();
@@ -68,35 +53,32 @@ impl Draft<'_> {
             }
         }
         self.plan_expiry(expires_at, &key);
-        Ok(Ok(()))
-    }
-
-    fn make_room(&mut self) -> Result<(), EngineError> {
-        if self.held.counts.remembered_tickets >= self.config.tickets_max {
-            return Err(EngineError::Full { limit: "ENGINE_MAX_REMEMBERED_TICKETS" });
-        }
-        self.held.counts.remembered_tickets += 1;
         Ok(())
     }
 
+    const fn is_full(&self) -> bool {
+        self.hints.counts.remembered_tickets >= self.config.tickets_max
+    }
+
     fn plan_expiry(&mut self, at: u64, key: &[u8]) {
-        self.held.tickets_due = self.held.tickets_due.min(at);
+        self.hints.tickets_due = self.hints.tickets_due.min(at);
         self.put_bytes(Kind::TicketDue.key_ending(&[at], key), []);
     }
 
-    /// Forgets tickets that have expired by `now`: whether there may be more.
+    /// Forgets tickets that have expired by `now`. Returns whether there may be more.
     pub(super) fn prune_tickets(&mut self, now: UnixMs) -> Result<bool, Fault> {
-        let rows = self.due(Kind::TicketDue, self.held.tickets_due, now, limits::PRUNE_ROWS_MAX)?;
+        let rows =
+            self.due(Kind::TicketDue, self.hints.tickets_due, now, limits::PRUNE_ROWS_MAX)?;
         let all = rows.len() < limits::PRUNE_ROWS_MAX;
         for (due, _) in rows {
-            self.held.tickets_due = rows::number(&due, 0)?.min(self.now.0);
+            self.hints.tickets_due = rows::number(&due, 0)?.min(self.now.0);
             let key = due.get(9..).ok_or(Fault::Malformed("a key"))?;
             let expires_at = self.expires_at_of(key)?;
             // Otherwise it was revoked since, and another entry says when it expires now.
             if expires_at.is_some_and(|at| at <= now.0) {
                 self.remove(key.into());
-                self.held.counts.remembered_tickets =
-                    self.held.counts.remembered_tickets.saturating_sub(1);
+                self.hints.counts.remembered_tickets =
+                    self.hints.counts.remembered_tickets.saturating_sub(1);
             }
             self.remove(due);
         }

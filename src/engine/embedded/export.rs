@@ -1,15 +1,13 @@
-//! What an operator can see of a store without a hub: whether it is whole, and what stands in it.
+//! `duelhub store`: checks a store that no hub has open, and exports it. Neither begins a life, or commits anything.
 
 use std::io::{self, Write};
 
 use serde_json::json;
 
-use super::Fault;
-use super::lineage::Acknowledged;
-use super::open;
-use super::refusal::StoreError;
+use super::error::{Fault, StoreError};
+use super::open::{self, Opened};
 use super::rows::{self, DuelRow, Kind};
-use super::store::{View, event};
+use super::store::{Snapshot, event};
 use crate::config::StoreConfig;
 use crate::engine::EngineCounts;
 use crate::event::{Audience, Content, DuelStatus, Event, Outcome};
@@ -29,15 +27,9 @@ pub struct Contents {
 /// # Errors
 /// [`StoreError`]: it is in use, not there, of another version, or damaged.
 pub fn check(config: &StoreConfig) -> Result<Contents, StoreError> {
-    let (store, counts) = open::open_existing(config, &acquire(config)?)?;
-    drop(store);
+    let _lock = open::acquire_existing(config)?;
+    let Opened { counts, .. } = open::open_checked(config)?;
     Ok(Contents { counts, disk_bytes: super::disk_bytes(&config.data_dir) })
-}
-
-/// A store that is not there is not made for being looked at.
-fn acquire(config: &StoreConfig) -> Result<Acknowledged, StoreError> {
-    open::exists(config)?;
-    open::acquire(config)
 }
 
 /// What [`export`] could write.
@@ -51,24 +43,34 @@ pub struct Exported {
     pub unreadable: u64,
 }
 
+/// Why a store was not exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The store cannot be opened at all.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The lines cannot be written.
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
 /// Writes whatever of a store can be read as lines of JSON: a duel, then its events in order.
 ///
 /// # Errors
-/// [`StoreError`] if the store cannot be opened at all; `Ok(Err(_))` if `out` cannot be written.
-pub fn export(
-    config: &StoreConfig,
-    out: &mut dyn Write,
-) -> Result<io::Result<Exported>, StoreError> {
-    let _alone = acquire(config)?;
+/// [`ExportError`], if the store cannot be opened at all, or `out` cannot be written.
+pub fn export(config: &StoreConfig, out: &mut dyn Write) -> Result<Exported, ExportError> {
+    let _lock = open::acquire_existing(config)?;
     let store = open::open_unchecked(config)?;
-    Ok(export_view(&store.view(), out))
+    let exported = export_all(&store.snapshot(), out)?;
+    out.flush()?;
+    Ok(exported)
 }
 
-fn export_view(view: &View<'_>, out: &mut dyn Write) -> io::Result<Exported> {
+fn export_all(snapshot: &Snapshot<'_>, out: &mut dyn Write) -> io::Result<Exported> {
     let mut exported = Exported::default();
     let mut from = 0;
     // One row at a time: behind one that cannot be read, the next may be whole.
-    while let Some(guard) = view.between(Kind::Duel, &[from], &[u64::MAX]).next() {
+    while let Some(guard) = snapshot.between(Kind::Duel, &[from], &[u64::MAX]).next() {
         let read = guard.into_inner().map_err(Fault::from).and_then(|(key, bytes)| {
             let number = rows::number(&key, 0)?;
             Ok((number, rows::decode::<DuelRow>(&bytes)?))
@@ -79,14 +81,14 @@ fn export_view(view: &View<'_>, out: &mut dyn Write) -> io::Result<Exported> {
         };
         from = number + 1;
         if rows::duel_id(number).is_ok_and(|duel| duel != crate::id::DuelId::PROBE) {
-            export_duel(view, number, &row, out, &mut exported)?;
+            export_duel(snapshot, number, &row, out, &mut exported)?;
         }
     }
     Ok(exported)
 }
 
 fn export_duel(
-    view: &View<'_>,
+    snapshot: &Snapshot<'_>,
     number: u64,
     row: &DuelRow,
     out: &mut dyn Write,
@@ -94,7 +96,7 @@ fn export_duel(
 ) -> io::Result<()> {
     let mut row = row.clone();
     // Those that can be read: the row may be older than the last of them.
-    view.all(Kind::Event, &[number]).map_while(|guard| event(guard).ok()).for_each(|event| {
+    snapshot.all(Kind::Event, &[number]).map_while(|guard| event(guard).ok()).for_each(|event| {
         if event.seq > row.seq {
             row.follow(&event);
         }
@@ -106,7 +108,7 @@ fn export_duel(
         .collect();
     let line = json!({
         "duel_id": number,
-        "epoch": row.position(view.lineage).epoch.to_string(),
+        "epoch": row.position(&snapshot.store.lives).epoch.to_string(),
         "seq": row.seq,
         "oldest_seq": row.oldest_seq,
         "status": status_word(row.duel_status()),
@@ -115,7 +117,7 @@ fn export_duel(
         "updated_at_ms": row.updated_at,
     });
     writeln!(out, "{line}")?;
-    for guard in view.all(Kind::Event, &[number]) {
+    for guard in snapshot.all(Kind::Event, &[number]) {
         let Ok(event) = event(guard) else {
             exported.unreadable += 1;
             return Ok(());
