@@ -6,15 +6,13 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use duelhub::edge::websocket;
+use duelhub_testkit::has_tool;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-
-#[path = "kit/tools.rs"]
-mod tools;
 
 const TOOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/venv/bin/kosoku");
 
@@ -43,7 +41,7 @@ async fn echo(stream: TcpStream) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_is_ok_non_strict_or_informational() {
-    if !tools::has(TOOL, "the Autobahn cases") {
+    if !has_tool(TOOL, "the Autobahn cases") {
         return;
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,7 +1,6 @@
 //! The hub from outside: real sockets, real HTTP/2, the public interface and nothing else.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod kit;
 mod load;
 
 mod command_line;

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use duelhub::engine::StatusFilter;
 use duelhub::event::Outcome;
 use duelhub::hub::{AttachError, Recovery, ResyncRequired};
+use duelhub_testkit::redis_topology::Cluster;
 
-use crate::ill_redis::Cluster;
 use crate::kit::{Node, id_of, ticket};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

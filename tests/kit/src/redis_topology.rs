@@ -1,22 +1,23 @@
-//! What a Redis may suffer.
+//! Redis as more than one server: a master that Sentinel watches over, and a Cluster.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::kit::eventually;
-use crate::redis_server::RedisServer;
+use crate::redis_server::{RedisServer, free_port};
+use crate::until;
 
 /// A real Sentinel that watches over a master called `game`. Killed when it is dropped.
-pub(crate) struct Sentinel {
+#[derive(Debug)]
+pub struct Sentinel {
     directory: TempDir,
     port: u16,
     child: Child,
 }
 
 impl Sentinel {
-    pub(crate) fn of(master: &RedisServer) -> Self {
+    /// One that fails over a second after the master has stopped answering.
+    pub fn of(master: &RedisServer) -> Self {
         let port = free_port();
         let config = format!(
             "port {port}\nsentinel monitor game 127.0.0.1 {} 1\n\
@@ -27,7 +28,7 @@ impl Sentinel {
     }
 
     /// One with such settings, which say that it listens at `port`.
-    pub(crate) fn with(port: u16, config: &str) -> Self {
+    pub fn with(port: u16, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("sentinel.conf"), config).unwrap();
         let child = Command::new("redis-server")
@@ -40,12 +41,12 @@ impl Sentinel {
     }
 
     /// As a node names it.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis+sentinel://127.0.0.1:{}/game", self.port)
     }
 
     /// Whether it has found the master's replica, which it writes down.
-    pub(crate) fn knows_a_replica(&self) -> bool {
+    pub fn knows_a_replica(&self) -> bool {
         let config = std::fs::read_to_string(self.directory.path().join("sentinel.conf"));
         config.unwrap().contains("known-replica game")
     }
@@ -58,18 +59,16 @@ impl Drop for Sentinel {
     }
 }
 
-/// A port that nobody listens on, at the moment.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 /// Three masters that share the slots.
-pub(crate) struct Cluster {
-    pub(crate) members: [RedisServer; 3],
+#[derive(Debug)]
+pub struct Cluster {
+    /// Each with a third of the slots at first.
+    pub members: [RedisServer; 3],
 }
 
 impl Cluster {
-    pub(crate) async fn start() -> Self {
+    /// Starts them, and waits until they know each other.
+    pub async fn start() -> Self {
         let member = || {
             let bus = free_port().to_string();
             RedisServer::start(&["--cluster-enabled", "yes", "--cluster-port", &bus])
@@ -83,7 +82,7 @@ impl Cluster {
             member.ask(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", members[0].port())).unwrap();
         }
         let cluster = Self { members };
-        eventually("one cluster", async || {
+        until("one cluster", async || {
             let knows_all = |member: &RedisServer| {
                 let info = member.ask("CLUSTER INFO").unwrap();
                 info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
@@ -94,13 +93,14 @@ impl Cluster {
         cluster
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// As a node names it.
+    pub fn url(&self) -> String {
         let hosts = self.members.iter().map(|member| format!("127.0.0.1:{}", member.port()));
         format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
     }
 
     /// Moves the slot of a key, with what is in it, to another master.
-    pub(crate) fn move_slot_of(&self, key: &str) {
+    pub fn move_slot_of(&self, key: &str) {
         let slot = self.members[0].ask_count(&format!("CLUSTER KEYSLOT {key}"));
         let own = |member: &RedisServer| {
             let moved = member.ask(&format!("CLUSTER COUNTKEYSINSLOT {slot}"));
@@ -118,41 +118,5 @@ impl Cluster {
         for member in [to, from] {
             member.ask(&format!("CLUSTER SETSLOT {slot} NODE {to_id}")).unwrap();
         }
-    }
-}
-
-impl RedisServer {
-    /// What is answered with a list of texts.
-    pub(crate) fn ask_list(&self, line: &str) -> Vec<String> {
-        self.ask_for(line).unwrap()
-    }
-
-    /// Kills it: what is not on the disk is gone.
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    /// Starts it again on what it has left on the disk.
-    pub(crate) fn start_again(&mut self) {
-        self.run();
-    }
-
-    /// Has it stand still (`STOP`), or go on (`CONT`).
-    pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("it runs").id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-
-    /// Where it listens.
-    pub(crate) const fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The same of what is answered with a number.
-    pub(crate) fn ask_count(&self, line: &str) -> u64 {
-        self.ask_for(line).unwrap()
     }
 }

@@ -13,18 +13,18 @@ use duelhub::hub::{
 use duelhub::id::{DuelId, UserId};
 use duelhub::metrics::Metrics;
 use duelhub::ticket::Ticket;
+use duelhub_testkit::store::Store;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Answer, Gone, Served};
-use crate::check::{Objection, Welcomed, ensure};
+use super::{Gone, PendingAnswer, Served};
+use crate::check::{Violation, Welcomed, expect};
 use crate::history::shown_end;
 use crate::spec::{Shown, Spec};
-use crate::store::Store;
 
 #[derive(Debug)]
-pub(crate) struct Here {
+pub(crate) struct LocalNode {
     number: usize,
     engine: Arc<dyn Engine>,
     hub: Arc<Hub>,
@@ -33,7 +33,7 @@ pub(crate) struct Here {
 }
 
 #[derive(Debug)]
-pub(crate) struct HereLine {
+pub(crate) struct LocalConnection {
     attachment: Attachment,
     viewer: Viewer,
     socket: Option<Arc<Socket>>,
@@ -81,7 +81,7 @@ fn show_all(events: &[Arc<Event>], viewer: Viewer) -> Vec<Shown> {
     events.iter().map(|event| show(event, viewer)).collect()
 }
 
-impl Here {
+impl LocalNode {
     /// The node of this number; one of several does its background work.
     pub(crate) fn start(number: usize, store: &Store, config: HubConfig, several: bool) -> Self {
         let engine = store.open(number);
@@ -94,13 +94,19 @@ impl Here {
         Arc::clone(&self.engine)
     }
 
-    pub(super) fn push(&self, duel: DuelId, spec: &Spec) -> Answer {
+    pub(super) fn push(&self, duel: DuelId, spec: &Spec) -> PendingAnswer {
         Box::pin(self.hub.push(duel, spec.push(duel), spec.idempotency_key()))
     }
 
-    pub(super) fn close(&self, duel: DuelId, outcome: Outcome, last: Option<&Spec>) -> Answer {
+    pub(super) fn close(
+        &self,
+        duel: DuelId,
+        outcome: Outcome,
+        last: Option<&Spec>,
+    ) -> PendingAnswer {
         let (hub, push) = (Arc::clone(&self.hub), last.map(|spec| spec.push(duel)));
-        let mut answer: Answer = Box::pin(async move { hub.close(duel, outcome, push).await });
+        let mut answer: PendingAnswer =
+            Box::pin(async move { hub.close(duel, outcome, push).await });
         // It takes its place among the other calls when it is first looked at.
         if let Poll::Ready(closed) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             answer = Box::pin(std::future::ready(closed));
@@ -120,17 +126,17 @@ impl Here {
         &self,
         ticket: &Ticket,
         resume: Option<Position>,
-    ) -> Result<(HereLine, Welcomed), AttachError> {
+    ) -> Result<(LocalConnection, Welcomed), AttachError> {
         let (attachment, welcome) = self.hub.attach(ticket, resume).await?;
         let state = show_all(&welcome.state, ticket.viewer);
         let (position, recovery) = (welcome.position, welcome.recovery);
-        let line = HereLine { attachment, viewer: ticket.viewer, socket: None };
+        let line = LocalConnection { attachment, viewer: ticket.viewer, socket: None };
         Ok((line, Welcomed { position, recovery, state, resume_ticket: None }))
     }
 
-    pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), Objection> {
+    pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), Violation> {
         let revoked = self.hub.revoke(revocation).await;
-        ensure(revoked.is_ok(), Objection::Unexpected(format!("{revoked:?}")))
+        expect(revoked.is_ok(), || format!("{revoked:?}"))
     }
 
     pub(super) async fn disconnect(&self, duel: DuelId, user: UserId, reason: Arc<str>) -> usize {
@@ -158,7 +164,7 @@ impl Here {
     }
 }
 
-impl HereLine {
+impl LocalConnection {
     pub(super) fn take_what_is_handed(&mut self) {
         let socket = Arc::new(Socket::default());
         self.attachment.set_direct_writer(Arc::clone(&socket) as Arc<dyn DirectWriter>);

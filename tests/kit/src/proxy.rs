@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// What the network does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Weather {
+pub enum Weather {
     /// Everything passes.
     Fine,
     /// Everything passes, [`SLOWNESS`] later.
@@ -34,7 +34,8 @@ const SLOWNESS: Duration = Duration::from_millis(20);
 const UNDER_WAY_MAX: usize = 256;
 
 /// One of them. Dropping it cuts it.
-pub(crate) struct Proxy {
+#[derive(Debug)]
+pub struct Proxy {
     port: u16,
     weather: watch::Sender<Weather>,
     target: Arc<Mutex<u16>>,
@@ -43,7 +44,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// To a port of this machine.
-    pub(crate) async fn to(target: u16) -> Self {
+    pub async fn to(target: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let weather = watch::Sender::new(Weather::Fine);
@@ -52,16 +53,18 @@ impl Proxy {
         Self { port, weather, target, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Of Redis, as a node reaches it by this network.
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn set(&self, weather: Weather) {
+    /// From now on.
+    pub fn set(&self, weather: Weather) {
         self.weather.send_replace(weather);
     }
 
     /// New connections go to another port.
-    pub(crate) fn lead_to(&self, target: u16) {
+    pub fn lead_to(&self, target: u16) {
         *self.target.lock() = target;
     }
 }

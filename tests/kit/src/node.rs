@@ -1,58 +1,79 @@
-//! Nodes, and players on them who check what they see.
+//! Nodes in this process that share one Redis, and players on them, without sockets, who check what they see.
 
-use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duelhub::clock;
 use duelhub::config::{EngineConfig, HubConfig, RedisConfig, Secret};
 use duelhub::engine::{AppendError, Engine, EngineError, RedisEngine};
-use duelhub::event::{Audience, Content, EventType, Payload, Position, Push, Role, Viewer};
+use duelhub::event::{Content, Position};
 use duelhub::hub::{
     AttachError, Attachment, Hub, Pushed, Recovery, ResyncRequired, Watch, WatchFilter,
 };
-use duelhub::id::{DuelId, Jti, UserId};
+use duelhub::id::UserId;
 use duelhub::metrics::Metrics;
-use duelhub::ticket::Ticket;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::fixtures::{id_of, nth_of, ticket, update};
+use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
+use crate::until;
 
 /// How long anything may take that works. Generous: a busy machine is no failure.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Between repair sweeps.
-pub(crate) const SYNC_INTERVAL: Duration = Duration::from_millis(500);
+pub const SYNC_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Over which who has to come back is sent away.
-pub(crate) const DRAIN: Duration = Duration::from_secs(3);
+pub const DRAIN: Duration = Duration::from_secs(3);
 
 /// One node. Dropping it is what a kill is to the others.
-pub(crate) struct Node {
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) engine: Arc<dyn Engine>,
-    pub(crate) metrics: Arc<Metrics>,
+#[derive(Debug)]
+pub struct Node {
+    /// Does its background work until the node is dropped.
+    pub hub: Arc<Hub>,
+    /// What the hub stores with.
+    pub engine: Arc<dyn Engine>,
+    /// What the hub counts.
+    pub metrics: Arc<Metrics>,
     _work: AbortOnDropHandle<()>,
 }
 
 impl Node {
+    /// A Redis that keeps nothing on the disk, and nodes on it.
+    pub fn several<const N: usize>() -> (RedisServer, [Self; N]) {
+        let redis = RedisServer::start(&[]);
+        let nodes = std::array::from_fn(|_| Self::on(&redis));
+        (redis, nodes)
+    }
+
+    /// A Redis that keeps nothing on the disk, and two nodes on it, of which the second reaches it over that network.
+    pub async fn one_behind_proxy() -> (RedisServer, Proxy, Self, Self) {
+        let redis = RedisServer::start(&[]);
+        let network = Proxy::to(redis.port()).await;
+        let (near, far) = (Self::on(&redis), Self::at(network.url()));
+        (redis, network, near, far)
+    }
+
     /// One that shares its duels with all others on `redis`.
-    pub(crate) fn on(redis: &RedisServer) -> Self {
+    pub fn on(redis: &RedisServer) -> Self {
         Self::at(redis.url())
     }
 
     /// One that reaches Redis at `url`.
-    pub(crate) fn at(url: String) -> Self {
+    pub fn at(url: String) -> Self {
         Self::waiting_for(0, url)
     }
 
     /// The same, for which as many replicas must have what it acknowledges.
-    pub(crate) fn waiting_for(wait_replicas: u32, url: String) -> Self {
+    pub fn waiting_for(wait_replicas: u32, url: String) -> Self {
         Self::with(roomy(), wait_replicas, url)
     }
 
-    pub(crate) fn with(config: EngineConfig, wait_replicas: u32, url: String) -> Self {
+    /// One with an engine of these bounds.
+    pub fn with(config: EngineConfig, wait_replicas: u32, url: String) -> Self {
         let hub_config = HubConfig {
             sync_interval: SYNC_INTERVAL,
             connections_per_user_max: 3,
@@ -69,18 +90,19 @@ impl Node {
     }
 
     /// Waits until the node has proved its own path, now.
-    pub(crate) async fn ready(&self) {
-        eventually("ready", async || self.hub.readiness().ready().is_some()).await;
+    pub async fn ready(&self) {
+        until("ready", async || self.hub.readiness().ready().is_some()).await;
     }
 
-    pub(crate) async fn enter(
+    /// A player comes in, or goes on after a position, or is refused.
+    pub async fn enter(
         &self,
         duel: u64,
         user: u64,
         resume: Option<Position>,
-    ) -> Result<Player, AttachError> {
+    ) -> Result<LocalPlayer, AttachError> {
         let (attachment, welcome) = self.hub.attach(&ticket(duel, user), resume).await?;
-        Ok(Player {
+        Ok(LocalPlayer {
             attachment,
             position: welcome.position,
             recovery: welcome.recovery,
@@ -90,7 +112,7 @@ impl Node {
     }
 
     /// A player who was here before comes in, as soon as Redis is there for it.
-    pub(crate) async fn back(&self, duel: u64, user: u64, resume: Position) -> Player {
+    pub async fn back(&self, duel: u64, user: u64, resume: Position) -> LocalPlayer {
         let started = Instant::now();
         loop {
             match self.enter(duel, user, Some(resume)).await {
@@ -102,16 +124,33 @@ impl Node {
     }
 
     /// A player comes in, who must be let in.
-    pub(crate) async fn player(&self, duel: u64, user: u64) -> Player {
+    pub async fn player(&self, duel: u64, user: u64) -> LocalPlayer {
         self.enter(duel, user, None).await.unwrap()
     }
 
-    pub(crate) async fn push(&self, duel: u64, nth: u64) -> Result<Pushed, AppendError> {
+    /// User 1 comes into each of these duels.
+    pub async fn players(&self, duels: RangeInclusive<u64>) -> Vec<LocalPlayer> {
+        let mut players = Vec::new();
+        for duel in duels {
+            players.push(self.player(duel, 1).await);
+        }
+        players
+    }
+
+    /// Pushes the `nth` update, with a key of its own.
+    pub async fn push(&self, duel: u64, nth: u64) -> Result<Pushed, AppendError> {
         self.hub.push(id_of(duel), update(duel, nth), Some(format!("{duel}-{nth}").into())).await
     }
 
+    /// Pushes these updates, each of which must be stored.
+    pub async fn push_all(&self, duel: u64, nths: RangeInclusive<u64>) {
+        for nth in nths {
+            self.push(duel, nth).await.unwrap();
+        }
+    }
+
     /// Pushes until it is answered that it is stored, as a backend does.
-    pub(crate) async fn push_surely(&self, duel: u64, nth: u64) -> Pushed {
+    pub async fn push_surely(&self, duel: u64, nth: u64) -> Pushed {
         let started = Instant::now();
         loop {
             match self.push(duel, nth).await {
@@ -126,14 +165,14 @@ impl Node {
     }
 
     /// The users online in a duel, as this node says.
-    pub(crate) async fn online(&self, duel: u64) -> Vec<u64> {
+    pub async fn online(&self, duel: u64) -> Vec<u64> {
         let view = self.hub.duel(id_of(duel)).await.unwrap();
         let online = view.map(|view| view.online).unwrap_or_default();
         online.into_iter().map(|online| online.user.get()).collect()
     }
 
     /// A watch that has seen the state at the start.
-    pub(crate) async fn watch_all(&self) -> Watch {
+    pub async fn watch_all(&self) -> Watch {
         let watch = self.hub.watch(WatchFilter::All).unwrap();
         let mut after = None;
         while let (_, _, Some(next)) = watch.state(after).await.unwrap() {
@@ -144,17 +183,22 @@ impl Node {
 }
 
 /// Somebody in a duel, who insists on every event, in order, once.
-pub(crate) struct Player {
-    pub(crate) attachment: Attachment,
-    pub(crate) position: Position,
-    pub(crate) recovery: Recovery,
-    pub(crate) online: Vec<UserId>,
+#[derive(Debug)]
+pub struct LocalPlayer {
+    /// The connection.
+    pub attachment: Attachment,
+    /// Of the last event read, or where the connection began.
+    pub position: Position,
+    /// What the player was told when it began.
+    pub recovery: Recovery,
+    /// Who was online then.
+    pub online: Vec<UserId>,
     duel: u64,
 }
 
-impl Player {
+impl LocalPlayer {
     /// Reads what there is, after waiting for it. The bodies' numbers, in order.
-    pub(crate) async fn read(&mut self) -> Result<Vec<u64>, ResyncRequired> {
+    pub async fn read(&mut self) -> Result<Vec<u64>, ResyncRequired> {
         let mut seen = Vec::new();
         let batch = self.attachment.next().await?;
         if batch.is_empty() {
@@ -164,14 +208,14 @@ impl Player {
             assert_eq!(event.seq, self.position.seq + 1, "each event once and in order");
             self.position.seq = event.seq;
             if let Content::Pushed(push) = &event.content {
-                seen.push(number(push.payload.json()));
+                seen.push(nth_of(push));
             }
         }
         Ok(seen)
     }
 
     /// Reads until `nth` was seen, and nothing else but what came before it in order.
-    pub(crate) async fn read_until(&mut self, nth: u64) -> Vec<u64> {
+    pub async fn read_until(&mut self, nth: u64) -> Vec<u64> {
         let mut seen = Vec::new();
         let reading = async {
             while seen.last() != Some(&nth) {
@@ -184,7 +228,7 @@ impl Player {
     }
 
     /// Waits until the hub wants the connection to close, or cannot serve it.
-    pub(crate) async fn closed(&mut self) -> Option<ResyncRequired> {
+    pub async fn closed(&mut self) -> Option<ResyncRequired> {
         let closing = async {
             loop {
                 if self.attachment.close_request().is_some() {
@@ -199,7 +243,7 @@ impl Player {
     }
 
     /// Reads until a change of presence says that `user` came or went; of the events nothing is expected.
-    pub(crate) async fn sees(&mut self, user: u64, online: bool) {
+    pub async fn sees(&mut self, user: u64, online: bool) {
         let seeing = async {
             loop {
                 let batch = self.attachment.next().await.unwrap();
@@ -217,18 +261,8 @@ impl Player {
     }
 }
 
-/// Waits until something is so.
-pub(crate) async fn eventually(what: &str, so: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !so().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(timeout(DEADLINE, waiting).await.is_ok(), "never {what}");
-}
-
 /// Room for whatever a test does.
-pub(crate) fn roomy() -> EngineConfig {
+pub fn roomy() -> EngineConfig {
     let hour = Duration::from_secs(3600);
     EngineConfig {
         duels_max: 100_000,
@@ -237,41 +271,5 @@ pub(crate) fn roomy() -> EngineConfig {
         tickets_max: 100_000,
         closed_retention: hour,
         idle_retention: hour,
-    }
-}
-
-pub(crate) fn id_of(duel: u64) -> DuelId {
-    DuelId::try_from(duel).unwrap()
-}
-
-pub(crate) fn user(user: u64) -> UserId {
-    UserId::try_from(user).unwrap()
-}
-
-/// The `nth` update.
-pub(crate) fn update(duel: u64, nth: u64) -> Push {
-    Push {
-        event_type: EventType::duel_update(),
-        payload: Payload::parse(id_of(duel), format!(r#"{{"nth":{nth}}}"#), 1000).unwrap(),
-        audience: Audience::All,
-        views: Box::default(),
-        coalesce_key: None,
-    }
-}
-
-/// Which update it is.
-pub(crate) fn number(json: &str) -> u64 {
-    let fields: HashMap<String, u64> = serde_json::from_str(json).unwrap();
-    fields["nth"]
-}
-
-pub(crate) fn ticket(duel: u64, id: u64) -> Ticket {
-    let now = clock::now();
-    Ticket {
-        jti: Jti::random(),
-        duel: id_of(duel),
-        viewer: Viewer { user: user(id), role: Role::Player },
-        issued_at: now,
-        expires_at: now.plus(Duration::from_secs(3600)),
     }
 }

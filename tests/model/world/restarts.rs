@@ -4,12 +4,12 @@ use duelhub::engine::Page;
 use duelhub::event::Position;
 
 use super::World;
-use crate::check::{Objection, ensure, unexpected};
+use crate::check::{Violation, ensure, expect, unexpected};
 use crate::schedule::DUELS;
 
 impl World {
     /// A node ends, by a kill or in good order, and another begins in its place.
-    pub(super) async fn restart(mut self, kill: bool) -> Result<Self, Objection> {
+    pub(super) async fn restart(mut self, kill: bool) -> Result<Self, Violation> {
         let at = self.turn();
         let concerned: Vec<_> = (0..DUELS).filter(|duel| self.called[*duel] == at).collect();
         let under_way = self.calls.iter().any(|call| concerned.contains(&call.duel));
@@ -28,20 +28,20 @@ impl World {
         }
         // Answers that are dropped undo nothing: those calls have taken their places.
         self.calls.retain(|call| !concerned.contains(&call.duel));
-        self.nodes.remove(at).end(&self.home.store, kill).await;
-        let node = self.home.start(at).await;
+        self.nodes.remove(at).end(&self.environment.store, kill).await;
+        let node = self.environment.start(at).await;
         // Of a process that stops, what it has not read by then is not there; a hub has had every call at once.
         let complete = !kill && node.keeps_order_of_calls();
         self.nodes.insert(at, node);
         if self.nodes.len() == 1 {
             self.acked.clear();
         }
-        if !self.subject.kind().is_durable() {
+        if !self.deployment.kind().is_durable() {
             self.spent.clear();
             self.revoked.clear();
         }
         for duel in concerned {
-            if self.subject.kind().is_durable() {
+            if self.deployment.kind().is_durable() {
                 self.come_back(duel, complete).await?;
             } else {
                 self.histories[duel].begin_anew();
@@ -52,7 +52,7 @@ impl World {
     }
 
     /// Learns what of the calls under way a durable engine has kept.
-    async fn come_back(&mut self, duel: usize, complete: bool) -> Result<(), Objection> {
+    async fn come_back(&mut self, duel: usize, complete: bool) -> Result<(), Violation> {
         let found = self.engine().get(self.histories[duel].duel).await;
         let history = &mut self.histories[duel];
         let head = match found {
@@ -74,14 +74,14 @@ impl World {
     }
 
     /// Holds everything that the log holds against the model.
-    pub(super) async fn check_log(&mut self, duel: usize) -> Result<(), Objection> {
+    pub(super) async fn check_log(&mut self, duel: usize) -> Result<(), Violation> {
         let history = &self.histories[duel];
         let engine = self.engine();
         let Some(record) = engine.get(history.duel).await.unwrap() else {
-            return ensure(history.len() == 0, Objection::Lost(1));
+            return ensure(history.len() == 0, Violation::Lost(1));
         };
         let declared = record.participants.is_some();
-        ensure(declared == history.declared, Objection::Unexpected("its participants".into()))?;
+        expect(declared == history.declared, || "its participants".to_owned())?;
         let head = record.head;
         let before = Position { seq: head.oldest_seq.saturating_sub(1), ..head.position };
         match engine.read(history.duel, before, usize::MAX).await.unwrap() {

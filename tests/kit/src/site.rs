@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::hub::{Exit, Hub};
+use crate::{Backend, Exit, Hub, Starting};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// What signs tickets where a test says nothing else.
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// The engine under test. `ENGINE=memory` shows what of a failure is the tests' own.
 fn engine() -> String {
@@ -20,17 +21,17 @@ fn engine() -> String {
 
 /// Where a hub lives.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub struct Site {
     /// Holds `DATA_DIR`, and is gone with the test.
     directory: TempDir,
     variables: BTreeMap<String, String>,
     /// The words before the hub's own name, of a program that becomes the hub.
-    pub(crate) wrapper: Vec<String>,
+    pub wrapper: Vec<String>,
 }
 
 impl Site {
     /// As in production, with free ports, no grace and no drain, and an empty `DATA_DIR`.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let defaults = [
             ("APP_ENV", "production"),
@@ -50,17 +51,18 @@ impl Site {
     }
 
     /// With one variable more, or another value.
-    pub(crate) fn with(mut self, name: &str, text: impl Into<String>) -> Self {
+    pub fn with(mut self, name: &str, text: impl Into<String>) -> Self {
         self.set(name, text);
         self
     }
 
-    pub(crate) fn set(&mut self, name: &str, text: impl Into<String>) {
+    /// Sets one variable.
+    pub fn set(&mut self, name: &str, text: impl Into<String>) {
         self.variables.insert(name.to_owned(), text.into());
     }
 
     /// On ports that stay the same, so that clients find the hub again.
-    pub(crate) fn on_ports_of_its_own(mut self) -> Self {
+    pub fn on_ports_of_its_own(mut self) -> Self {
         for name in ["WEBSOCKET_PORT", "CONTROL_PORT", "ADMIN_PORT"] {
             self.set(name, free_port().to_string());
         }
@@ -68,17 +70,19 @@ impl Site {
     }
 
     /// A directory for what the test needs besides.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    pub(crate) fn data_dir(&self) -> PathBuf {
+    /// `DATA_DIR`, unless a test has set another.
+    pub fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
-    pub(crate) fn command(&self) -> Command {
-        let mut words =
-            self.wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_duelhub")]);
+    /// The binary with its environment, ready to be started.
+    pub fn command(&self) -> Command {
+        let binary = std::env::var("CARGO_BIN_EXE_duelhub").expect("cargo runs the tests");
+        let mut words = self.wrapper.iter().chain([&binary]);
         let mut command = Command::new(words.next().expect("the hub's name"));
         command.args(words).env_clear().envs(&self.variables).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -86,18 +90,31 @@ impl Site {
     }
 
     /// A hub that serves.
-    pub(crate) async fn start(&self) -> Hub {
+    pub async fn start(&self) -> Hub {
         self.try_start().await.unwrap_or_else(|exit| panic!("it does not start: {exit}"))
     }
 
+    /// The same, and a backend of it.
+    pub async fn start_with_backend(&self) -> (Hub, Backend) {
+        let hub = self.start().await;
+        let backend = Backend::connect(&hub).await;
+        (hub, backend)
+    }
+
     /// A hub that serves, or how it ended instead.
-    pub(crate) async fn try_start(&self) -> Result<Hub, Exit> {
+    pub async fn try_start(&self) -> Result<Hub, Exit> {
         Hub::spawn(self.command()).serving().await
     }
 
     /// A hub that may or may not get as far as serving.
-    pub(crate) fn begin_start(&self) -> super::hub::Starting {
+    pub fn begin_start(&self) -> Starting {
         Hub::spawn(self.command())
+    }
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

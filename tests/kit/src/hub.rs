@@ -14,11 +14,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::soon;
+use crate::{Reachable, soon};
 
 /// How a hub is made to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HowToEnd {
+pub enum HowToEnd {
     /// SIGTERM: in good order.
     Term,
     /// SIGKILL: in the middle of whatever it does.
@@ -27,16 +27,16 @@ pub(crate) enum HowToEnd {
 
 /// How a hub ended.
 #[derive(Debug)]
-pub(crate) struct Exit {
+pub struct Exit {
     /// `None`: by a signal.
-    pub(crate) code: Option<i32>,
+    pub code: Option<i32>,
     /// What it printed, on either stream.
-    pub(crate) output: String,
+    pub output: String,
 }
 
 impl Exit {
     /// Whether something in it panicked, even if the process went on.
-    pub(crate) fn panicked(&self) -> bool {
+    pub fn panicked(&self) -> bool {
         self.output.contains("panicked")
     }
 }
@@ -49,7 +49,7 @@ impl fmt::Display for Exit {
 
 /// A hub that was started and does not serve yet.
 #[derive(Debug)]
-pub(crate) struct Starting {
+pub struct Starting {
     child: Child,
     output: Arc<Mutex<String>>,
     readers: [JoinHandle<()>; 2],
@@ -57,12 +57,20 @@ pub(crate) struct Starting {
 
 /// A hub that serves. Killed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Hub {
-    pub(crate) addresses: Addresses,
+pub struct Hub {
+    /// Where it listens.
+    pub addresses: Addresses,
     process: Starting,
 }
 
+impl Reachable for Hub {
+    fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+}
+
 impl Hub {
+    /// Starts the binary.
     pub(crate) fn spawn(mut command: Command) -> Starting {
         let mut child = command.spawn().unwrap();
         let output = Arc::new(Mutex::new(String::new()));
@@ -74,33 +82,34 @@ impl Hub {
     }
 
     /// What it has printed so far.
-    pub(crate) fn output(&self) -> String {
+    pub fn output(&self) -> String {
         self.process.output.lock().clone()
     }
 
     /// Whether the process is there.
-    pub(crate) fn lives(&mut self) -> bool {
+    pub fn lives(&mut self) -> bool {
         self.process.child.try_wait().unwrap().is_none()
     }
 
-    pub(crate) fn send(&self, how: HowToEnd) {
+    /// Sends the signal, and does not wait.
+    pub fn send(&self, how: HowToEnd) {
         self.process.send(how);
     }
 
     /// Makes it end, and waits until it has. After SIGTERM it must have done so in good order.
-    pub(crate) async fn end(self, how: HowToEnd) -> Exit {
+    pub async fn end(self, how: HowToEnd) -> Exit {
         self.send(how);
         self.ended(how).await
     }
 
     /// Kills it: how it ended, whatever it did before.
-    pub(crate) async fn kill(self) -> Exit {
+    pub async fn kill(self) -> Exit {
         self.send(HowToEnd::Kill);
         self.process.ended().await
     }
 
     /// Waits until it has ended, as `how` was sent before.
-    pub(crate) async fn ended(self, how: HowToEnd) -> Exit {
+    pub async fn ended(self, how: HowToEnd) -> Exit {
         let exit = self.process.ended().await;
         let expected = (how == HowToEnd::Term).then_some(0);
         assert!(exit.code == expected && !exit.panicked(), "after {how:?}: {exit}");
@@ -110,7 +119,7 @@ impl Hub {
 
 impl Starting {
     /// Waits until it serves, or has ended instead.
-    pub(crate) async fn serving(mut self) -> Result<Hub, Exit> {
+    pub async fn serving(mut self) -> Result<Hub, Exit> {
         let addresses = soon("it serves or ends", async {
             loop {
                 if let Some(addresses) = serving(&self.output.lock()) {
@@ -128,7 +137,8 @@ impl Starting {
         }
     }
 
-    pub(crate) fn send(&self, how: HowToEnd) {
+    /// Sends the signal, and does not wait.
+    pub fn send(&self, how: HowToEnd) {
         let signal = match how {
             HowToEnd::Term => Signal::TERM,
             HowToEnd::Kill => Signal::KILL,
@@ -139,7 +149,7 @@ impl Starting {
     }
 
     /// Waits until it has ended.
-    pub(crate) async fn ended(mut self) -> Exit {
+    pub async fn ended(mut self) -> Exit {
         let status: ExitStatus = soon("it ends", self.child.wait()).await.unwrap();
         for reader in self.readers {
             soon("its output ends", reader).await.unwrap();

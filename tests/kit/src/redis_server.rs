@@ -1,8 +1,5 @@
 //! A real redis-server of a test's own, on a socket in a directory of its own, and on a port if one is asked for.
 
-#[path = "tools.rs"]
-pub(crate) mod tools;
-
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,44 +8,43 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::has_tool;
+
 /// How long anything may take that works.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Whether there is one to be started. Said once, if not.
-pub(crate) fn is_installed() -> bool {
+pub fn is_installed() -> bool {
     static INSTALLED: LazyLock<bool> =
-        LazyLock::new(|| tools::has("redis-server", "whatever is on Redis"));
+        LazyLock::new(|| has_tool("redis-server", "whatever is on Redis"));
     *INSTALLED
 }
 
 /// One server. Killed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct RedisServer {
+pub struct RedisServer {
     directory: TempDir,
     options: Vec<String>,
-    pub(crate) port: u16,
-    pub(crate) child: Option<Child>,
+    port: u16,
+    child: Option<Child>,
 }
 
 impl RedisServer {
     /// Starts one that keeps nothing on the disk. Where none is installed, ends the program of tests that wants one: it has
     /// nothing else to test, or has asked [`is_installed`] before.
-    pub(crate) fn start(options: &[&str]) -> Self {
+    pub fn start(options: &[&str]) -> Self {
         if !is_installed() {
             std::process::exit(0);
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let directory = tempfile::tempdir().unwrap();
-        let mut server = Self { directory, options, port, child: None };
-        server.run();
+        let mut server = Self { directory, options, port: free_port(), child: None };
+        server.start_again();
         server
     }
 
-    /// Starts it on what is on the disk.
-    pub(crate) fn run(&mut self) {
+    /// Starts it again, on what it has left on the disk.
+    pub fn start_again(&mut self) {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--logfile", "redis.log", "--unixsocket", "redis.sock"])
@@ -65,7 +61,7 @@ impl RedisServer {
     }
 
     /// Its URL, without a network between.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let mut options = self.options.iter().skip_while(|option| *option != "--requirepass");
         let password = options.nth(1).map(|password| format!("?pass={password}"));
         format!("redis+unix://{}{}", self.socket().display(), password.unwrap_or_default())
@@ -76,12 +72,12 @@ impl RedisServer {
     }
 
     /// Says something to it, on a connection of its own.
-    pub(crate) fn ask(&self, line: &str) -> redis::RedisResult<String> {
+    pub fn ask(&self, line: &str) -> redis::RedisResult<String> {
         self.ask_for(line)
     }
 
     /// The same, for an answer of another kind.
-    pub(crate) fn ask_for<T: redis::FromRedisValue>(&self, line: &str) -> redis::RedisResult<T> {
+    pub fn ask_for<T: redis::FromRedisValue>(&self, line: &str) -> redis::RedisResult<T> {
         let mut connection = redis::Client::open(self.url())?.get_connection()?;
         let mut words = line.split_whitespace();
         let mut command = redis::cmd(words.next().unwrap());
@@ -90,13 +86,44 @@ impl RedisServer {
         });
         command.query(&mut connection)
     }
-}
 
-impl Drop for RedisServer {
-    fn drop(&mut self) {
+    /// What is answered with a list of texts.
+    pub fn ask_list(&self, line: &str) -> Vec<String> {
+        self.ask_for(line).unwrap()
+    }
+
+    /// Kills it: what is not on the disk is gone.
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Has it stand still (`STOP`), or go on (`CONT`).
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Where it listens.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same of what is answered with a number.
+    pub fn ask_count(&self, line: &str) -> u64 {
+        self.ask_for(line).unwrap()
+    }
+}
+
+/// A port that nobody listens on, at the moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
     }
 }

@@ -7,9 +7,9 @@ use duelhub::event::{Position, Role, Viewer};
 use duelhub::ticket::Issued;
 
 use crate::Tally;
-use crate::check::{Follower, Objection, unexpected};
+use crate::check::{Follower, Violation, unexpected};
 use crate::history::History;
-use crate::node::{Gone, Line, Served};
+use crate::node::{ClientConnection, Gone, Served};
 use crate::spec::{Shown, user};
 
 /// In which duel, who, as what. The first two are two devices of one user.
@@ -27,13 +27,13 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// One device of a user.
 #[derive(Debug)]
-pub(crate) struct Player {
+pub(crate) struct Device {
     pub(crate) duel: usize,
     pub(crate) viewer: Viewer,
     /// The node that they came to last.
     pub(crate) node: usize,
     /// The connection, and how far it has come.
-    pub(crate) line: Option<(Line, Follower)>,
+    pub(crate) line: Option<(ClientConnection, Follower)>,
     /// What the client would resume with: from what it received.
     pub(crate) position: Option<Position>,
     /// The ticket by which it came last.
@@ -44,7 +44,7 @@ pub(crate) struct Player {
     is_handed: bool,
 }
 
-impl Player {
+impl Device {
     pub(crate) fn new((duel, id, role): (usize, u64, Role), is_handed: bool) -> Self {
         let viewer = Viewer { user: user(id), role };
         let (line, position, used, pocket) = (None, None, None, Vec::new());
@@ -52,7 +52,7 @@ impl Player {
     }
 
     /// A connection is let in.
-    pub(crate) fn follow(&mut self, mut line: Line, follower: Follower) {
+    pub(crate) fn follow(&mut self, mut line: ClientConnection, follower: Follower) {
         if self.is_handed {
             line.take_what_is_handed();
         }
@@ -65,7 +65,7 @@ impl Player {
         history: &mut History,
         served: &Served,
         tally: &mut Tally,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         let Some((_, follower)) = &mut self.line else { return Ok(()) };
         if served.handed {
             *tally.entry("handed over").or_default() += 1;
@@ -88,7 +88,7 @@ impl Player {
         &mut self,
         history: &mut History,
         tally: &mut Tally,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         let Some((line, _)) = &mut self.line else { return Ok(()) };
         let served = line.handed();
         self.receive(history, &served, tally)
@@ -99,7 +99,7 @@ impl Player {
         &mut self,
         history: &mut History,
         tally: &mut Tally,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         self.receive_handed(history, tally)?;
         if let (Some((_, follower)), Some(epoch)) = (&self.line, history.epoch) {
             self.position = Some(Position { epoch, seq: follower.cursor });
@@ -108,7 +108,7 @@ impl Player {
     }
 
     /// The connection, if it is there.
-    pub(crate) fn open_line(&self) -> Option<&Line> {
+    pub(crate) fn open_line(&self) -> Option<&ClientConnection> {
         self.line.as_ref().map(|(line, _)| line).filter(|line| line.is_open())
     }
 
@@ -129,7 +129,7 @@ impl Player {
         &mut self,
         history: &mut History,
         tally: &mut Tally,
-    ) -> Result<bool, Objection> {
+    ) -> Result<bool, Violation> {
         let Some((line, _)) = &mut self.line else { return Ok(false) };
         let served = match line.next().await {
             Ok(served) => served,
@@ -156,13 +156,13 @@ impl Player {
         &mut self,
         history: &mut History,
         tally: &mut Tally,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         let reading = self.read_up_to(history.settled(), history, tally);
         if let Ok(done) = tokio::time::timeout(DEADLINE, Box::pin(reading)).await {
             return done;
         }
         let next = self.line.as_ref().map_or(0, |(_, follower)| follower.cursor + 1);
-        Err(Objection::Lost(next))
+        Err(Violation::Lost(next))
     }
 
     async fn read_up_to(
@@ -170,7 +170,7 @@ impl Player {
         target: u64,
         history: &mut History,
         tally: &mut Tally,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         loop {
             let more = self.read(history, tally).await?;
             let Some((line, follower)) = &self.line else { return Ok(()) };

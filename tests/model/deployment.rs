@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use duelhub::config::{EngineConfig, HubConfig};
 use duelhub::engine::Engine;
+use duelhub_testkit::Site;
+use duelhub_testkit::store::{Kind, Store};
 
-use crate::node::{Here, Node, Process};
+use crate::node::{LocalNode, Node, ProcessNode};
 use crate::schedule::Schedule;
-use crate::site::Site;
-use crate::store::{Kind, Store};
 
 /// Long enough that nothing is forgotten while a schedule lasts.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -18,7 +18,7 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const SECRET: &str = "a secret that the model and its nodes share";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Subject {
+pub(crate) enum Deployment {
     OneNode(Kind),
     /// On one Redis.
     ThreeNodes,
@@ -28,7 +28,7 @@ pub(crate) enum Subject {
 
 /// Where the nodes live, and what they start with again after they have ended.
 #[derive(Debug)]
-pub(crate) struct Home {
+pub(crate) struct Environment {
     pub(crate) store: Store,
     hub_config: HubConfig,
     /// By node, for those that are processes.
@@ -36,7 +36,7 @@ pub(crate) struct Home {
     several: bool,
 }
 
-impl Subject {
+impl Deployment {
     pub(crate) const fn kind(self) -> Kind {
         match self {
             Self::OneNode(kind) => kind,
@@ -56,7 +56,7 @@ impl Subject {
         }
     }
 
-    pub(crate) fn home(self, schedule: &Schedule) -> Home {
+    pub(crate) fn environment(self, schedule: &Schedule) -> Environment {
         let hub_config = HubConfig {
             sync_interval: Duration::from_secs(1),
             connections_per_user_max: schedule.per_user_max,
@@ -71,11 +71,11 @@ impl Subject {
                 (0..self.nodes()).map(|node| site(schedule, store.redis_url(node))).collect()
             }
         };
-        Home { store, hub_config, sites, several: self.nodes() > 1 }
+        Environment { store, hub_config, sites, several: self.nodes() > 1 }
     }
 }
 
-impl Home {
+impl Environment {
     /// Something that looks at what the nodes have stored.
     pub(crate) fn observer(&self) -> Arc<dyn Engine> {
         let engine = self.store.open(self.sites.len());
@@ -85,10 +85,13 @@ impl Home {
 
     pub(crate) async fn start(&self, node: usize) -> Node {
         match self.sites.get(node) {
-            None => {
-                Node::Here(Here::start(node, &self.store, self.hub_config.clone(), self.several))
-            }
-            Some(site) => Node::Process(Box::new(Process::start(node, site).await)),
+            None => Node::Local(LocalNode::start(
+                node,
+                &self.store,
+                self.hub_config.clone(),
+                self.several,
+            )),
+            Some(site) => Node::Process(Box::new(ProcessNode::start(node, site).await)),
         }
     }
 }

@@ -1,5 +1,4 @@
-//! The engines that there are, and what it is for each to be stopped, killed, and started again. Shared with the model
-//! test.
+//! The engines that there are, and what it is for each to be stopped, killed, and started again.
 
 use std::sync::Arc;
 
@@ -8,10 +7,11 @@ use duelhub::engine::{EmbeddedEngine, Engine, MemoryEngine, RedisEngine};
 use tempfile::TempDir;
 
 use crate::redis_server::{self, RedisServer};
+use crate::until;
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Keeps nothing.
     Memory,
     /// Keeps everything in a directory.
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// How many nodes there are.
-    pub(crate) const fn nodes(self) -> usize {
+    pub const fn nodes(self) -> usize {
         match self {
             Self::Memory | Self::Embedded | Self::Redis => 1,
             Self::RedisNodes => 3,
@@ -32,7 +32,7 @@ impl Kind {
     }
 
     /// Whether this machine has what it needs. What is not there is not tested; that is said once.
-    pub(crate) fn is_here(self) -> bool {
+    pub fn is_here(self) -> bool {
         match self {
             Self::Memory | Self::Embedded => true,
             Self::Redis | Self::RedisNodes => redis_server::is_installed(),
@@ -40,7 +40,7 @@ impl Kind {
     }
 
     /// Whether what was answered outlives the engine.
-    pub(crate) const fn is_durable(self) -> bool {
+    pub const fn is_durable(self) -> bool {
         match self {
             Self::Memory => false,
             Self::Embedded | Self::Redis | Self::RedisNodes => true,
@@ -50,8 +50,9 @@ impl Kind {
 
 /// Where an engine of one kind keeps what it keeps. Outlives the engines opened in it.
 #[derive(Debug)]
-pub(crate) struct Store {
-    pub(crate) kind: Kind,
+pub struct Store {
+    /// Whose it is.
+    pub kind: Kind,
     config: EngineConfig,
     directory: TempDir,
     redis: Option<RedisServer>,
@@ -59,21 +60,21 @@ pub(crate) struct Store {
 
 impl Store {
     /// An empty one.
-    pub(crate) fn new(kind: Kind, config: EngineConfig) -> Self {
+    pub fn new(kind: Kind, config: EngineConfig) -> Self {
         let on_redis = matches!(kind, Kind::Redis | Kind::RedisNodes);
         let redis = on_redis.then(|| RedisServer::start(&[]));
         Self { kind, config, directory: tempfile::tempdir().unwrap(), redis }
     }
 
     /// Where a node finds its Redis: there every node has a name of its own, so that what it has sent can be waited for.
-    pub(crate) fn redis_url(&self, node: usize) -> String {
+    pub fn redis_url(&self, node: usize) -> String {
         let redis = self.redis.as_ref().unwrap();
         redis.ask(&format!("ACL SETUSER node{node} on nopass ~* &* +@all")).unwrap();
         format!("{}?user=node{node}&pass=any", redis.url())
     }
 
     /// Starts the engine of a node on what is there. Only Redis has more than one node at a time.
-    pub(crate) fn open(&self, node: usize) -> Arc<dyn Engine> {
+    pub fn open(&self, node: usize) -> Arc<dyn Engine> {
         match self.kind {
             Kind::Memory => Arc::new(MemoryEngine::new(self.config.clone())),
             Kind::Embedded => {
@@ -93,35 +94,24 @@ impl Store {
     }
 
     /// Stops the engine in good order: what is under way is stored.
-    pub(crate) async fn stop(&self, node: usize, engine: Arc<dyn Engine>) {
+    pub async fn stop(&self, node: usize, engine: Arc<dyn Engine>) {
         engine.stop().await.unwrap();
         self.kill(node, engine).await;
     }
 
     /// Ends the engine as a kill would: what is under way may be lost. The engine's own threads may hold it for another
     /// moment; that it is gone when this returns is what lets the next one be opened.
-    pub(crate) async fn kill(&self, node: usize, engine: Arc<dyn Engine>) {
-        let alone = async {
-            while Arc::strong_count(&engine) > 1 {
-                tokio::task::yield_now().await;
-            }
-        };
-        let deadline = std::time::Duration::from_secs(20);
-        tokio::time::timeout(deadline, alone).await.expect("somebody still holds the engine");
+    pub async fn kill(&self, node: usize, engine: Arc<dyn Engine>) {
+        until("nobody else holds the engine", async || Arc::strong_count(&engine) == 1).await;
         drop(engine);
         self.wait_until_gone(node).await;
     }
 
     /// Waits until a node that has ended is connected no more: what it has sent has been done.
-    pub(crate) async fn wait_until_gone(&self, node: usize) {
+    pub async fn wait_until_gone(&self, node: usize) {
         let Some(redis) = &self.redis else { return };
         let name = format!(" user=node{node} ");
-        let gone = async {
-            while redis.ask("CLIENT LIST").unwrap().contains(&name) {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-        };
-        let deadline = std::time::Duration::from_secs(20);
-        tokio::time::timeout(deadline, gone).await.expect("it stays connected");
+        let gone = async || !redis.ask("CLIENT LIST").unwrap().contains(&name);
+        until("it is connected no more", gone).await;
     }
 }

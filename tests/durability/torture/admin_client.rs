@@ -1,4 +1,4 @@
-//! Whoever declares, revokes and closes while the hub is being killed, and remembers what was acknowledged of it.
+//! An admin client: declares, revokes and closes while the hub is being killed, and remembers what was acknowledged of it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,13 +10,13 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tonic::{Code, Status};
 
-use super::Field;
+use super::Shared;
 use crate::kit::{Hub, Join, Player, push};
 
-/// The warden's duels are apart from those of the rounds.
+/// Its duels are apart from those of the rounds.
 const FIRST_DUEL: u64 = 1_000_000;
 
-pub(super) struct Warden {
+pub(super) struct AdminClient {
     dice: StdRng,
     next_duel: u64,
     revoked: Vec<String>,
@@ -33,21 +33,21 @@ struct Closed {
     ticket: String,
 }
 
-impl Warden {
+impl AdminClient {
     pub(super) fn new(dice: StdRng) -> Self {
         let (revoked, closed, declared) = (Vec::new(), Vec::new(), Vec::new());
         Self { dice, next_duel: FIRST_DUEL, revoked, closed, declared }
     }
 
     /// Goes on until the run is over. What is not answered may or may not have happened, and is forgotten.
-    pub(super) async fn run(mut self, field: Arc<Field>) -> Self {
-        while !field.finish.load(Ordering::Relaxed) {
+    pub(super) async fn run(mut self, shared: Arc<Shared>) -> Self {
+        while !shared.finish.load(Ordering::Relaxed) {
             self.next_duel += 1;
             let done = match self.dice.random_range(0..4) {
-                0 => self.revoke_ticket(&field).await,
-                1 => self.revoke_user(&field).await,
-                2 => self.close(&field).await,
-                _ => self.declare(&field).await,
+                0 => self.revoke_ticket(&shared).await,
+                1 => self.revoke_user(&shared).await,
+                2 => self.close(&shared).await,
+                _ => self.declare(&shared).await,
             };
             if let Err(status) = done {
                 let away = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal];
@@ -59,51 +59,40 @@ impl Warden {
         self
     }
 
-    async fn issue(&self, field: &Field) -> Result<pb::IssueTicketResponse, Status> {
-        let request =
-            pb::IssueTicketRequest { duel_id: self.next_duel, user_id: 1, ..Default::default() };
-        Ok(field.client.clone().issue_ticket(request).await?.into_inner())
+    async fn issue(&self, shared: &Shared) -> Result<pb::IssueTicketResponse, Status> {
+        shared.backend.try_issue(self.next_duel, 1).await
     }
 
-    async fn revoke(&self, field: &Field, tickets: Tickets) -> Result<(), Status> {
-        let request = pb::RevokeTicketsRequest { tickets: Some(tickets) };
-        field.client.clone().revoke_tickets(request).await?;
-        Ok(())
-    }
-
-    async fn revoke_ticket(&mut self, field: &Field) -> Result<(), Status> {
-        let issued = self.issue(field).await?;
-        self.revoke(field, Tickets::Jti(issued.jti)).await?;
+    async fn revoke_ticket(&mut self, shared: &Shared) -> Result<(), Status> {
+        let issued = self.issue(shared).await?;
+        shared.backend.try_revoke(Tickets::Jti(issued.jti)).await?;
         self.revoked.push(issued.ticket);
         Ok(())
     }
 
-    async fn revoke_user(&mut self, field: &Field) -> Result<(), Status> {
-        let issued = [self.issue(field).await?, self.issue(field).await?];
+    async fn revoke_user(&mut self, shared: &Shared) -> Result<(), Status> {
+        let issued = [self.issue(shared).await?, self.issue(shared).await?];
         let user = pb::UserTickets { duel_id: self.next_duel, user_id: 1 };
-        self.revoke(field, Tickets::User(user)).await?;
+        shared.backend.try_revoke(Tickets::User(user)).await?;
         self.revoked.extend(issued.map(|issued| issued.ticket));
         Ok(())
     }
 
-    async fn close(&mut self, field: &Field) -> Result<(), Status> {
-        let (duel, ticket) = (self.next_duel, self.issue(field).await?.ticket);
-        let position = close(field, duel).await?.position.unwrap();
+    async fn close(&mut self, shared: &Shared) -> Result<(), Status> {
+        let (duel, ticket) = (self.next_duel, self.issue(shared).await?.ticket);
+        let position = close(shared, duel).await?.position.unwrap();
         self.closed.push(Closed { duel, position, ticket });
         Ok(())
     }
 
-    async fn declare(&mut self, field: &Field) -> Result<(), Status> {
-        let participants =
-            [1, 2].map(|user_id| pb::Participant { user_id, telegram_id: 0 }).to_vec();
-        let request = pb::OpenDuelRequest { duel_id: self.next_duel, participants, settings: None };
-        field.client.clone().open_duel(request).await?;
+    async fn declare(&mut self, shared: &Shared) -> Result<(), Status> {
+        shared.backend.try_open(self.next_duel, &[1, 2]).await?;
         self.declared.push(self.next_duel);
         Ok(())
     }
 
     /// What was acknowledged is still so.
-    pub(super) async fn check(&self, field: &Field, hub: &Hub) {
+    pub(super) async fn check(&self, shared: &Shared, hub: &Hub) {
         for ticket in &self.revoked {
             let mut player = Player::knock(hub, Join::ticket(ticket)).await;
             assert_eq!(player.until_closed().await, 4501, "{:?}", player.error);
@@ -112,15 +101,13 @@ impl Warden {
             let mut player = Player::knock(hub, Join::ticket(ticket)).await;
             assert_eq!(player.until_closed().await, 4503, "{:?}", player.error);
             assert_eq!(player.error["message"], "duel_closed");
-            let again = close(field, *duel).await.unwrap();
+            let again = close(shared, *duel).await.unwrap();
             assert_eq!((again.position.as_ref(), again.duplicate), (Some(position), true));
-            let status = field.client.clone().push_event(push(*duel, "{}")).await.unwrap_err();
+            let status = shared.backend.try_push(push(*duel, "{}")).await.unwrap_err();
             assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
         }
-        for duel_id in &self.declared {
-            let (duel_id, user_id) = (*duel_id, 3);
-            let stranger = pb::IssueTicketRequest { duel_id, user_id, ..Default::default() };
-            let status = field.client.clone().issue_ticket(stranger).await.unwrap_err();
+        for duel in &self.declared {
+            let status = shared.backend.try_issue(*duel, 3).await.unwrap_err();
             assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
         }
     }
@@ -131,8 +118,6 @@ impl Warden {
     }
 }
 
-async fn close(field: &Field, duel_id: u64) -> Result<pb::CloseDuelResponse, Status> {
-    let status = pb::DuelStatus::Cancelled.into();
-    let request = pb::CloseDuelRequest { duel_id, status, last_event: None };
-    Ok(field.client.clone().close_duel(request).await?.into_inner())
+async fn close(shared: &Shared, duel: u64) -> Result<pb::CloseDuelResponse, Status> {
+    shared.backend.try_close(duel, pb::DuelStatus::Cancelled).await
 }

@@ -4,7 +4,7 @@ use duelhub::event::{Epoch, Outcome, Position, Role, Viewer};
 use duelhub::hub::Recovery;
 use duelhub::id::DuelId;
 
-use crate::check::{Follower, Objection, Welcomed};
+use crate::check::{Follower, Violation, Welcomed};
 use crate::history::History;
 use crate::spec::{Shown, Spec, To, user};
 
@@ -40,42 +40,26 @@ fn serve(
     cursor: u64,
     events: &[Shown],
     served: u64,
-) -> Result<(), Objection> {
+) -> Result<(), Violation> {
     let mut follower = Follower { viewer: viewer(), cursor, left_out: 0 };
     follower.batch(history, events, served)
 }
 
 #[test]
-fn what_is_right_passes() {
-    let mut history = history((1..=5).map(spec));
-    let events = shown(&history, &[3, 4, 5]);
-    assert_eq!(serve(&mut history, 2, &events, 5), Ok(()));
-}
-
-#[test]
-fn a_lost_event_is_noticed_wherever_it_was() {
-    for missing in 1..=5 {
+fn what_is_lost_doubled_or_out_of_order_is_noticed_wherever_it_was() {
+    let served = |cursor, seqs: &[u64], served| {
         let mut history = history((1..=5).map(spec));
+        let events = shown(&history, seqs);
+        serve(&mut history, cursor, &events, served)
+    };
+    assert_eq!(served(2, &[3, 4, 5], 5), Ok(()));
+    for missing in 1..=5 {
         let seqs: Vec<_> = (1..=5).filter(|seq| *seq != missing).collect();
-        let events = shown(&history, &seqs);
-        assert_eq!(serve(&mut history, 0, &events, 5), Err(Objection::Lost(missing)));
+        assert_eq!(served(0, &seqs, 5), Err(Violation::Lost(missing)));
     }
-}
-
-#[test]
-fn a_doubled_event_is_noticed_within_a_batch_and_across_two() {
-    let mut history = history((1..=5).map(spec));
-    let events = shown(&history, &[1, 2, 2, 3]);
-    assert_eq!(serve(&mut history, 0, &events, 3), Err(Objection::Doubled(2)));
-    let events = shown(&history, &[3, 4]);
-    assert_eq!(serve(&mut history, 3, &events, 4), Err(Objection::Doubled(3)));
-}
-
-#[test]
-fn events_out_of_order_are_noticed() {
-    let mut history = history((1..=5).map(spec));
-    let events = shown(&history, &[1, 3, 2]);
-    assert_eq!(serve(&mut history, 0, &events, 3), Err(Objection::Disordered(2)));
+    assert_eq!(served(0, &[1, 2, 2, 3], 3), Err(Violation::Doubled(2)), "within a batch");
+    assert_eq!(served(3, &[3, 4], 4), Err(Violation::Doubled(3)), "across two");
+    assert_eq!(served(0, &[1, 3, 2], 3), Err(Violation::Disordered(2)));
 }
 
 #[test]
@@ -85,9 +69,9 @@ fn a_foreign_body_is_noticed() {
     let mut events = shown(&history, &[1, 2, 3]);
     assert_eq!(serve(&mut history, 0, &events, 3), Ok(()));
     events[1].body = r#"{"duel_id":7,"nth":2}"#.to_owned();
-    assert_eq!(serve(&mut history, 0, &events, 3), Err(Objection::Foreign(2)), "another's view");
+    assert_eq!(serve(&mut history, 0, &events, 3), Err(Violation::Foreign(2)), "another's view");
     events[1].event_type = "timer".to_owned();
-    assert_eq!(serve(&mut history, 0, &events, 3), Err(Objection::Foreign(2)), "another's type");
+    assert_eq!(serve(&mut history, 0, &events, 3), Err(Violation::Foreign(2)), "another's type");
 }
 
 #[test]
@@ -96,7 +80,7 @@ fn an_event_for_somebody_else_is_noticed() {
     let mut events = shown(&history, &[1]);
     assert_eq!(serve(&mut history, 0, &events, 2), Ok(()));
     events.push(Shown { seq: 2, ..events[0].clone() });
-    assert_eq!(serve(&mut history, 0, &events, 2), Err(Objection::NotAddressed(2)));
+    assert_eq!(serve(&mut history, 0, &events, 2), Err(Violation::NotAddressed(2)));
 }
 
 #[test]
@@ -104,8 +88,8 @@ fn an_event_that_was_never_pushed_is_noticed() {
     let mut history = history([spec(1)]);
     let mut events = shown(&history, &[1]);
     events.push(Shown { seq: 2, ..events[0].clone() });
-    assert_eq!(serve(&mut history, 0, &events, 2), Err(Objection::NeverPushed(2)));
-    assert_eq!(serve(&mut history, 1, &[], 2), Err(Objection::NeverPushed(2)), "by its place");
+    assert_eq!(serve(&mut history, 0, &events, 2), Err(Violation::NeverPushed(2)));
+    assert_eq!(serve(&mut history, 1, &[], 2), Err(Violation::NeverPushed(2)), "by its place");
 }
 
 #[test]
@@ -116,8 +100,8 @@ fn only_what_is_superseded_may_be_left_out() {
     let events = shown(&history, &[2]);
     assert_eq!(serve(&mut history, 0, &events, 3), Ok(()));
     let nothing = serve(&mut history, 0, &[], 3);
-    assert_eq!(nothing, Err(Objection::Lost(2)), "the third is not addressed to the player");
-    assert_eq!(serve(&mut history, 0, &[], 1), Err(Objection::Lost(1)), "not of this batch");
+    assert_eq!(nothing, Err(Violation::Lost(2)), "the third is not addressed to the player");
+    assert_eq!(serve(&mut history, 0, &[], 1), Err(Violation::Lost(1)), "not of this batch");
 }
 
 /// Welcomes the player back after `seq`.
@@ -126,7 +110,7 @@ fn come_back(
     seq: u64,
     recovery: Recovery,
     state: &[u64],
-) -> Option<Objection> {
+) -> Option<Violation> {
     let resume = Position { epoch: history.epoch.unwrap(), seq };
     let seq = if recovery == Recovery::Recovered { seq } else { history.len() };
     let welcomed = Welcomed {
@@ -143,7 +127,7 @@ fn a_false_recovered_is_noticed() {
     let mut history = history((1..=25).map(spec));
     assert_eq!(come_back(&mut history, 15, Recovery::Recovered, &[]), None);
     let gone = come_back(&mut history, 14, Recovery::Recovered, &[]);
-    assert!(matches!(gone, Some(Objection::FalselyRecovered(_))), "15 has fallen off: {gone:?}");
+    assert!(matches!(gone, Some(Violation::FalselyRecovered(_))), "15 has fallen off: {gone:?}");
     let known = history.epoch.unwrap();
     history.begin_anew();
     history.push(&spec(1));
@@ -151,7 +135,7 @@ fn a_false_recovered_is_noticed() {
     let recovery = Recovery::Recovered;
     let welcomed = Welcomed { position: foreign, recovery, state: Vec::new(), resume_ticket: None };
     let anew = Follower::welcome(&mut history, viewer(), Some(foreign), &welcomed).unwrap_err();
-    assert_eq!(anew, Objection::EpochReused, "another history");
+    assert_eq!(anew, Violation::EpochReused, "another history");
 }
 
 #[test]
@@ -159,7 +143,7 @@ fn a_needless_not_recovered_is_noticed() {
     let mut history = history((1..=25).map(spec));
     assert_eq!(come_back(&mut history, 14, Recovery::NotRecovered, &[25]), None);
     let there = come_back(&mut history, 15, Recovery::NotRecovered, &[25]);
-    assert!(matches!(there, Some(Objection::NeedlesslyNotRecovered(_))), "{there:?}");
+    assert!(matches!(there, Some(Violation::NeedlesslyNotRecovered(_))), "{there:?}");
 }
 
 #[test]
@@ -170,7 +154,7 @@ fn a_wrong_opening_state_is_noticed() {
     assert_eq!(come_back(&mut history, 1, Recovery::NotRecovered, &[3, 20]), None);
     for state in [&[20][..], &[3], &[1, 20], &[3, 19], &[20, 3], &[3, 20, 20], &[]] {
         let wrong = come_back(&mut history, 1, Recovery::NotRecovered, state);
-        assert!(matches!(wrong, Some(Objection::WrongState { .. })), "{state:?}: {wrong:?}");
+        assert!(matches!(wrong, Some(Violation::WrongState { .. })), "{state:?}: {wrong:?}");
     }
 }
 
@@ -179,7 +163,7 @@ fn who_is_not_too_slow_is_not_told_so() {
     let history = history((1..=25).map(spec));
     let at = |cursor| Follower { viewer: viewer(), cursor, left_out: 0 }.too_slow(&history);
     assert_eq!(at(14), Ok(()));
-    assert_eq!(at(15), Err(Objection::NotTooSlow(15)));
+    assert_eq!(at(15), Err(Violation::NotTooSlow(15)));
 }
 
 #[test]
@@ -191,12 +175,12 @@ fn what_was_seen_and_is_gone_after_a_restart_is_noticed() {
         history.close(Outcome::Finished, Some(spec(7)));
         history
     };
-    assert_eq!(fresh().come_back(4, false), Err(Objection::NotDurable { witnessed: 5, head: 4 }));
+    assert_eq!(fresh().come_back(4, false), Err(Violation::NotDurable { witnessed: 5, head: 4 }));
     assert_eq!(fresh().come_back(5, false), Ok(()));
     assert_eq!(fresh().come_back(6, false), Ok(()));
-    assert_eq!(fresh().come_back(7, false), Err(Objection::Torn), "without the end");
+    assert_eq!(fresh().come_back(7, false), Err(Violation::Torn), "without the end");
     assert_eq!(fresh().come_back(8, false), Ok(()));
-    assert_eq!(fresh().come_back(9, false), Err(Objection::NeverPushed(9)));
+    assert_eq!(fresh().come_back(9, false), Err(Violation::NeverPushed(9)));
     let stopped = fresh().come_back(6, true);
-    assert_eq!(stopped, Err(Objection::NotDurable { witnessed: 8, head: 6 }), "in good order");
+    assert_eq!(stopped, Err(Violation::NotDurable { witnessed: 8, head: 6 }), "in good order");
 }

@@ -1,11 +1,13 @@
 //! Tools that tests need and machines may lack.
 
-use std::io::Write as _;
 use std::path::Path;
 
-/// Whether `tool` is there: a path, or a name to be found in `PATH`. If it is not, says that `what` is not tested. Where
-/// nothing may be left out, as in `tests/run`, which sets `DUELHUB_TEST_ALL`, that fails.
-pub(crate) fn has(tool: impl AsRef<Path>, what: &str) -> bool {
+use crate::say;
+
+/// Whether `tool` is there: a path, or a name to be found in `PATH`.
+///
+/// If it is not, says that `what` is not tested. Where nothing may be left out, as in `tests/run`, which sets `DUELHUB_TEST_ALL`, that fails.
+pub fn has_tool(tool: impl AsRef<Path>, what: &str) -> bool {
     let tool = tool.as_ref();
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Joined to a directory, a whole path stays what it is.
@@ -14,7 +16,6 @@ pub(crate) fn has(tool: impl AsRef<Path>, what: &str) -> bool {
     }
     let missing = format!("NOT TESTED: {what}: {} is not installed", tool.display());
     assert!(std::env::var_os("DUELHUB_TEST_ALL").is_none(), "{missing}");
-    // Past `cargo test`, which keeps to itself what a passing test prints.
-    let _said = writeln!(std::io::stderr(), "{missing}");
+    say(&missing);
     false
 }

@@ -8,14 +8,14 @@ use duelhub::engine::Revocation;
 use duelhub::event::{Position, Role, Viewer};
 use duelhub::hub::{AttachError, CloseRequest, Recovery};
 use duelhub::ticket::{Issued, Ticket};
+use duelhub_testkit::until;
 
 use super::World;
-use crate::check::{Follower, Objection, Welcomed, ensure, unexpected};
+use crate::check::{Follower, Violation, Welcomed, expect, unexpected};
+use crate::devices::Device;
 use crate::history::History;
-use crate::node::Line;
-use crate::players::Player;
+use crate::node::ClientConnection;
 use crate::spec::user;
-use crate::wait::until;
 
 /// Somebody who takes part in nothing.
 const STRANGER: u64 = 9;
@@ -49,7 +49,7 @@ impl World {
         node: usize,
         issued: &Issued,
         resume: Option<Position>,
-    ) -> Result<Result<(Line, Welcomed), AttachError>, Objection> {
+    ) -> Result<Result<(ClientConnection, Welcomed), AttachError>, Violation> {
         let attached = self.nodes[node].enter(issued, resume).await;
         let ticket = &issued.ticket;
         let (spent, revoked) =
@@ -73,7 +73,7 @@ impl World {
         player: usize,
         resume: bool,
         from_pocket: bool,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         self.cut(player).await;
         let node = self.turn();
         let of = &mut self.players[player];
@@ -94,10 +94,10 @@ impl World {
         match shown {
             Err(AttachError::Closed) => {
                 let may_be = self.histories[duel].outcome().is_some();
-                ensure(over || !quiet && may_be, Objection::Unexpected("told closed".into()))
+                expect(over || !quiet && may_be, || "told closed".to_owned())
             }
             Ok((line, welcomed)) => {
-                ensure(!over || !quiet, Objection::Unexpected("let into a closed duel".into()))?;
+                expect(!over || !quiet, || "let into a closed duel".to_owned())?;
                 self.let_in(player, resume, line, &welcomed).await
             }
             Err(error) => unexpected(format!("kept out: {error}")),
@@ -108,9 +108,9 @@ impl World {
         &mut self,
         player: usize,
         resume: Option<Position>,
-        line: Line,
+        line: ClientConnection,
         welcomed: &Welcomed,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         let resume_ticket = welcomed.resume_ticket.clone().map(Secret::new);
         let resume_ticket = resume_ticket.map(|text| self.signed(text));
         let of = &mut self.players[player];
@@ -134,7 +134,7 @@ impl World {
     }
 
     /// Past the limit a user's oldest connection has to go; otherwise none has.
-    async fn check_replaced(&mut self, newest: usize) -> Result<(), Objection> {
+    async fn check_replaced(&mut self, newest: usize) -> Result<(), Violation> {
         let (duel, viewer) = (self.players[newest].duel, self.players[newest].viewer);
         for at in 0..self.players.len() {
             let other = &self.players[at];
@@ -145,11 +145,12 @@ impl World {
             if one_too_many {
                 // A process has closed it by itself if there was nothing more to come.
                 let Some(close_request) = dismissed(line).await else {
-                    ensure(line.is_over(), Objection::Unexpected("closed for nothing".into()))?;
+                    expect(line.is_over(), || "closed for nothing".to_owned())?;
                     continue;
                 };
-                let what = format!("dismissed: {close_request:?}");
-                ensure(close_request == CloseRequest::Replaced, Objection::Unexpected(what))?;
+                expect(close_request == CloseRequest::Replaced, || {
+                    format!("dismissed: {close_request:?}")
+                })?;
                 self.cut(at).await;
                 self.count("a replaced connection");
             } else if line.close_request().is_some() {
@@ -160,7 +161,7 @@ impl World {
     }
 
     /// A player uses the ticket again by which they came.
-    pub(super) async fn use_again(&mut self, player: usize) -> Result<(), Objection> {
+    pub(super) async fn use_again(&mut self, player: usize) -> Result<(), Violation> {
         let Some(ticket) = self.players[player].used.clone() else { return Ok(()) };
         // An engine that keeps nothing has forgotten those from before its restart, and says so.
         if self.is_refused(&ticket.ticket) {
@@ -172,7 +173,7 @@ impl World {
     }
 
     /// Somebody who does not take part tries to enter as a player.
-    pub(super) async fn stranger(&mut self, duel: usize) -> Result<(), Objection> {
+    pub(super) async fn stranger(&mut self, duel: usize) -> Result<(), Violation> {
         let viewer = Viewer { user: user(STRANGER), role: Role::Player };
         let ticket = self.ticket(duel, viewer);
         let node = self.turn();
@@ -196,7 +197,7 @@ impl World {
     }
 
     /// All of a user's tickets are revoked, or the one that a player kept last.
-    pub(super) async fn revoke(&mut self, player: usize, all: bool) -> Result<(), Objection> {
+    pub(super) async fn revoke(&mut self, player: usize, all: bool) -> Result<(), Violation> {
         let (at, viewer) = (self.players[player].duel, self.players[player].viewer);
         let mine = self.players.iter().filter(|p| (p.duel, p.viewer) == (at, viewer));
         let concerned: Vec<_> = if all {
@@ -230,27 +231,28 @@ impl World {
     }
 
     /// The backend closes a user's connections.
-    pub(super) async fn disconnect(&mut self, player: usize) -> Result<(), Objection> {
+    pub(super) async fn disconnect(&mut self, player: usize) -> Result<(), Violation> {
         let (at, viewer) = (self.players[player].duel, self.players[player].viewer);
         let (duel, reason): (_, Arc<str>) = (self.histories[at].duel, Arc::from("moved"));
         let node = self.turn();
         self.left(at, node).await;
         self.disconnected.insert((at, viewer.user));
-        let concerned = |player: &Player| {
+        let concerned = |player: &Device| {
             player.open_line().is_some() && (player.duel, player.viewer) == (at, viewer)
         };
         let all = 0..self.players.len();
         let concerned: Vec<_> = all.filter(|other| concerned(&self.players[*other])).collect();
         let there = concerned.iter().filter(|other| self.players[**other].node == node).count();
         let told = self.nodes[node].disconnect(duel, viewer.user, Arc::clone(&reason)).await;
-        ensure(told == there, Objection::Unexpected(format!("{told} disconnected, of {there}")))?;
+        expect(told == there, || format!("{told} disconnected, of {there}"))?;
         let expected = CloseRequest::Disconnected { reconnect: true, reason: Some(reason) };
         for other in 0..self.players.len() {
             let Some((line, _)) = &self.players[other].line else { continue };
             if concerned.contains(&other) {
                 let close_request = dismissed(line).await;
-                let what = format!("dismissed: {close_request:?}");
-                ensure(close_request.as_ref() == Some(&expected), Objection::Unexpected(what))?;
+                expect(close_request.as_ref() == Some(&expected), || {
+                    format!("dismissed: {close_request:?}")
+                })?;
                 self.cut(other).await;
                 self.count("a disconnected connection");
             } else if line.close_request().is_some() {
@@ -262,7 +264,7 @@ impl World {
 }
 
 /// Waits until a connection is dismissed that must be, which another node hears in its time: why. `None`: it has ended.
-async fn dismissed(line: &Line) -> Option<CloseRequest> {
+async fn dismissed(line: &ClientConnection) -> Option<CloseRequest> {
     until("dismissed", || async { line.close_request().is_some() || !line.is_open() }).await;
     line.close_request()
 }

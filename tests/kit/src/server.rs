@@ -8,29 +8,36 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::soon;
+use crate::{Backend, Reachable, SECRET, soon};
 
-pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
-pub(crate) const BOT_TOKEN: &str = "123456:the-bot-token-of-the-tests";
+/// Telegram's token of the bot that the tests' hubs belong to.
+pub const BOT_TOKEN: &str = "123456:the-bot-token-of-the-tests";
 
 /// Stops with the test; [`TestServer::stop`] stops it in good order.
 #[derive(Debug)]
-pub(crate) struct TestServer {
-    pub(crate) addresses: Addresses,
+pub struct TestServer {
+    /// Where it listens.
+    pub addresses: Addresses,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
     /// Goes with the server.
     _data: TempDir,
 }
 
+impl Reachable for TestServer {
+    fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+}
+
 impl TestServer {
     /// With defaults that suit tests: free ports, an empty store, no grace, no drain.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::with(&[]).await
     }
 
     /// With `variables` besides, or instead.
-    pub(crate) async fn with(variables: &[(&str, &str)]) -> Self {
+    pub async fn with(variables: &[(&str, &str)]) -> Self {
         let (server, data) = Self::bound(variables).await;
         let addresses = server.addresses();
         let (stop, stopped) = oneshot::channel();
@@ -43,8 +50,15 @@ impl TestServer {
         Self { addresses, stop: Some(stop), running, _data: data }
     }
 
+    /// The same, and a backend of it.
+    pub async fn start_with_backend(variables: &[(&str, &str)]) -> (Self, Backend) {
+        let server = Self::with(variables).await;
+        let backend = Backend::connect(&server).await;
+        (server, backend)
+    }
+
     /// One that listens, and does not serve.
-    pub(crate) async fn bound(variables: &[(&str, &str)]) -> (Server, TempDir) {
+    pub async fn bound(variables: &[(&str, &str)]) -> (Server, TempDir) {
         let defaults = [
             ("WEBSOCKET_PORT", "0"),
             ("CONTROL_PORT", "0"),
@@ -63,16 +77,17 @@ impl TestServer {
     }
 
     /// Asks it to stop; what it does on the way can be watched.
-    pub(crate) fn begin_stop(&mut self) {
+    pub fn begin_stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
     }
 
     /// Waits until it has stopped, in good order.
-    pub(crate) async fn stopped(&mut self) {
+    pub async fn stopped(&mut self) {
         soon("the server stops", &mut self.running).await.unwrap();
     }
 
-    pub(crate) async fn stop(mut self) {
+    /// Stops it in good order.
+    pub async fn stop(mut self) {
         self.begin_stop();
         self.stopped().await;
     }
