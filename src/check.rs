@@ -166,7 +166,7 @@ impl Checks<'_> {
                 let answer = self.ask_ticket_api(Some(user)).await?;
                 match answer.json["data"]["ticket"].as_str() {
                     Some(ticket) if answer.status == 200 => tickets.push(ticket.to_owned()),
-                    _ => return Err(not_answered(answer)),
+                    _ => return Err(not_answered(&answer)),
                 }
             }
         }
@@ -184,7 +184,7 @@ impl Checks<'_> {
                     let error = answer.json["error"].as_str().unwrap_or_default();
                     Verdict::Good(format!("{expected} {error}"))
                 }
-                Ok(answer) => not_answered(answer),
+                Ok(answer) => not_answered(&answer),
                 Err(verdict) => verdict,
             };
             (self.report)(&format!("the ticket API refuses {who}"), verdict);
@@ -304,6 +304,6 @@ impl Checks<'_> {
 const TICKET_API: &str =
     "nginx's location = /api/duel/ws-ticket, TELEGRAM_BOT_TOKEN in the env file";
 
-fn not_answered(answer: web_client::HttpAnswer) -> Verdict {
+fn not_answered(answer: &web_client::HttpAnswer) -> Verdict {
     bad(format!("HTTP {} {}", answer.status, answer.json), TICKET_API)
 }
