@@ -79,6 +79,7 @@ impl Duel {
             settings: self.settings,
             created_at: self.created_at,
             updated_at: self.updated_at,
+            attach_number: 0,
         }
     }
 

@@ -81,6 +81,8 @@ struct Place {
     /// From where it wants to go on, as a position of the present epoch if it is one.
     resume: Option<Position>,
     recovery: Recovery,
+    /// See [`DuelRecord::attach_number`].
+    number: u64,
 }
 
 /// How often a connection that is entering looks where, while epochs end one after the other.
@@ -143,6 +145,7 @@ impl Hub {
             viewer,
             since: clock::now(),
             first: attachment.live.let_in(&attachment.connection, per_user_max),
+            number: place.number,
             connection: attachment.connection.id,
             connections_max: per_user_max,
         };
@@ -173,7 +176,8 @@ impl Hub {
         live.set_presence_grace(record.settings.presence_grace);
         let resume = resume.map(|position| record.head.carried(position));
         let recovery = recovery(&record, resume)?;
-        Ok(Place { head: record.head.position, resume, recovery })
+        let number = record.attach_number;
+        Ok(Place { head: record.head.position, resume, recovery, number })
     }
 
     fn join(&self, connection: &Arc<Connection>) -> Arc<LiveDuel> {
@@ -219,7 +223,7 @@ fn recovery(record: &DuelRecord, resume: Option<Position>) -> Result<Recovery, A
 impl Attachment {
     /// `None`: the epoch has ended since.
     async fn welcome(&mut self, place: &Place) -> Result<Option<Welcome>, EngineError> {
-        let Place { head, resume, recovery } = *place;
+        let Place { head, resume, recovery, .. } = *place;
         let (position, which) = match (recovery, resume) {
             (Recovery::Recovered, Some(resume)) => (resume, None),
             (Recovery::NotRecovered, _) => (head, Some(Latest::EachType)),

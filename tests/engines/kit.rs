@@ -111,7 +111,7 @@ impl Subject {
             Notice::Appended { .. }
             | Notice::Opened { .. }
             | Notice::Signal(_)
-            | Notice::Roster { .. }
+            | Notice::Introduced { .. }
             | Notice::Head { .. }
             | Notice::Interrupted => None,
         };
@@ -125,7 +125,7 @@ impl Subject {
             Notice::Opened { .. }
             | Notice::Appended { .. }
             | Notice::Signal(_)
-            | Notice::Roster { .. }
+            | Notice::Introduced { .. }
             | Notice::Head { .. }
             | Notice::Interrupted => None,
         };

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use duelhub::clock::UnixMs;
 use duelhub::engine::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineFuture, Head,
-    Latest, LogEngine, NewConnection, OpenError, Opened, Page, PresenceEngine, RedeemError,
-    Revocation, Rosters, Signal, Sink, StatusFilter, TicketEngine,
+    Latest, LogEngine, NewConnection, OnlineByDuel, OpenError, Opened, Page, PresenceEngine,
+    RedeemError, Revocation, Signal, Sink, StatusFilter, TicketEngine,
 };
 use duelhub::event::{Outcome, Position, Push, Viewer};
 use duelhub::id::{ConnectionId, DuelId, UserId};
@@ -156,7 +156,7 @@ impl PresenceEngine for Nodes {
         self.turn().0.detach(duel, user, connection);
     }
 
-    fn presence(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Option<Rosters>> {
+    fn presence(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Option<OnlineByDuel>> {
         self.ask(|node| node.presence(duels))
     }
 

@@ -38,7 +38,7 @@ async fn again(engine: Subject, end: End) -> Subject {
 
 /// Everything of a record that can be compared.
 fn plain(record: DuelRecord) -> impl PartialEq + std::fmt::Debug {
-    let DuelRecord { head, participants, settings, created_at, updated_at } = record;
+    let DuelRecord { head, participants, settings, created_at, updated_at, .. } = record;
     (head, participants, settings, created_at, updated_at)
 }
 
