@@ -10,6 +10,7 @@ mod faults;
 mod histories;
 mod ill_redis;
 mod kit;
+mod pictures;
 mod presence;
 mod processes;
 #[path = "../kit/proxy.rs"]

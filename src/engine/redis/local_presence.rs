@@ -115,6 +115,10 @@ impl LocalPresence {
         self.0.iter().take(limits::ONLINE_LISTED_MAX).map(|user| (user.online, user.number))
     }
 
+    pub(super) fn has(&self, user: UserId) -> bool {
+        self.online().any(|online| online.viewer.user == user)
+    }
+
     fn find(&mut self, user: UserId) -> Option<&mut LocalUser> {
         self.0.iter_mut().find(|local| local.online.viewer.user == user)
     }

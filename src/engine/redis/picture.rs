@@ -12,7 +12,6 @@ use super::message;
 use super::reply::Parts;
 use crate::engine::event_row::Malformed;
 use crate::engine::{OfflineReason, Online, SignalKind};
-use crate::event::Viewer;
 use crate::id::UserId;
 use crate::limits;
 
@@ -176,27 +175,30 @@ impl Picture {
     /// Returns how who is online differs from what the sink was told, which is as it is from now on.
     pub(super) fn changes(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<SignalKind> {
         let mut online = self.online(is_gone);
-        let find = |list: &[Online], user| {
-            list.binary_search_by_key(&user, |online| online.viewer.user).ok().map(|at| list[at])
-        };
         let mut changes = Vec::new();
-        for Viewer { user, .. } in self.told.iter().map(|told| told.viewer) {
-            if find(&online, user).is_none() {
+        let mut told = BTreeMap::new();
+        for known in std::mem::take(&mut self.told) {
+            let user = known.viewer.user;
+            let at = online.binary_search_by_key(&user, |online| online.viewer.user);
+            let now = at.ok().map(|at| &mut online[at]);
+            let is_local = self.local.has(user);
+            if let Some(now) = now.filter(|now| is_local || known.acked_seq <= now.acked_seq) {
+                now.acked_seq = now.acked_seq.max(known.acked_seq);
+                told.insert(user, known);
+            } else {
+                // Who has acked less than before has left meanwhile, and is back.
                 let reason = self.reasons.remove(&user).unwrap_or(OfflineReason::Lost);
                 changes.push(SignalKind::Offline { user, reason });
             }
         }
-        for online in &mut online {
-            let Online { viewer, since, .. } = *online;
-            let told = find(&self.told, viewer.user);
-            if told.is_none_or(|told| told.viewer != viewer) {
+        for Online { viewer, since, acked_seq } in online.iter().copied() {
+            let known = told.get(&viewer.user);
+            if known.is_none_or(|known| known.viewer != viewer) {
                 self.reasons.remove(&viewer.user);
                 changes.push(SignalKind::Online { viewer, since });
             }
-            let acked = told.map_or(0, |told| told.acked_seq);
-            online.acked_seq = online.acked_seq.max(acked);
-            if online.acked_seq > acked {
-                changes.push(SignalKind::Acked { user: viewer.user, seq: online.acked_seq });
+            if known.map_or(0, |known| known.acked_seq) < acked_seq {
+                changes.push(SignalKind::Acked { user: viewer.user, seq: acked_seq });
             }
         }
         self.told = online;
