@@ -36,7 +36,7 @@ pub use self::event_row::stored_size;
 pub use self::head::{EpochHistory, Head};
 pub use self::memory::MemoryEngine;
 pub use self::notice::{
-    NewConnection, Notice, OfflineReason, Online, Rosters, Signal, SignalKind, Target,
+    NewConnection, Notice, OfflineReason, Online, OnlineByDuel, Signal, SignalKind, Target,
 };
 pub use self::redis::{RedisEngine, RedisUrlError};
 use crate::clock::UnixMs;
@@ -69,8 +69,7 @@ pub trait LogEngine: Debug + Send + Sync {
     /// Declares a duel. Creates it if it does not exist.
     fn open(&self, duel: DuelId, declaration: Declaration) -> EngineFuture<'_, Opened, OpenError>;
 
-    /// Returns the duel as it stands. Creates it if it does not exist. If this node is subscribed to it, the sink is told
-    /// who is online on other nodes before this answers.
+    /// Returns the duel as it stands, for a connection that enters it. Creates it if it does not exist.
     fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord>;
 
     /// Stores an event. Creates the duel if it does not exist.
@@ -131,7 +130,8 @@ pub trait TicketEngine: Debug + Send + Sync {
 
 /// Who is online, over all nodes, and what nodes tell each other about connections.
 pub trait PresenceEngine: Debug + Send + Sync {
-    /// Adds a connection. If its user has too many over all nodes, the sinks of the oldest ones' nodes are told to close them.
+    /// Adds a connection. If this node is subscribed to the duel, the sink is told who is online before this answers. If the
+    /// user has too many connections over all nodes, the sinks of the oldest ones' nodes are told to close them.
     fn attach(&self, new: NewConnection) -> EngineFuture<'_, ()> {
         let NewConnection { duel, viewer, since, first, .. } = new;
         match first {
@@ -145,7 +145,7 @@ pub trait PresenceEngine: Debug + Send + Sync {
 
     /// Returns who is online in those of the duels in which somebody is. Returns `None` if there is only this node, whose
     /// hub knows.
-    fn presence(&self, _duels: Vec<DuelId>) -> EngineFuture<'_, Option<Rosters>> {
+    fn presence(&self, _duels: Vec<DuelId>) -> EngineFuture<'_, Option<OnlineByDuel>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 
@@ -291,6 +291,9 @@ pub struct DuelRecord {
     pub created_at: UnixMs,
     /// When its last event was stored.
     pub updated_at: Option<UnixMs>,
+    /// Of [`LogEngine::get_or_create`], where several nodes share the duel: the place of the connection in the order in which those
+    /// of all nodes entered. Otherwise 0.
+    pub attach_number: u64,
 }
 
 impl DuelRecord {

@@ -253,7 +253,7 @@ impl Hub {
         duels: Vec<DuelId>,
     ) -> Result<HashMap<DuelId, Vec<OnlineUser>>, EngineError> {
         let local = |duel: &DuelId| self.live(*duel).map(|live| live.online());
-        let Some(rosters) = self.engine.presence(duels.clone()).await? else {
+        let Some(online) = self.engine.presence(duels.clone()).await? else {
             let local = duels.iter().filter_map(|duel| Some((*duel, local(duel)?)));
             return Ok(local.collect());
         };
@@ -261,9 +261,9 @@ impl Hub {
             let of_user = |c: &Connection| c.viewer.user == user;
             live.as_ref().map_or(0, |live| live.count_connections(of_user))
         };
-        let all = rosters.into_iter().map(|(duel, roster)| {
+        let all = online.into_iter().map(|(duel, users)| {
             let live = self.live(duel);
-            let mut users: Vec<_> = (roster.iter())
+            let mut users: Vec<_> = (users.iter())
                 .map(|online| OnlineUser::new(online, on_node(&live, online.viewer.user)))
                 .collect();
             users.sort_unstable_by_key(|online| online.user);
@@ -407,9 +407,9 @@ impl Hub {
                     None => tell(),
                 }
             }
-            Notice::Roster { duel, online } => {
+            Notice::Introduced { duel, online } => {
                 if let Some(live) = self.live(duel) {
-                    live.reconcile(&online, |kind| self.watchers.signaled(&Signal { duel, kind }));
+                    live.introduce(&online);
                 }
             }
             Notice::Head { duel, head } => self.observe_head(duel, &head),

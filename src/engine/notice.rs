@@ -29,6 +29,8 @@ pub struct NewConnection {
     pub since: UnixMs,
     /// Whether the user was not on this node before, in that role.
     pub first: bool,
+    /// See [`super::DuelRecord::attach_number`].
+    pub number: u64,
     /// Which connection of this node it is.
     pub connection: ConnectionId,
     /// How many the user may have in the duel.
@@ -36,7 +38,7 @@ pub struct NewConnection {
 }
 
 /// Who is online in each of several duels.
-pub type Rosters = Vec<(DuelId, Vec<Online>)>;
+pub type OnlineByDuel = Vec<(DuelId, Vec<Online>)>;
 
 /// What nodes tell each other about a duel; soft state, never stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,8 +145,9 @@ pub enum Notice {
     },
     /// A node has said something.
     Signal(Signal),
-    /// Who is online in a duel that this node follows, over all nodes: something of it was missed.
-    Roster {
+    /// Who is online in a duel that this node has just subscribed to, as watchers have been told before. Further changes come as
+    /// signals.
+    Introduced {
         /// The duel.
         duel: DuelId,
         /// All of them.

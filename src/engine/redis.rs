@@ -2,7 +2,7 @@
 //!
 //! Every change of a duel is one script, so it happens as a whole, in one order, whichever node asks: a push finds out
 //! whether it is a duplicate, gets its number, is stored, and is published to the nodes that follow the duel. What a node has
-//! asked for itself it is told with the answer, not when it comes by on the channel ([`teller`]).
+//! asked for itself it is told with the answer, not when it comes by on the channel ([`dispatcher`]).
 //!
 //! Redis may lose what it acknowledged: at a failover, at a restart, by a flush. Each script looks at which lineage the
 //! server's data is of (its replication id, which is a new one after the first two); a duel that was of another has a new epoch
@@ -12,47 +12,49 @@
 //! Bounds: as the other engines', in Redis; `ENGINE_MAX_DUELS` is kept by each node by its own last count. Every key expires by
 //! itself should there be no node to forget it.
 
-mod answer;
-mod endpoint;
-mod feed;
-mod feeds;
-mod here;
+mod command_connection;
+mod command_pool;
+mod discovery;
+mod dispatcher;
+mod duel_state;
 mod keys;
-mod lease;
-mod link;
-mod links;
-mod listing;
+mod local_presence;
 mod log;
+mod membership;
 mod message;
-mod records;
-mod roster;
+mod picture;
+mod presence;
+mod reply;
+mod scan;
 mod script;
-mod teller;
-mod tickets;
+mod subscriber;
+mod subscribers;
+mod sweep;
+mod ticket_ledger;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use redis::Cmd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::answer::Parts;
-use self::endpoint::Endpoint;
-use self::feeds::Feeds;
-use self::here::Here;
+use self::command_connection::{IN_DOUBT, Reply, Request};
+use self::command_pool::CommandPool;
+use self::discovery::Endpoint;
+use self::dispatcher::Dispatcher;
 use self::keys::Keys;
-use self::lease::Leases;
-use self::link::{IN_DOUBT, Order, Reply};
-use self::links::Links;
-use self::roster::{Rosters, millis, understood};
-use self::script::Args as _;
-use self::teller::Teller;
-use super::event_row::Malformed;
+use self::membership::Membership;
+use self::presence::ClusterPresence;
+use self::reply::{Parts, ReplyError, understood};
+use self::script::{Args as _, millis};
+use self::subscribers::SubscriberPool;
+use self::sweep::Sweep;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
-    EngineFuture, Head, Latest, LogEngine, NewConnection, Online, OpenError, Opened, Page,
-    PresenceEngine, RedeemError, Revocation, Signal, Sink, StatusFilter, StoreCounts, TicketEngine,
+    EngineFuture, Head, Latest, LogEngine, NewConnection, OnlineByDuel, OpenError, Opened, Page,
+    PresenceEngine, RedeemError, Revocation, Signal, SignalKind, Sink, StatusFilter, StoreCounts,
+    TicketEngine,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, RedisConfig};
@@ -66,13 +68,16 @@ use crate::ticket::Ticket;
 pub struct RedisEngine {
     config: EngineConfig,
     keys: Arc<Keys>,
-    links: Arc<Links>,
-    feeds: Feeds,
-    teller: Arc<Teller>,
-    rosters: Arc<Rosters>,
+    commands: Arc<CommandPool>,
+    subscribers: SubscriberPool,
+    dispatcher: Arc<Dispatcher>,
+    presence: Arc<ClusterPresence>,
+    membership: Arc<Membership>,
+    sweep: Arc<Sweep>,
     counts: Arc<Counts>,
-    leases: Arc<Leases>,
-    _work: [AbortOnDropHandle<()>; 3],
+    /// Held while pictures of all duels are made.
+    watch_begins: tokio::sync::Mutex<()>,
+    _work: [AbortOnDropHandle<()>; 2],
 }
 
 /// What Redis held when it was last asked.
@@ -97,32 +102,42 @@ impl RedisEngine {
     pub fn new(config: EngineConfig, redis: &RedisConfig) -> Result<Self, RedisUrlError> {
         let endpoint = Endpoint::parse(redis.url.as_str())?;
         let keys = Arc::new(Keys::new(redis.prefix.clone(), endpoint.is_cluster()));
-        let (stale_tx, stale_rx) = mpsc::channel(roster::STALE_MAX);
-        let here = Arc::<Here>::default();
-        let teller = Arc::new(Teller::new(stale_tx, Arc::clone(&here)));
-        let links = Links::new(&endpoint, &keys, redis.wait_replicas);
-        let rosters =
-            Rosters::new(Arc::clone(&links), Arc::clone(&keys), Arc::clone(&teller), here);
-        let feeds = Feeds::new(&endpoint, &keys, &teller, &rosters);
-        let leases = Leases::new(Arc::clone(&rosters));
+        let commands = CommandPool::new(&endpoint, &keys, redis.wait_replicas);
+        let dispatcher = Dispatcher::new();
+        let membership = Membership::new(Arc::clone(&commands), Arc::clone(&keys));
+        let shared = (Arc::clone(&commands), Arc::clone(&keys), Arc::clone(&dispatcher));
+        let presence = {
+            let (commands, keys, dispatcher) = shared.clone();
+            let membership = Arc::clone(&membership);
+            ClusterPresence::new(commands, keys, dispatcher, membership, config.duels_max)
+        };
+        let sweep = Sweep::new(shared.0, shared.1, shared.2, Arc::clone(&presence));
+        let parts = subscriber::Parts {
+            commands: Arc::clone(&commands),
+            keys: Arc::clone(&keys),
+            dispatcher: Arc::clone(&dispatcher),
+            presence: Arc::clone(&presence),
+            sweep: Arc::clone(&sweep),
+        };
         let work = [
-            tokio::spawn(Arc::clone(&rosters).run_refreshes(stale_rx)),
-            tokio::spawn(Arc::clone(&leases).run()),
-            tokio::spawn(Arc::clone(&leases).run_expulsions()),
+            tokio::spawn(Arc::clone(&presence).run_heartbeats()),
+            tokio::spawn(Arc::clone(&presence).run_refreshes()),
         ];
         let engine = Self {
             config,
             keys,
-            links,
-            feeds,
-            teller,
-            rosters,
-            leases,
+            commands,
+            subscribers: SubscriberPool::new(&endpoint, &parts),
+            dispatcher,
+            presence,
+            membership,
+            sweep,
             counts: Arc::default(),
+            watch_begins: tokio::sync::Mutex::default(),
             _work: work.map(AbortOnDropHandle::new),
         };
         // So that it is known how many duels there are; the answer is read without being awaited.
-        drop(engine.prune(clock::now()));
+        drop(engine.forget(clock::now()));
         Ok(engine)
     }
 
@@ -131,7 +146,7 @@ impl RedisEngine {
         let has_room = self.counts.duels.load(Ordering::Relaxed) < self.config.duels_max;
         script::call(script, &self.keys.changing(duel))
             .with(duel.get())
-            .with(answer::show_epoch(Epoch::random()))
+            .with(reply::show_epoch(Epoch::random()))
             .with(u8::from(has_room || duel == DuelId::PROBE))
             .with(millis(self.config.idle_retention))
             .with(millis(self.config.closed_retention))
@@ -148,45 +163,39 @@ impl RedisEngine {
             .with(limits::LATEST_TYPES_MAX)
     }
 
-    /// Asks at once. `read` reads the answer in the order of the answers, whether or not it is awaited.
+    /// Asks at once. `read_parts` reads the reply in the order of the replies, whether or not the answer is awaited.
     fn ask<T: Send + 'static, E: From<EngineError> + Send + 'static>(
         &self,
-        order: impl Into<Order>,
-        read: impl FnOnce(Parts, bool) -> Result<Result<T, E>, Malformed> + Send + 'static,
+        request: impl Into<Request>,
+        read_parts: impl FnOnce(Parts, bool) -> Result<T, ReplyError<E>> + Send + 'static,
     ) -> EngineFuture<'static, T, E> {
         let (answer_tx, answer_rx) = oneshot::channel();
-        self.links.ask(order, move |Reply { value, bulk, unsafe_yet }| {
+        let asked = self.commands.ask(request, move |Reply { value, bulk, unsafe_yet }| {
             let parts = value.and_then(|value| understood(Parts::of(value)));
-            let answer = match parts.and_then(|parts| understood(read(parts, bulk))) {
+            let read = parts.map_err(|error| ReplyError::Rejected(error.into()));
+            let answer = match read.and_then(|parts| read_parts(parts, bulk)) {
                 // It was told, but whoever asked must not rely on it.
-                Ok(Ok(_)) if unsafe_yet => Err(IN_DOUBT.into()),
-                Ok(answer) => answer,
-                Err(error) => Err(error.into()),
+                Ok(_) if unsafe_yet => Err(IN_DOUBT.into()),
+                Ok(answer) => Ok(answer),
+                Err(ReplyError::Rejected(error)) => Err(error),
+                Err(ReplyError::Malformed(error)) => understood(Err(error)).map_err(Into::into),
             };
             let _gone = answer_tx.send(answer);
         });
-        Box::pin(async move { answer_rx.await.unwrap_or(Err(IN_DOUBT.into())) })
+        Box::pin(async move {
+            asked?;
+            answer_rx.await.unwrap_or(Err(IN_DOUBT.into()))
+        })
     }
-}
-
-/// An answer, and how it is given. One that is never given may have taken effect.
-fn promise<T: Send + 'static>()
--> (impl FnOnce(Result<T, EngineError>) + Send + 'static, EngineFuture<'static, T>) {
-    let (answer_tx, answer_rx) = oneshot::channel();
-    let give = move |answer| {
-        let _gone = answer_tx.send(answer);
-    };
-    (give, Box::pin(async move { answer_rx.await.unwrap_or(Err(IN_DOUBT)) }))
 }
 
 impl LogEngine for RedisEngine {
     fn subscribe(&self, duel: DuelId) -> EngineFuture<'_, ()> {
-        Box::pin(self.feeds.follow(duel))
+        Box::pin(self.subscribers.subscribe(duel))
     }
 
     fn unsubscribe(&self, duel: DuelId) {
-        self.feeds.leave(duel);
-        self.rosters.leave(duel);
+        self.subscribers.unsubscribe(duel);
     }
 
     fn open(&self, duel: DuelId, declaration: Declaration) -> EngineFuture<'_, Opened, OpenError> {
@@ -258,52 +267,62 @@ impl TicketEngine for RedisEngine {
 }
 
 impl PresenceEngine for RedisEngine {
-    fn attach(&self, arrival: NewConnection) -> EngineFuture<'_, ()> {
-        if arrival.duel == DuelId::PROBE {
-            return Box::pin(std::future::ready(Ok(())));
+    fn attach(&self, new: NewConnection) -> EngineFuture<'_, ()> {
+        match new.duel {
+            DuelId::PROBE => done(),
+            _ => Box::pin(self.presence.attach(new)),
         }
-        let (tell, told) = promise();
-        self.rosters.arrive(arrival, tell);
-        told
     }
 
     fn detach(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
-        if duel != DuelId::PROBE {
-            self.rosters.depart(duel, user, connection);
-        }
+        self.presence.detach(duel, user, connection);
     }
 
-    fn presence(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Option<Vec<(DuelId, Vec<Online>)>>> {
-        Box::pin(async move { Ok(Some(self.rosters.read(&duels).await?)) })
+    fn presence(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Option<OnlineByDuel>> {
+        Box::pin(async move { Ok(Some(self.presence.read(&duels).await?)) })
     }
 
     fn watch(&self, on: bool) -> EngineFuture<'_, ()> {
         if on {
-            return Box::pin(self.feeds.watch());
+            return Box::pin(self.begin_watching());
         }
-        self.feeds.unwatch();
-        Box::pin(std::future::ready(Ok(())))
+        self.subscribers.unwatch();
+        self.presence.end_watching();
+        done()
     }
 
     fn signal(&self, signal: Signal) -> EngineFuture<'_, ()> {
-        if signal.duel == DuelId::PROBE {
-            self.teller.signal(signal);
-            return Box::pin(std::future::ready(Ok(())));
+        let duel = signal.duel;
+        if duel == DuelId::PROBE {
+            self.dispatcher.signal(signal);
+            return done();
         }
-        let (tell, told) = promise();
-        match message::show(&self.keys.node, &signal) {
-            None => self.rosters.announce(signal, tell),
-            Some(text) => {
-                let teller = Arc::clone(&self.teller);
-                let channel = self.keys.duel(signal.duel);
-                let command = redis::cmd(self.keys.publish).with(channel).with(text);
-                self.links.ask(command, move |outcome| {
-                    tell(outcome.value.map(|_| teller.signal(signal)));
-                });
+        match signal.kind {
+            SignalKind::Offline { user, reason } => {
+                Box::pin(self.presence.remove(duel, user, reason))
             }
+            SignalKind::Acked { user, seq } => Box::pin(self.presence.ack(duel, user, seq)),
+            SignalKind::Disconnect { whom, reconnect, reason } => {
+                Box::pin(self.presence.disconnect(duel, whom, reconnect, reason.as_deref()))
+            }
+            SignalKind::Revoked { user } => {
+                let text = message::show_revoked(&self.keys.node, duel, user);
+                let command = redis::cmd(self.keys.publish).with(self.keys.duel(duel)).with(text);
+                let published = self.commands.reply_to(command);
+                Box::pin(async move {
+                    published.await?;
+                    self.dispatcher.signal(signal);
+                    Ok(())
+                })
+            }
+            // Attached connections say so themselves.
+            SignalKind::Online { .. } | SignalKind::Replace { .. } => done(),
         }
-        told
     }
+}
+
+fn done() -> EngineFuture<'static, ()> {
+    Box::pin(std::future::ready(Ok(())))
 }
 
 impl Engine for RedisEngine {
@@ -312,11 +331,11 @@ impl Engine for RedisEngine {
     }
 
     fn connect(&self, sink: Sink) {
-        self.teller.connect(sink);
+        self.dispatcher.connect(sink);
     }
 
     fn prune(&self, now: UnixMs) -> EngineFuture<'_, ()> {
-        self.forget(now)
+        Box::pin(self.forget(now))
     }
 
     fn counts(&self) -> EngineCounts {
@@ -327,13 +346,13 @@ impl Engine for RedisEngine {
     }
 
     fn store(&self) -> Option<StoreCounts> {
-        Some(self.links.counts())
+        Some(self.commands.counts())
     }
 
     fn stop(&self) -> EngineFuture<'_, ()> {
         Box::pin(async {
-            self.leases.end().await;
-            self.links.stop();
+            self.membership.end().await;
+            self.commands.stop();
             Ok(())
         })
     }

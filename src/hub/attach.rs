@@ -91,6 +91,8 @@ struct EntryPoint {
     /// The position that the client asked to resume from, in the present epoch if it has one there.
     resume: Option<Position>,
     recovery: Recovery,
+    /// See [`DuelRecord::attach_number`].
+    number: u64,
 }
 
 /// How often the entry point is looked up anew if epochs end meanwhile.
@@ -181,6 +183,7 @@ impl Located {
             viewer: connection.viewer,
             since: clock::now(),
             first: live.attach(connection, per_user_max),
+            number: entry.number,
             connection: connection.id,
             connections_max: per_user_max,
         };
@@ -195,7 +198,7 @@ impl Announced {
         let Self(membership, mut entry) = self;
         for _ in 0..ENTRY_ATTEMPTS_MAX {
             if let Some(state) = membership.state(&entry).await? {
-                let EntryPoint { head, resume, recovery } = entry;
+                let EntryPoint { head, resume, recovery, .. } = entry;
                 let recovered = resume.filter(|_| recovery == Recovery::Recovered);
                 let position = recovered.unwrap_or(head);
                 let (online, presence) = membership.live.online_with(membership.connection.viewer);
@@ -222,7 +225,8 @@ impl Membership {
         self.live.set_presence_grace(record.settings.presence_grace);
         let resume = resume.map(|position| record.head.carried(position));
         let recovery = recovery(&record, resume)?;
-        Ok(EntryPoint { head: record.head.position, resume, recovery })
+        let number = record.attach_number;
+        Ok(EntryPoint { head: record.head.position, resume, recovery, number })
     }
 
     /// Returns the events that the client starts with, or `None` if the epoch has ended since.

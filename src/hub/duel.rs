@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::OnlineUser;
 use super::connection::{CloseRequest, Connection};
 use super::fan_out::{Chunk, FanOut};
-use super::presence::{Presence, PresenceChange};
+use super::presence::{Came, Presence, PresenceChange};
 use super::tail::Tail;
 use crate::engine::{Head, OfflineReason, Online, SignalKind, Target};
 use crate::event::{Audience, Epoch, Event, Position, Viewer};
@@ -215,16 +215,16 @@ impl LiveDuel {
         }
     }
 
-    /// Takes what a node said, and has it told, both before anything else can be said of the duel. A user who is back by the
-    /// time that their going is told has not gone.
+    /// Takes what a node said, and has it told if it is news, both before anything else can be said of the duel. A user who is back
+    /// by the time that their going is told has not gone.
     pub(super) fn apply(&self, signal: &SignalKind, tell: impl FnOnce()) {
         let mut state = self.state.lock();
         match signal {
-            SignalKind::Online { viewer, since } => {
-                if state.presence.come(*viewer, *since) {
-                    state.wake_all();
-                }
-            }
+            SignalKind::Online { viewer, since } => match state.presence.come(*viewer, *since) {
+                Came::Known => return,
+                Came::Unlisted => {}
+                Came::Listed => state.wake_all(),
+            },
             SignalKind::Offline { user, .. } => {
                 if state.local.iter().any(|viewer| viewer.user == *user) {
                     return;
@@ -258,27 +258,14 @@ impl LiveDuel {
         tell();
     }
 
-    /// Takes the whole roster, and has told what had been missed of it.
-    pub(super) fn reconcile(&self, online: &[Online], tell: impl Fn(SignalKind)) {
+    /// Takes who was online before the duel was live here. Watchers have been told.
+    pub(super) fn introduce(&self, online: &[Online]) {
         let mut state = self.state.lock();
-        let is_online = |user| online.iter().any(|online| online.viewer.user == user);
-        let listed: Vec<_> = state.presence.listed().iter().map(|l| l.viewer.user).collect();
-        let local: Vec<_> = state.local.iter().map(|viewer| viewer.user).collect();
-        let mut changed = false;
-        for user in listed.into_iter().filter(|user| !is_online(*user) && !local.contains(user)) {
-            changed |= state.presence.go(user);
-            tell(SignalKind::Offline { user, reason: OfflineReason::Lost });
-        }
         for Online { viewer, since, acked_seq } in online.iter().copied() {
-            if state.presence.come(viewer, since) {
-                changed = true;
-                tell(SignalKind::Online { viewer, since });
-            }
+            state.presence.come(viewer, since);
             state.presence.ack(viewer.user, acked_seq);
         }
-        if changed {
-            state.wake_all();
-        }
+        state.wake_all();
     }
 
     /// Returns the connections of a chunk that are still in the list.

@@ -21,6 +21,17 @@ pub struct PresenceChange {
     pub online: bool,
 }
 
+/// What it was to a list that a user is online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// Nothing new.
+    Known,
+    /// News for those who watch alone: another role, or a user for whom there is no room.
+    Unlisted,
+    /// News for connections, too.
+    Listed,
+}
+
 /// The list and its log.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
@@ -46,21 +57,23 @@ impl Presence {
         Some(self.changes.iter().skip(skip).copied().collect())
     }
 
-    /// Whether connections have something to hear.
-    pub(super) fn come(&mut self, viewer: Viewer, since: UnixMs) -> bool {
+    /// A user is online, as that.
+    pub(super) fn come(&mut self, viewer: Viewer, since: UnixMs) -> Came {
         if let Some(known) = self.listed.iter_mut().find(|l| l.viewer.user == viewer.user) {
-            known.viewer = viewer;
-            return false;
+            let before = std::mem::replace(&mut known.viewer, viewer);
+            return if before == viewer { Came::Known } else { Came::Unlisted };
         }
         if self.listed.len() >= limits::ONLINE_LISTED_MAX {
             let spectator = self.listed.iter().position(|l| l.viewer.role == Role::Spectator);
-            let (Role::Player, Some(spectator)) = (viewer.role, spectator) else { return false };
+            let (Role::Player, Some(spectator)) = (viewer.role, spectator) else {
+                return Came::Unlisted;
+            };
             let gone = self.listed.remove(spectator).viewer.user;
             self.change(gone, false);
         }
         self.listed.push(Online { viewer, since, acked_seq: 0 });
         self.change(viewer.user, true);
-        true
+        Came::Listed
     }
 
     /// Whether connections have something to hear.
@@ -101,8 +114,8 @@ mod tests {
         let mut presence = Presence::default();
         let one = viewer(1, Role::Player);
         let start = presence.end();
-        assert!(presence.come(one, UnixMs(0)));
-        assert!(!presence.come(one, UnixMs(1)), "who is there does not come again");
+        assert_eq!(presence.come(one, UnixMs(0)), Came::Listed);
+        assert_eq!(presence.come(one, UnixMs(1)), Came::Known, "who is there does not come again");
         assert!(presence.go(one.user));
         assert!(!presence.go(one.user));
         let seen: Vec<_> = presence.after(start).unwrap().iter().map(|c| c.online).collect();
@@ -119,10 +132,10 @@ mod tests {
     fn players_are_listed_even_when_spectators_fill_the_list() {
         let mut presence = Presence::default();
         for user in 1..=limits::ONLINE_LISTED_MAX as u64 {
-            assert!(presence.come(viewer(user, Role::Spectator), UnixMs(0)));
+            assert_eq!(presence.come(viewer(user, Role::Spectator), UnixMs(0)), Came::Listed);
         }
-        assert!(!presence.come(viewer(1000, Role::Spectator), UnixMs(0)));
-        assert!(presence.come(viewer(1001, Role::Player), UnixMs(0)));
+        assert_eq!(presence.come(viewer(1000, Role::Spectator), UnixMs(0)), Came::Unlisted);
+        assert_eq!(presence.come(viewer(1001, Role::Player), UnixMs(0)), Came::Listed);
         assert_eq!(presence.listed().len(), limits::ONLINE_LISTED_MAX);
         let last = presence.after(presence.end() - 2).unwrap();
         assert_eq!(last.iter().map(|c| c.online).collect::<Vec<_>>(), [false, true]);

@@ -39,7 +39,7 @@ async fn again(engine: Subject, end: End) -> Subject {
 
 /// Everything of a record that a restart leaves as it is.
 fn plain(record: DuelRecord) -> impl PartialEq + std::fmt::Debug {
-    let DuelRecord { head, participants, settings, created_at, updated_at } = record;
+    let DuelRecord { head, participants, settings, created_at, updated_at, .. } = record;
     let standing = (head.position.seq, head.oldest_seq, head.status);
     (standing, participants, settings, created_at, updated_at)
 }

@@ -1,7 +1,8 @@
 //! What nodes tell each other comes back to the node that said it, in the order in which it did.
 
 use duelhub::clock::UnixMs;
-use duelhub::engine::{Notice, OfflineReason, Signal, SignalKind, Target};
+use duelhub::engine::{NewConnection, Notice, OfflineReason, Signal, SignalKind, Target};
+use duelhub::id::ConnectionId;
 
 use crate::kit::{DUEL, Subject, id_of, player, user};
 use crate::store::Kind;
@@ -12,8 +13,15 @@ fn signals(engine: &Subject) -> Vec<Signal> {
 
 async fn a_signal_comes_back_through_the_sink(kind: Kind) {
     let engine = Subject::new(kind);
+    let (duel, viewer, since) = (id_of(DUEL), player(1), UnixMs(5));
+    let number = engine.get_or_create(duel).await.unwrap().attach_number;
+    let connection = ConnectionId(1);
+    let connections_max = 3;
+    let first = true;
+    let new = NewConnection { duel, viewer, since, first, number, connection, connections_max };
+    engine.attach(new).await.unwrap();
+    assert_eq!(signals(&engine).len(), 1, "before the answer");
     let kinds = [
-        SignalKind::Online { viewer: player(1), since: UnixMs(5) },
         SignalKind::Acked { user: user(1), seq: 7 },
         SignalKind::Disconnect {
             whom: Target::Everybody,
@@ -21,14 +29,23 @@ async fn a_signal_comes_back_through_the_sink(kind: Kind) {
             reason: Some("moved".into()),
         },
         SignalKind::Revoked { user: user(1) },
-        SignalKind::Offline { user: user(1), reason: OfflineReason::Lost },
+        SignalKind::Offline { user: user(1), reason: OfflineReason::ClientClosed },
     ];
-    let sent = kinds.map(|kind| Signal { duel: id_of(DUEL), kind });
-    for (signal, count) in sent.iter().zip(1..) {
-        engine.signal(signal.clone()).await.unwrap();
+    for (signal, count) in kinds.iter().zip(2..) {
+        if matches!(signal, SignalKind::Offline { .. }) {
+            engine.detach(duel, viewer.user, connection);
+        }
+        engine.signal(Signal { duel, kind: signal.clone() }).await.unwrap();
         assert_eq!(signals(&engine).len(), count, "each once, and before the answer");
     }
-    assert_eq!(signals(&engine), sent);
+    let mut told: Vec<_> = signals(&engine).into_iter().map(|signal| signal.kind).collect();
+    if let SignalKind::Disconnect { whom, .. } = &mut told[2] {
+        // Whoever is attached, or all that are.
+        assert!([Target::Everybody, Target::Connection(connection)].contains(whom));
+        *whom = Target::Everybody;
+    }
+    assert_eq!(told[0], SignalKind::Online { viewer, since });
+    assert_eq!(told[1..], kinds);
 }
 
 async fn a_signal_is_soft_state(engine: Subject) {

@@ -109,7 +109,7 @@ impl Engine for Subscribing {
                 Notice::Appended { duel, .. } => subscriptions.duels.contains(duel),
                 Notice::Opened { .. } => subscriptions.watched,
                 Notice::Signal(_)
-                | Notice::Roster { .. }
+                | Notice::Introduced { .. }
                 | Notice::Interrupted
                 | Notice::Head { .. } => true,
             };

@@ -8,6 +8,7 @@ mod delivery;
 mod epochs;
 mod faults;
 mod histories;
+mod pictures;
 mod presence;
 mod processes;
 

@@ -366,6 +366,7 @@ impl DuelRow {
             settings: self.settings(),
             created_at: UnixMs(self.created_at),
             updated_at: self.updated_at.map(UnixMs),
+            attach_number: 0,
         })
     }
 }

@@ -88,6 +88,7 @@ impl DuelState {
             settings: self.settings,
             created_at: self.created_at,
             updated_at: self.updated_at,
+            attach_number: 0,
         }
     }
 

@@ -39,6 +39,11 @@ impl Keys {
         format!("{{{}:{bucket:02}}}:{}", self.prefix, duel.get())
     }
 
+    /// The hash of who is online in a duel.
+    pub(super) fn presence(&self, duel: DuelId) -> String {
+        format!("{}:p", self.duel(duel))
+    }
+
     /// What a script needs that changes a duel.
     pub(super) fn changing(&self, duel: DuelId) -> Vec<String> {
         let mut keys = vec![self.duel(duel)];
@@ -61,11 +66,6 @@ impl Keys {
     /// The nodes by when their leases end.
     pub(super) fn nodes(&self) -> String {
         format!("{{{}:nodes}}:leases", self.prefix)
-    }
-
-    /// The duels in which a node has somebody online.
-    pub(super) fn duels_of_node(&self, node: &str) -> String {
-        format!("{{{}:nodes}}:duels:{node}", self.prefix)
     }
 
     /// The channel on which it is told of all duels.

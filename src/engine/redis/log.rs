@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::RedisEngine;
-use super::answer::{self, Parts};
-use super::link::Order;
+use super::command_connection::Request;
+use super::reply::{self, Parts, ReplyError};
 use super::script::{self, Args as _};
 use crate::clock::UnixMs;
 use crate::engine::event_row::{Malformed, Unnumbered};
@@ -34,23 +34,22 @@ impl RedisEngine {
             .with(idempotency_key.unwrap_or_default())
             .with(fingerprint.unwrap_or_default())
             .with(limits::IDEMPOTENCY_KEYS_MAX);
-        let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
-        self.ask(Order::kept(command), move |mut parts, bulk| {
-            let (position, stored_at) = match stored(&mut parts, born)? {
-                Ok(Stored::Now(position, at)) => (position, at),
-                Ok(Stored::Before(position)) => {
-                    return Ok(Ok(Appended { position, event: None, connections: 0 }));
+        let (dispatcher, on_created) = (Arc::clone(&self.dispatcher), self.creation(duel));
+        self.ask(Request::kept(command), move |mut parts, bulk| {
+            let (position, stored_at) = match stored(&mut parts, on_created)? {
+                Stored::Now(position, at) => (position, at),
+                Stored::Before(position) => {
+                    return Ok(Appended { position, event: None, connections: 0 });
                 }
-                Err(error) => return Ok(Err(error)),
             };
             let event = event.number(position.seq, stored_at);
             let mut connections = 0;
             // The probe is there to prove that events come by on the channel.
             if duel != DuelId::PROBE {
                 let told = Arc::clone(&event);
-                connections = teller.event(duel, position.epoch, told, bulk);
+                connections = dispatcher.event(duel, position.epoch, told, bulk);
             }
-            Ok(Ok(Appended { position, event: Some(event), connections }))
+            Ok(Appended { position, event: Some(event), connections })
         })
     }
 
@@ -66,28 +65,27 @@ impl RedisEngine {
         let last_row = last.as_ref().map(Unnumbered::row).unwrap_or_default();
         let command = self
             .storing(&script::CLOSE, duel)
-            .with(answer::show_outcome(outcome))
+            .with(reply::show_outcome(outcome))
             .with(end.row())
             .with(end.row().len())
             .with(last_row)
             .with(last_row.len())
             .with(last_kind);
-        let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
-        self.ask(Order::kept(command), move |mut parts, bulk| {
-            let (position, stored_at) = match stored(&mut parts, born)? {
-                Ok(Stored::Now(position, at)) => (position, at),
-                Ok(Stored::Before(position)) => {
-                    return Ok(Ok(Appended { position, event: None, connections: 0 }));
+        let (dispatcher, on_created) = (Arc::clone(&self.dispatcher), self.creation(duel));
+        self.ask(Request::kept(command), move |mut parts, bulk| {
+            let (position, stored_at) = match stored(&mut parts, on_created)? {
+                Stored::Now(position, at) => (position, at),
+                Stored::Before(position) => {
+                    return Ok(Appended { position, event: None, connections: 0 });
                 }
-                Err(error) => return Ok(Err(error)),
             };
             if let Some(last) = last {
                 let last = last.number(position.seq - 1, stored_at);
-                teller.event(duel, position.epoch, last, bulk);
+                dispatcher.event(duel, position.epoch, last, bulk);
             }
             let end = end.number(position.seq, stored_at);
-            let connections = teller.event(duel, position.epoch, Arc::clone(&end), bulk);
-            Ok(Ok(Appended { position, event: Some(end), connections }))
+            let connections = dispatcher.event(duel, position.epoch, Arc::clone(&end), bulk);
+            Ok(Appended { position, event: Some(end), connections })
         })
     }
 
@@ -98,18 +96,18 @@ impl RedisEngine {
         count: usize,
     ) -> EngineFuture<'static, Page> {
         let command = script::call(&script::READ, &[self.keys.duel(duel)])
-            .with(answer::show_epoch(Epoch::random()))
-            .with(answer::show_epoch(after.epoch))
+            .with(reply::show_epoch(Epoch::random()))
+            .with(reply::show_epoch(after.epoch))
             .with(after.seq)
             .with(count.min(self.config.log_events_max));
-        self.ask(Order::large(command), move |mut parts, _| {
+        self.ask(Request::large(command), move |mut parts, _| {
             if parts.text()? == "gone" {
-                return Ok(Ok(Page::Gone));
+                return Ok(Page::Gone);
             }
-            let events = parts.parts()?.each(answer::entry)?;
+            let events = parts.parts()?.each(reply::entry)?;
             // A log of which something was taken away cannot be served without a gap.
             let is_whole = events.iter().zip(after.seq + 1..).all(|(event, seq)| event.seq == seq);
-            Ok(Ok(if is_whole { Page::Events(events) } else { Page::Gone }))
+            Ok(if is_whole { Page::Events(events) } else { Page::Gone })
         })
     }
 
@@ -125,12 +123,11 @@ impl RedisEngine {
         loop {
             let count = pages.next().unwrap_or(LATEST_PAGES[1]);
             let command = script::call(&script::LATEST, &[self.keys.duel(duel)])
-                .with(answer::show_epoch(Epoch::random()))
-                .with(answer::show_epoch(up_to.epoch))
+                .with(reply::show_epoch(Epoch::random()))
+                .with(reply::show_epoch(up_to.epoch))
                 .with(up_to.seq)
                 .with(count);
-            let page = self
-                .ask(Order::large(command), |parts, _| Ok::<_, Malformed>(Ok(latest_page(parts)?)));
+            let page = self.ask(Request::large(command), |parts, _| Ok(latest_page(parts)?));
             let Some((events, last)) = page.await? else { return Ok(None) };
             up_to.seq = events.last().map_or(0, |event| event.seq.saturating_sub(1));
             newest_first.extend(events.into_iter().map(Ok::<_, EngineError>));
@@ -154,22 +151,25 @@ enum Stored {
 /// What `append.lua` and `close.lua` answer.
 fn stored(
     parts: &mut Parts,
-    born: impl Fn(u64, Position),
-) -> Result<Result<Stored, AppendError>, Malformed> {
+    on_created: impl Fn(u64, Position),
+) -> Result<Stored, ReplyError<AppendError>> {
     let outcome = parts.text()?;
-    match &outcome[..] {
-        "closed" => return Ok(Err(AppendError::Closed)),
-        "reused" => return Ok(Err(AppendError::KeyReused)),
-        "full" => return Ok(Err(AppendError::Engine(rules::DUELS_FULL))),
-        _ => {}
+    let rejected = match &outcome[..] {
+        "closed" => Some(AppendError::Closed),
+        "reused" => Some(AppendError::KeyReused),
+        "full" => Some(AppendError::Engine(rules::DUELS_FULL)),
+        _ => None,
+    };
+    if let Some(error) = rejected {
+        return Err(ReplyError::Rejected(error));
     }
     let position = parts.position()?;
     if outcome == "duplicate" {
-        return Ok(Ok(Stored::Before(position)));
+        return Ok(Stored::Before(position));
     }
     let stored_at = UnixMs(parts.number()?);
-    born(parts.number()?, position);
-    Ok(Ok(Stored::Now(position, stored_at)))
+    on_created(parts.number()?, position);
+    Ok(Stored::Now(position, stored_at))
 }
 
 /// Events, the newest first, and whether there are none before them. `None`: the epoch is another.
@@ -179,11 +179,11 @@ fn latest_page(mut parts: Parts) -> Result<LatestPage, Malformed> {
     if parts.text()? == "gone" {
         return Ok(None);
     }
-    let mut events = parts.parts()?.each(answer::entry)?;
-    let Ok(fallen) = parts.parts() else { return Ok(Some((events, false))) };
-    let mut fallen = fallen.each(answer::fallen)?;
-    fallen.sort_by_key(|event| std::cmp::Reverse(event.seq));
-    events.extend(fallen);
+    let mut events = parts.parts()?.each(reply::entry)?;
+    let Ok(retained) = parts.parts() else { return Ok(Some((events, false))) };
+    let mut retained = retained.each(reply::retained)?;
+    retained.sort_by_key(|event| std::cmp::Reverse(event.seq));
+    events.extend(retained);
     Ok(Some((events, true)))
 }
 

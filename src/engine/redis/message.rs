@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use super::answer;
+use super::local_presence::DisconnectOrder;
+use super::reply;
 use crate::clock::UnixMs;
 use crate::engine::event_row::{self, Malformed};
-use crate::engine::{OfflineReason, Signal, SignalKind, Target};
-use crate::event::{Content, DuelStatus, Epoch, Event, Position, Viewer};
-use crate::id::{ConnectionId, DuelId, UserId};
+use crate::engine::{OfflineReason, SignalKind, Target};
+use crate::event::{Content, DuelStatus, Epoch, Event, Position};
+use crate::id::{DuelId, UserId};
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,10 +26,8 @@ pub(super) enum News {
     Opened(Position),
     /// An event was stored.
     Event(Epoch, Arc<Event>),
-    /// Who is online has changed, what they have acked, or who of them has to go: which change it is.
-    Presence(u64, SignalKind),
-    /// A connection of a node has to go.
-    Replace(Box<str>, ConnectionId),
+    /// Something of who is online has changed, which is to be read; and maybe who went offline, and why.
+    Presence(Option<(UserId, OfflineReason)>),
     /// Anything else that nodes tell each other.
     Signal(SignalKind),
 }
@@ -49,11 +48,11 @@ impl<'a> Words<'a> {
     }
 
     fn user(&mut self) -> Result<UserId, Malformed> {
-        answer::user(self.next()?).ok_or(Malformed("a user's id"))
+        reply::user(self.next()?).ok_or(Malformed("a user's id"))
     }
 
     fn position(&mut self) -> Result<Position, Malformed> {
-        Ok(Position { epoch: answer::epoch(self.next()?)?, seq: self.number()? })
+        Ok(Position { epoch: reply::epoch(self.next()?)?, seq: self.number()? })
     }
 
     fn rest(self) -> Result<&'a str, Malformed> {
@@ -76,7 +75,7 @@ pub(super) fn read(message: &[u8]) -> Result<Message, Malformed> {
     let node = words.next()?.into();
     let duel = duel_id(words.number()?)?;
     let news = match kind {
-        "o" => News::Opened(Position { epoch: answer::epoch(words.next()?)?, seq: 0 }),
+        "o" => News::Opened(Position { epoch: reply::epoch(words.next()?)?, seq: 0 }),
         "e" => {
             let Position { epoch, seq } = words.position()?;
             let stored_at = UnixMs(words.number()?);
@@ -85,82 +84,64 @@ pub(super) fn read(message: &[u8]) -> Result<Message, Malformed> {
         "c" => {
             let Position { epoch, seq } = words.position()?;
             let stored_at = UnixMs(words.number()?);
-            let DuelStatus::Closed(outcome) = answer::status(words.next()?)? else {
+            let DuelStatus::Closed(outcome) = reply::status(words.next()?)? else {
                 return Err(Malformed("a status"));
             };
             let content = Content::Closed(outcome);
             News::Event(epoch, Arc::new(Event { seq, stored_at, content }))
         }
-        "p" => News::Presence(words.number()?, presence(words)?),
-        "r" => {
-            let (node, connection) = connection(words.next()?)?;
-            News::Replace(node.into(), connection)
-        }
+        "p" => News::Presence(gone(words)?),
         "s" => News::Signal(signal(words)?),
         _ => return Err(Malformed("a message")),
     };
     Ok(Message { node, duel, news })
 }
 
-/// `node:id`.
-pub(super) fn connection(word: &str) -> Result<(String, ConnectionId), Malformed> {
-    let (node, id) = word.split_once(':').ok_or(Malformed("a connection"))?;
-    let id = id.parse().map_err(|_| Malformed("a connection"))?;
-    Ok((node.to_owned(), ConnectionId(id)))
-}
-
-fn presence(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
+/// As [`show_gone`] writes it.
+fn gone(mut words: Words<'_>) -> Result<Option<(UserId, OfflineReason)>, Malformed> {
     match words.next()? {
-        "on" => {
-            let user = words.user()?;
-            let role = answer::role(words.next()?).ok_or(Malformed("a role"))?;
-            let since = UnixMs(words.number()?);
-            Ok(SignalKind::Online { viewer: Viewer { user, role }, since })
-        }
-        "off" => {
-            let user = words.user()?;
-            let reason = reason(words.next()?).ok_or(Malformed("a reason"))?;
-            Ok(SignalKind::Offline { user, reason })
-        }
-        "ack" => Ok(SignalKind::Acked { user: words.user()?, seq: words.number()? }),
-        "disconnect" => {
-            let whom = match words.next()? {
-                EVERYBODY => Target::Everybody,
-                user => Target::User(answer::user(user).ok_or(Malformed("a user's id"))?),
-            };
-            disconnect(whom, words)
-        }
+        "" => Ok(None),
+        "off" => Ok(Some((words.user()?, reason(words.next()?).ok_or(Malformed("a reason"))?))),
         _ => Err(Malformed("a message")),
     }
 }
 
-/// Whether to come back, and why: as [`show_disconnect`] writes it.
-fn disconnect(whom: Target, mut words: Words<'_>) -> Result<SignalKind, Malformed> {
-    let reconnect = words.next()? == "1";
+/// What a hint says of who went offline, and why.
+pub(super) fn show_gone(gone: Option<(UserId, OfflineReason)>) -> String {
+    let show = |(user, reason): (UserId, _)| format!(" off {} {}", user.get(), show_reason(reason));
+    gone.map(show).unwrap_or_default()
+}
+
+/// Reads whose connections have to go, and the number below which they have to, as `disconnect.lua` writes them, with what
+/// [`show_disconnect`] says.
+pub(super) fn disconnect_order(whose: &str, text: &str) -> Result<DisconnectOrder, Malformed> {
+    let whose = match whose {
+        EVERYBODY => Target::Everybody,
+        user => Target::User(reply::user(user).ok_or(Malformed("a user's id"))?),
+    };
+    let mut words = Words(text.as_bytes());
+    let (below, reconnect) = (words.number()?, words.next()? == "1");
     let reason = words.rest()?;
     let reason = (!reason.is_empty()).then(|| reason.into());
-    Ok(SignalKind::Disconnect { whom, reconnect, reason })
+    Ok(DisconnectOrder { whose, below, reconnect, reason })
 }
 
-/// That a connection must close, as it is kept for a node that may not have heard of it.
-pub(super) fn kept_disconnect(id: ConnectionId, text: &str) -> Result<SignalKind, Malformed> {
-    disconnect(Target::Connection(id), Words(text.as_bytes()))
+/// Returns what [`disconnect_order`] reads: whose they are, and what they are told. `None` for one connection, of which other
+/// nodes need not hear.
+pub(super) fn show_disconnect(
+    whose: Target,
+    reconnect: bool,
+    reason: Option<&str>,
+) -> Option<(String, String)> {
+    let whose = match whose {
+        Target::Everybody => EVERYBODY.to_owned(),
+        Target::User(user) => user.get().to_string(),
+        Target::Connection(_) => return None,
+    };
+    Some((whose, format!("{} {}", u8::from(reconnect), reason.unwrap_or_default())))
 }
 
-pub(super) fn show_disconnect(reconnect: bool, reason: Option<&str>) -> String {
-    format!("{} {}", u8::from(reconnect), reason.unwrap_or_default())
-}
-
-/// `None`: one of this node, of which the others need not hear.
-pub(super) fn show_whom(whom: Target) -> Option<String> {
-    match whom {
-        Target::Everybody => Some(EVERYBODY.to_owned()),
-        Target::User(user) => Some(user.get().to_string()),
-        Target::Connection(_) => None,
-    }
-}
-
-/// Who stands for all users.
+/// Stands for all users.
 const EVERYBODY: &str = "all";
 
 fn signal(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
@@ -170,17 +151,9 @@ fn signal(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
     }
 }
 
-/// A signal that changes no roster, as it is published. `None`: it does, and a script publishes it.
-pub(super) fn show(node: &str, Signal { duel, kind }: &Signal) -> Option<String> {
-    let duel = duel.get();
-    match kind {
-        SignalKind::Online { .. }
-        | SignalKind::Offline { .. }
-        | SignalKind::Acked { .. }
-        | SignalKind::Disconnect { .. }
-        | SignalKind::Replace { .. } => None,
-        SignalKind::Revoked { user } => Some(format!("s {node} {duel} revoked {}", user.get())),
-    }
+/// Writes that a user's tickets were revoked.
+pub(super) fn show_revoked(node: &str, duel: DuelId, user: UserId) -> String {
+    format!("s {node} {} revoked {}", duel.get(), user.get())
 }
 
 const REASONS: [(&str, OfflineReason); 6] = [
@@ -196,7 +169,7 @@ fn reason(word: &str) -> Option<OfflineReason> {
     REASONS.iter().find(|(known, _)| *known == word).map(|(_, reason)| *reason)
 }
 
-pub(super) fn show_reason(reason: OfflineReason) -> &'static str {
+fn show_reason(reason: OfflineReason) -> &'static str {
     REASONS.iter().find(|(_, known)| *known == reason).map_or("lost", |(word, _)| word)
 }
 
@@ -205,36 +178,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_are_read_as_they_were_written() {
-        let duel = DuelId::try_from(7).unwrap();
-        let user = UserId::try_from(9).unwrap();
-        let kind = SignalKind::Revoked { user };
-        let text = show("ab", &Signal { duel, kind: kind.clone() }).unwrap();
-        let expected = Message { node: "ab".into(), duel, news: News::Signal(kind) };
-        assert_eq!(read(text.as_bytes()), Ok(expected));
-        for whom in [Target::User(user), Target::Everybody] {
+    fn what_is_written_is_read() {
+        let (duel, user) = (DuelId::try_from(7).unwrap(), UserId::try_from(9).unwrap());
+        let message = |news| Ok(Message { node: "ab".into(), duel, news });
+        let revoked = News::Signal(SignalKind::Revoked { user });
+        assert_eq!(read(show_revoked("ab", duel, user).as_bytes()), message(revoked));
+        for gone in [None, Some((user, OfflineReason::ClientClosed))] {
+            let text = format!("p ab 7{}", show_gone(gone));
+            assert_eq!(read(text.as_bytes()), message(News::Presence(gone)));
+        }
+        for whose in [Target::User(user), Target::Everybody] {
             for (reconnect, reason) in [(true, None), (false, Some("moved to é"))] {
-                let shown = show_disconnect(reconnect, reason);
-                let reason: Option<Arc<str>> = reason.map(Into::into);
-                let kind = SignalKind::Disconnect { whom, reconnect, reason: reason.clone() };
-                let news = News::Presence(3, kind);
-                let expected = Message { node: "ab".into(), duel, news };
-                let text = format!("p ab 7 3 disconnect {} {shown}", show_whom(whom).unwrap());
-                assert_eq!(read(text.as_bytes()), Ok(expected));
-                let whom = Target::Connection(ConnectionId(5));
-                let kept = SignalKind::Disconnect { whom, reconnect, reason };
-                assert_eq!(kept_disconnect(ConnectionId(5), &shown), Ok(kept));
+                let (whom, how) = show_disconnect(whose, reconnect, reason).unwrap();
+                let reason = reason.map(Into::into);
+                let order = DisconnectOrder { whose, below: 5, reconnect, reason };
+                assert_eq!(disconnect_order(&whom, &format!("5 {how}")), Ok(order));
             }
         }
     }
 
     #[test]
     fn what_is_no_message_is_refused() {
-        for text in
-            ["", "x a 1", "p a 1", "p a 1 2 on", "e a 0 1", "p a 1 2 disconnect", "c a 1 ff 1 1 0"]
+        for text in ["", "x a 1", "p a", "p a 1 on", "p a 1 off 9 why", "e a 0 1", "c a 1 ff 1 1 0"]
         {
             assert!(read(text.as_bytes()).is_err(), "{text:?}");
         }
         assert!(read(b"\xff \xff \xff").is_err());
+        assert!(disconnect_order("x", "1 1 ").is_err() && disconnect_order("all", "x").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The steps that Redis does for us, each as a whole: Lua scripts, sent once per connection and then called by their hash.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use redis::{Cmd, ToRedisArgs};
 
@@ -39,16 +40,14 @@ pub(super) static ADMIT: Script = script!("common", "tickets", "admit");
 pub(super) static REVOKE: Script = script!("allow_oom", "common", "tickets", "revoke");
 pub(super) static FORGET_TICKETS: Script =
     script!("allow_oom", "common", "tickets", "forget_tickets");
-pub(super) static ONLINE: Script = script!("common", "roster", "online");
-pub(super) static DEPART: Script = script!("allow_oom", "common", "roster", "depart");
-pub(super) static DISCONNECT: Script = script!("allow_oom", "common", "roster", "disconnect");
-pub(super) static OFFLINE: Script = script!("allow_oom", "common", "roster", "offline");
-pub(super) static ACKED: Script = script!("common", "roster", "acked");
-pub(super) static EXPEL: Script = script!("allow_oom", "common", "roster", "expel");
+pub(super) static PRESENCE_WRITE: Script =
+    script!("allow_oom", "common", "presence", "presence_write");
+pub(super) static DISCONNECT: Script = script!("allow_oom", "common", "presence", "disconnect");
+pub(super) static EVICT: Script = script!("allow_oom", "common", "presence", "evict");
 pub(super) static HEARTBEAT: Script = script!("allow_oom", "common", "heartbeat");
 
 /// All of them, to be loaded.
-pub(super) fn all() -> [&'static Script; 18] {
+pub(super) fn all() -> [&'static Script; 15] {
     [
         &APPEND,
         &CLOSE,
@@ -61,12 +60,9 @@ pub(super) fn all() -> [&'static Script; 18] {
         &ADMIT,
         &REVOKE,
         &FORGET_TICKETS,
-        &ONLINE,
-        &DEPART,
+        &PRESENCE_WRITE,
         &DISCONNECT,
-        &OFFLINE,
-        &ACKED,
-        &EXPEL,
+        &EVICT,
         &HEARTBEAT,
     ]
 }
@@ -89,4 +85,8 @@ impl Args for Cmd {
         self.arg(argument);
         self
     }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

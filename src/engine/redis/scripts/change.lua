@@ -16,14 +16,14 @@ local function be()
     local expires_at = now + idle_ms
     local kept_until = expires_at + idle_ms + 120000
     local others = parts(base)
-    redis.call('HSET', base, 'e', fresh_epoch, 'g', lineage(), 's', 0, 'n', 0, 'o', 0, 'b', 0, 'w', 0, 'c', now,
+    redis.call('HSET', base, 'e', fresh_epoch, 'g', replication_id(), 's', 0, 'n', 0, 'o', 0, 'b', 0, 'w', 0, 'c', now,
         'x', expires_at, 't', kept_until)
     redis.call('PEXPIREAT', base, kept_until)
     -- After the first write, which a Redis without room refuses.
-    redis.call('DEL', others.log, others.fallen, others.fallen_order, others.keys, others.keys_order)
+    redis.call('DEL', others.log, others.retained, others.retained_order, others.keys, others.keys_order)
     duel = {
-        base = base, epoch = fresh_epoch, status = '0', seq = 0, oldest = 0, bytes = 0, fallen_bytes = 0,
-        expires_at = expires_at, kept_until = kept_until, parts = others, past = '',
+        base = base, epoch = fresh_epoch, status = '0', seq = 0, oldest = 0, bytes = 0, retained_bytes = 0,
+        expires_at = expires_at, kept_until = kept_until, parts = others, history = '',
     }
     created = 1
     if due then

@@ -1,22 +1,18 @@
 -- What every script begins with. A script is one step: nothing happens between its parts.
 --
--- A duel is a hash, with other keys beside it in the same slot. Fields of the hash: e epoch, g the lineage that it is of,
+-- A duel is a hash, with other keys beside it in the same slot. Fields of the hash: e epoch, g the replication_id that it is of,
 -- h the epochs before that it went on from, the latest first, as epoch:end,
 -- s status (0 open, 1 finished, 2 cancelled), n the last seq, o the oldest in the log (0: none), b bytes of the log,
 -- w bytes of what fell off it, c created at, u updated at, x to be forgotten at, t when Redis itself forgets it,
 -- p participants, d presence grace.
 
-local function clock()
-    local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
-end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local now = clock()
-
--- One history of this server's data. It changes whenever some of what was acknowledged may be gone: with a failover, and
+-- The id of this history of the server's data. It changes whenever some of what was acknowledged may be gone: with a failover, and
 -- with a restart.
 local line
-local function lineage()
+local function replication_id()
     line = line or string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
     return line
 end
@@ -26,36 +22,44 @@ local function number(value)
 end
 
 -- The keys of a duel beside its hash: the log; what fell off it and is the latest of its kind, and in which order it fell;
--- the idempotency keys, and in which order they were used; who is online; which connections had to go.
+-- the idempotency keys, and in which order they were used; who is online.
 local function parts(base)
     return {
-        log = base .. ':l', fallen = base .. ':f', fallen_order = base .. ':g',
-        keys = base .. ':k', keys_order = base .. ':o', roster = base .. ':p', sent_away = base .. ':x',
+        log = base .. ':l', retained = base .. ':f', retained_order = base .. ':g',
+        keys = base .. ':k', keys_order = base .. ':o', presence = base .. ':p',
     }
 end
 
--- How many epochs are remembered that a duel went on from; a node reads as many (EpochHistory::EPOCHS_MAX). Enough for a
--- client that is away for an hour of rolling restarts.
-local past_max = 16
+-- Raises a counter of a duel's presence. It begins with Redis' own time in microseconds, so that it goes on growing when a flush
+-- has taken it.
+local function count(presence, field)
+    local first = time[1] * 1000000 + time[2]
+    if redis.call('HSETNX', presence, field, number(first)) == 1 then return first end
+    return redis.call('HINCRBY', presence, field, 1)
+end
 
--- The duel, if there is one. Of another lineage than before, it has a new epoch.
+-- How many epochs a duel's history has; a node reads as many (EpochHistory::EPOCHS_MAX). Enough for a client that is away for an
+-- hour of rolling restarts.
+local history_max = 16
+
+-- The duel, if there is one. Of another replication_id than before, it has a new epoch.
 local function look(base, fresh_epoch)
     local row = redis.call('HMGET', base, 'e', 'g', 's', 'n', 'o', 'b', 'w', 'x', 't', 'h')
     if not row[1] then return nil end
-    if row[2] ~= lineage() then
+    if row[2] ~= replication_id() then
         -- What is left is the beginning of all that was told in the epoch, and so is what was left before that.
-        local past = { row[1] .. ':' .. row[4] }
+        local history = { row[1] .. ':' .. row[4] }
         for ended in string.gmatch(row[10] or '', '%S+') do
-            if #past < past_max then past[#past + 1] = ended end
+            if #history < history_max then history[#history + 1] = ended end
         end
-        row[1], row[10] = fresh_epoch, table.concat(past, ' ')
-        redis.call('HSET', base, 'e', row[1], 'g', lineage(), 'h', row[10])
+        row[1], row[10] = fresh_epoch, table.concat(history, ' ')
+        redis.call('HSET', base, 'e', row[1], 'g', replication_id(), 'h', row[10])
     end
     return {
         base = base, epoch = row[1], status = row[3], seq = tonumber(row[4]), oldest = tonumber(row[5]),
-        bytes = tonumber(row[6]), fallen_bytes = tonumber(row[7]),
+        bytes = tonumber(row[6]), retained_bytes = tonumber(row[7]),
         expires_at = tonumber(row[8]), kept_until = tonumber(row[9]), parts = parts(base),
-        past = row[10] or '',
+        history = row[10] or '',
     }
 end
 

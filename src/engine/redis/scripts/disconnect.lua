@@ -1,15 +1,19 @@
--- Connections have to go. ARGV, after those of roster.lua: the user whose they are (all: everybody's), and what they are told.
--- Which change it was: a node that misses it reads the roster again, and which of its connections were meant.
+-- Connections have to go. ARGV, after those of presence.lua: whose (a user's id, or all), how many such orders are kept, what
+-- they are told. Returns the whole.
 
-local wanted, how = ARGV[5], ARGV[6]
-for _, user in ipairs(redis.call('HKEYS', roster)) do
-    if user ~= 'v' and (wanted == 'all' or user == wanted) then
-        for connection in string.gmatch(find(user).connections, '[^,]+') do
-            redis.call('HSET', sent_away, connection, how)
-        end
-    end
+local whose, orders_max, how = ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local orders = {}
+for _, field in ipairs(redis.call('HKEYS', presence)) do
+    if string.sub(field, 1, 2) == 'x:' then orders[#orders + 1] = field end
 end
-local version = tell_followers('disconnect', wanted, how)
-expire_with_duel(roster)
-expire_with_duel(sent_away)
-return { version }
+if whose == 'all' and #orders > 0 then
+    -- The others are part of it.
+    redis.call('HDEL', presence, unpack(orders))
+elseif #orders >= orders_max and redis.call('HEXISTS', presence, 'x:' .. whose) == 0 then
+    local function below(field) return tonumber(string.match(redis.call('HGET', presence, field), '^%d+')) end
+    table.sort(orders, function(one, other) return below(one) < below(other) end)
+    redis.call('HDEL', presence, orders[1])
+end
+redis.call('HSET', presence, 'x:' .. whose, number(count(presence, 'n')) .. ' ' .. how)
+changed('')
+return whole()

@@ -1,7 +1,7 @@
 -- What the scripts share that store events.
 -- ARGV, after those of change.lua: how many events and bytes the log keeps, and how many that fell off it.
 
-local events_max, bytes_max, fallen_max = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local events_max, bytes_max, retained_max = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 
 -- Of an entry of the log, or of what fell off it: its fields.
 local function fields(pairs_of)
@@ -10,20 +10,20 @@ local function fields(pairs_of)
     return found
 end
 
-local function keep_fallen(seq, entry)
-    local fallen, order = duel.parts.fallen, duel.parts.fallen_order
-    local known = redis.call('HGET', fallen, entry.k)
-    if known then duel.fallen_bytes = duel.fallen_bytes - cmsgpack.unpack(known)[2] end
-    redis.call('HSET', fallen, entry.k, cmsgpack.pack({ seq, tonumber(entry.z), tonumber(entry.t), entry.r }))
+local function keep_retained(seq, entry)
+    local retained, order = duel.parts.retained, duel.parts.retained_order
+    local known = redis.call('HGET', retained, entry.k)
+    if known then duel.retained_bytes = duel.retained_bytes - cmsgpack.unpack(known)[2] end
+    redis.call('HSET', retained, entry.k, cmsgpack.pack({ seq, tonumber(entry.z), tonumber(entry.t), entry.r }))
     redis.call('ZADD', order, seq, entry.k)
-    duel.fallen_bytes = duel.fallen_bytes + entry.z
-    while redis.call('ZCARD', order) > fallen_max or duel.fallen_bytes > bytes_max do
+    duel.retained_bytes = duel.retained_bytes + entry.z
+    while redis.call('ZCARD', order) > retained_max or duel.retained_bytes > bytes_max do
         local kind = redis.call('ZPOPMIN', order)[1]
-        if not kind then duel.fallen_bytes = 0 break end
-        duel.fallen_bytes = duel.fallen_bytes - cmsgpack.unpack(redis.call('HGET', fallen, kind))[2]
-        redis.call('HDEL', fallen, kind)
+        if not kind then duel.retained_bytes = 0 break end
+        duel.retained_bytes = duel.retained_bytes - cmsgpack.unpack(redis.call('HGET', retained, kind))[2]
+        redis.call('HDEL', retained, kind)
     end
-    redis.call('PEXPIREAT', fallen, duel.kept_until)
+    redis.call('PEXPIREAT', retained, duel.kept_until)
     redis.call('PEXPIREAT', order, duel.kept_until)
 end
 
@@ -36,7 +36,7 @@ local function trim()
         if found then
             local entry = fields(found[2])
             duel.bytes = duel.bytes - entry.z
-            if entry.k ~= '' then keep_fallen(duel.oldest, entry) end
+            if entry.k ~= '' then keep_retained(duel.oldest, entry) end
         end
         duel.oldest = duel.oldest + 1
     end
@@ -60,5 +60,5 @@ local function store(row, size, kind)
 end
 
 local function save()
-    redis.call('HSET', base, 'n', duel.seq, 'o', duel.oldest, 'b', duel.bytes, 'w', duel.fallen_bytes, 'u', now)
+    redis.call('HSET', base, 'n', duel.seq, 'o', duel.oldest, 'b', duel.bytes, 'w', duel.retained_bytes, 'u', now)
 end

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use redis::{FromRedisValue, Value};
+use tracing::warn;
+
+use super::command_connection::IN_DOUBT;
 
 use crate::clock::UnixMs;
 use crate::engine::event_row::{self, Malformed};
-use crate::engine::{DuelSettings, EpochHistory, Head, Online, Participant};
-use crate::event::{DuelStatus, Epoch, Event, Outcome, Position, Role, Viewer};
+use crate::engine::{DuelSettings, EngineError, EpochHistory, Head, Participant};
+use crate::event::{DuelStatus, Epoch, Event, Outcome, Position};
 use crate::id::{TelegramId, UserId};
 
 /// The parts of an answer, one after the other.
@@ -22,6 +25,10 @@ impl Parts {
 
     pub(super) fn value(&mut self) -> Result<Value, Malformed> {
         self.0.next().ok_or(Malformed("an answer"))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() == 0
     }
 
     pub(super) fn parts(&mut self) -> Result<Self, Malformed> {
@@ -55,16 +62,39 @@ impl Parts {
         Ok(Position { epoch: epoch(&self.text()?)?, seq: self.number()? })
     }
 
-    /// Epoch, seq, the oldest in the log, status, the past.
+    /// Epoch, seq, the oldest in the log, status, the history.
     pub(super) fn head(&mut self) -> Result<Head, Malformed> {
         let position = self.position()?;
         let (oldest_seq, status) = (self.number()?, status(&self.text()?)?);
-        Ok(Head { position, history: past(&self.text()?)?, oldest_seq, status })
+        Ok(Head { position, history: history(&self.text()?)?, oldest_seq, status })
     }
 }
 
 fn read<T: FromRedisValue>(value: Value) -> Result<T, Malformed> {
     redis::from_redis_value(value).map_err(|_| Malformed("an answer"))
+}
+
+/// Takes what was read. What is not as it should be says that something else writes in Redis.
+pub(super) fn understood<T>(read: Result<T, Malformed>) -> Result<T, EngineError> {
+    read.map_err(|error| {
+        warn!(%error, "what is in Redis was not understood");
+        IN_DOUBT
+    })
+}
+
+/// Why a reply is not what was hoped for.
+#[derive(Debug)]
+pub(super) enum ReplyError<E> {
+    /// It is not as it should be.
+    Malformed(Malformed),
+    /// It says that it was not done.
+    Rejected(E),
+}
+
+impl<E> From<Malformed> for ReplyError<E> {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
 }
 
 pub(super) fn text(value: Value) -> Result<String, Malformed> {
@@ -85,10 +115,10 @@ pub(super) fn show_epoch(epoch: Epoch) -> String {
 }
 
 /// `epoch:end`, with spaces between, the latest first.
-fn past(text: &str) -> Result<EpochHistory, Malformed> {
+fn history(text: &str) -> Result<EpochHistory, Malformed> {
     let end = |word: &str| {
-        let (ended, seq) = word.split_once(':').ok_or(Malformed("a past"))?;
-        let seq = seq.parse().map_err(|_| Malformed("a past"))?;
+        let (ended, seq) = word.split_once(':').ok_or(Malformed("a history"))?;
+        let seq = seq.parse().map_err(|_| Malformed("a history"))?;
         Ok(Position { epoch: epoch(ended)?, seq })
     };
     Ok(EpochHistory::new(text.split_whitespace().map(end).collect::<Result<Vec<_>, _>>()?))
@@ -128,67 +158,15 @@ pub(super) fn entry(value: Value) -> Result<Arc<Event>, Malformed> {
     event_row::read_undated(&row, seq, stored_at.ok_or(Malformed("an entry"))?)
 }
 
-/// What fell off a log: seq, when it was stored, row.
-pub(super) fn fallen(value: Value) -> Result<Arc<Event>, Malformed> {
+/// An event that is retained beside its log: seq, when it was stored, row.
+pub(super) fn retained(value: Value) -> Result<Arc<Event>, Malformed> {
     let mut parts = Parts::of(value)?;
     let (seq, stored_at) = (parts.number()?, UnixMs(parts.number()?));
     event_row::read_undated(&parts.bytes()?, seq, stored_at)
 }
 
-/// Of a roster's fields: the last change, and who is online.
-pub(super) fn roster(value: Value) -> Result<(u64, Vec<Online>), Malformed> {
-    roster_of(value, "").map(|(version, online, _)| (version, online))
-}
-
-/// The same, and who of them is on a node.
-pub(super) fn roster_of(
-    value: Value,
-    node: &str,
-) -> Result<(u64, Vec<Online>, Vec<UserId>), Malformed> {
-    let mut fields = Parts::of(value)?;
-    let (mut version, mut online, mut on_node) = (0, Vec::new(), Vec::new());
-    while let Ok(field) = fields.text() {
-        if field == "v" {
-            version = fields.number()?;
-        } else {
-            let entry = fields.text()?;
-            let one = online_of(&field, &entry).ok_or(Malformed("a roster"))?;
-            let nodes = entry.split(' ').nth(3).unwrap_or_default();
-            if nodes.split(',').any(|other| other == node) {
-                on_node.push(one.viewer.user);
-            }
-            online.push(one);
-        }
-    }
-    Ok((version, online, on_node))
-}
-
-/// A user's field, and `role since acked nodes connections`.
-fn online_of(user: &str, entry: &str) -> Option<Online> {
-    let mut words = entry.split(' ');
-    let role = role(words.next()?)?;
-    let since = UnixMs(words.next()?.parse().ok()?);
-    let acked_seq = words.next()?.parse().ok()?;
-    Some(Online { viewer: Viewer { user: self::user(user)?, role }, since, acked_seq })
-}
-
 pub(super) fn user(text: &str) -> Option<UserId> {
     UserId::try_from(text.parse::<u64>().ok()?).ok()
-}
-
-pub(super) fn role(text: &str) -> Option<Role> {
-    match text {
-        "p" => Some(Role::Player),
-        "s" => Some(Role::Spectator),
-        _ => None,
-    }
-}
-
-pub(super) const fn show_role(role: Role) -> &'static str {
-    match role {
-        Role::Player => "p",
-        Role::Spectator => "s",
-    }
 }
 
 /// `user:telegram`, with commas between; `-` if the duel was declared without anybody.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::link::{Order, REFUSED};
+use super::RedisEngine;
+use super::command_connection::{REFUSED, Request};
+use super::reply::{self, ReplyError};
 use super::script::{self, Args as _};
-use super::{RedisEngine, answer};
 use crate::clock::UnixMs;
 use crate::engine::{Declaration, DuelRecord, EngineFuture, OpenError, Opened, rules};
 use crate::event::Position;
@@ -17,17 +18,22 @@ const DECLARE_TRIES: usize = 8;
 /// What stands of a declaration in a duel's hash: the participants, the settings.
 type Known = (String, String);
 
-/// What became of a try: the duel is declared, or something else stands there.
-type Tried = Result<Opened, Known>;
+/// What became of a try.
+enum Tried {
+    /// The duel is declared.
+    Opened(Opened),
+    /// Something else stands there.
+    Changed(Known),
+}
 
 impl RedisEngine {
     /// What is to be done when a duel may have come into being.
-    pub(super) fn births(&self, duel: DuelId) -> impl Fn(u64, Position) + Send + 'static {
-        let (teller, counts) = (Arc::clone(&self.teller), Arc::clone(&self.counts));
+    pub(super) fn creation(&self, duel: DuelId) -> impl Fn(u64, Position) + Send + 'static {
+        let (dispatcher, counts) = (Arc::clone(&self.dispatcher), Arc::clone(&self.counts));
         move |created, position| {
             if created == 1 && duel != DuelId::PROBE {
                 counts.duels.fetch_add(1, Ordering::Relaxed);
-                teller.opened(duel, Position { seq: 0, ..position });
+                dispatcher.opened(duel, Position { seq: 0, ..position });
             }
         }
     }
@@ -37,37 +43,30 @@ impl RedisEngine {
         duel: DuelId,
         enters: bool,
     ) -> EngineFuture<'static, Option<DuelRecord>> {
-        let known = self.teller.roster_version(duel);
-        let shown = known.map(|version| version.to_string()).unwrap_or_default();
-        let command = self.change(&script::RECORD, duel).with(u8::from(enters)).with(shown);
-        let (teller, born) = (Arc::clone(&self.teller), self.births(duel));
-        let rosters = Arc::clone(&self.rosters);
+        let command = self.change(&script::RECORD, duel).with(u8::from(enters));
+        let on_created = self.creation(duel);
         self.ask(command, move |mut parts, _| {
             match &parts.text()?[..] {
-                "none" => return Ok(Ok(None)),
-                "full" => return Ok(Err(rules::DUELS_FULL)),
+                "none" => return Ok(None),
+                "full" => return Err(ReplyError::Rejected(rules::DUELS_FULL)),
                 _ => {}
             }
             let head = parts.head()?;
             let created_at = UnixMs(parts.number()?);
             let updated_at = parts.text()?;
             let (participants, settings) = (parts.text()?, parts.text()?);
-            let (version, roster) = (parts.number()?, parts.value()?);
-            born(parts.number()?, head.position);
-            // Unchanged, it was not answered.
-            if enters && known != Some(version) {
-                teller.roster(duel, version, answer::roster(roster)?.1);
-                rosters.check_sent_away(duel);
-            }
+            let attach_number = parts.number()?;
+            on_created(parts.number()?, head.position);
             let declared = !participants.is_empty();
-            let participants = answer::participants(&participants)?;
-            Ok(Ok(Some(DuelRecord {
+            let participants = reply::participants(&participants)?;
+            Ok(Some(DuelRecord {
                 head,
                 participants: declared.then(|| participants.into()),
-                settings: answer::settings(&settings)?,
+                settings: reply::settings(&settings)?,
                 created_at,
                 updated_at: updated_at.parse().ok().map(UnixMs),
-            })))
+                attach_number,
+            }))
         })
     }
 
@@ -81,8 +80,10 @@ impl RedisEngine {
         Box::pin(async move {
             for _ in 0..DECLARE_TRIES {
                 match trying?.await? {
-                    Ok(opened) => return Ok(opened),
-                    Err(known) => trying = self.try_to_declare(duel, &declaration, &known),
+                    Tried::Opened(opened) => return Ok(opened),
+                    Tried::Changed(known) => {
+                        trying = self.try_to_declare(duel, &declaration, &known)
+                    }
                 }
             }
             Err(OpenError::Engine(REFUSED))
@@ -96,27 +97,27 @@ impl RedisEngine {
         declaration: &Declaration,
         known: &Known,
     ) -> Result<EngineFuture<'static, Tried, OpenError>, OpenError> {
-        let before = answer::participants(&known.0).map_err(|_| OpenError::Engine(REFUSED))?;
+        let before = reply::participants(&known.0).map_err(|_| OpenError::Engine(REFUSED))?;
         let merged = rules::merge(&before, declaration.participants.clone())?;
-        let settings = declaration.settings.map(answer::show_settings);
+        let settings = declaration.settings.map(reply::show_settings);
         let command = self
             .change(&script::OPEN, duel)
             .with(&known.0)
             .with(&known.1)
-            .with(answer::show_participants(&merged))
+            .with(reply::show_participants(&merged))
             .with(settings.as_ref().unwrap_or(&known.1));
-        let born = self.births(duel);
-        Ok(self.ask(Order::kept(command), move |mut parts, _| {
+        let on_created = self.creation(duel);
+        Ok(self.ask(Request::kept(command), move |mut parts, _| {
             match &parts.text()?[..] {
-                "full" => return Ok(Err(OpenError::Engine(rules::DUELS_FULL))),
-                "closed" => return Ok(Err(OpenError::Closed)),
-                "changed" => return Ok(Ok(Err((parts.text()?, parts.text()?)))),
+                "full" => return Err(ReplyError::Rejected(rules::DUELS_FULL.into())),
+                "closed" => return Err(ReplyError::Rejected(OpenError::Closed)),
+                "changed" => return Ok(Tried::Changed((parts.text()?, parts.text()?))),
                 _ => {}
             }
             let position = parts.position()?;
             let created = parts.number()?;
-            born(created, position);
-            Ok(Ok(Ok(Opened { position, created: created == 1 })))
+            on_created(created, position);
+            Ok(Tried::Opened(Opened { position, created: created == 1 }))
         }))
     }
 }

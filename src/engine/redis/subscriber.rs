@@ -2,8 +2,11 @@
 //!
 //! Subscriptions are changed in batches. When the connection was lost, everything is subscribed to again, and the heads of
 //! the duels are compared, batch by batch, so that what was missed meanwhile is repaired at once. A message is handed on in
-//! the connection's own task; there is no queue of them. Bounds: [`WAITING_MAX`] duels wait to be followed; those that are to
-//! be left are at most as many as were followed.
+//! the connection's own task; there is no queue of them. Bounds: [`WAITING_MAX`] duels wait to be subscribed to; those that are to
+//! be left are at most as many as were subscribed to.
+//!
+//! The library's connection for pub/sub is not used: it says neither when a subscription is confirmed, which is when a connection
+//! may read the head of its log, nor that it was lost in between.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,17 +20,19 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, t
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use super::endpoint::{self, Endpoint};
+use super::command_connection::{Pauses, REFUSED, plain};
+use super::command_pool::CommandPool;
+use super::discovery::{self, Endpoint};
+use super::dispatcher::Dispatcher;
 use super::keys::{BUCKETS, Keys};
-use super::link::{Pauses, REFUSED, plain};
 use super::message::{self, Message, News};
-use super::roster::{HEADS_AT_ONCE, Rosters};
-use super::teller::Teller;
-use crate::engine::{EngineError, Signal, SignalKind};
+use super::presence::ClusterPresence;
+use super::sweep::Sweep;
+use crate::engine::{EngineError, Signal};
 use crate::id::DuelId;
 use crate::limits;
 
-/// Duels that wait to be followed.
+/// Duels that wait to be subscribed to.
 const WAITING_MAX: usize = 1024;
 
 /// Duels that are subscribed to at a time.
@@ -71,21 +76,30 @@ impl Scope {
     }
 }
 
-/// Follows duels. Dropping it ends the connection.
+/// What every subscriber works with.
+#[derive(Debug, Clone)]
+pub(super) struct Parts {
+    pub(super) commands: Arc<CommandPool>,
+    pub(super) keys: Arc<Keys>,
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) presence: Arc<ClusterPresence>,
+    pub(super) sweep: Arc<Sweep>,
+}
+
+/// Subscribes to duels. Dropping it ends the connection.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct Subscriber {
     shared: Arc<Shared>,
-    follow_tx: mpsc::Sender<Follow>,
+    wanted_tx: mpsc::Sender<Wanted>,
     _task: AbortOnDropHandle<()>,
 }
 
 /// What the connection's task shares with those who ask for something.
 #[derive(Debug)]
 struct Shared {
-    teller: Arc<Teller>,
-    keys: Arc<Keys>,
-    /// Duels that are followed no more.
-    left: Mutex<HashSet<DuelId>>,
+    parts: Parts,
+    /// Duels that are subscribed to no more.
+    unwanted: Mutex<HashSet<DuelId>>,
     changed: Notify,
     /// Whether this node watches all duels.
     watches: AtomicBool,
@@ -93,24 +107,17 @@ struct Shared {
 
 /// Somebody waits until a channel is subscribed to: a duel's, or that of all.
 #[derive(Debug)]
-struct Follow {
+struct Wanted {
     duel: Option<DuelId>,
     done: oneshot::Sender<()>,
 }
 
-impl Feed {
-    pub(super) fn new(
-        endpoint: Endpoint,
-        scope: Scope,
-        keys: Arc<Keys>,
-        teller: Arc<Teller>,
-        rosters: Arc<Rosters>,
-    ) -> Self {
-        let (follow_tx, follow_rx) = mpsc::channel(WAITING_MAX);
+impl Subscriber {
+    pub(super) fn new(endpoint: Endpoint, scope: Scope, parts: Parts) -> Self {
+        let (wanted_tx, wanted_rx) = mpsc::channel(WAITING_MAX);
         let shared = Arc::new(Shared {
-            teller,
-            keys,
-            left: Mutex::default(),
+            parts,
+            unwanted: Mutex::default(),
             changed: Notify::new(),
             watches: AtomicBool::new(false),
         });
@@ -118,25 +125,24 @@ impl Feed {
             endpoint,
             scope,
             shared: Arc::clone(&shared),
-            rosters,
-            follow_rx,
+            wanted_rx,
             subscribed: HashSet::new(),
             watching: false,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
-        Self { shared, follow_tx, _task: task }
+        Self { shared, wanted_tx, _task: task }
     }
 
     /// Returns once whatever happens in the duel is told. Cancel safe.
-    pub(super) async fn follow(&self, duel: DuelId) -> Result<(), EngineError> {
-        self.shared.teller.follow(duel);
-        self.subscribe(Some(duel)).await
+    pub(super) async fn subscribe(&self, duel: DuelId) -> Result<(), EngineError> {
+        self.shared.parts.dispatcher.subscribe(duel);
+        self.want(Some(duel)).await
     }
 
     /// Returns once whatever happens in any duel is told. Cancel safe.
     pub(super) async fn watch(&self) -> Result<(), EngineError> {
         self.shared.watches.store(true, Ordering::Relaxed);
-        self.subscribe(None).await
+        self.want(None).await
     }
 
     pub(super) fn unwatch(&self) {
@@ -144,18 +150,18 @@ impl Feed {
         self.shared.changed.notify_one();
     }
 
-    async fn subscribe(&self, duel: Option<DuelId>) -> Result<(), EngineError> {
+    async fn want(&self, duel: Option<DuelId>) -> Result<(), EngineError> {
         let (done, is_done) = oneshot::channel();
         let subscribing = async {
-            self.follow_tx.send(Follow { duel, done }).await.map_err(|_| REFUSED)?;
+            self.wanted_tx.send(Wanted { duel, done }).await.map_err(|_| REFUSED)?;
             is_done.await.map_err(|_| REFUSED)
         };
         timeout(limits::REDIS_TIMEOUT, subscribing).await.unwrap_or(Err(REFUSED))
     }
 
-    pub(super) fn leave(&self, duel: DuelId) {
-        if self.shared.teller.leave(duel) {
-            self.shared.left.lock().insert(duel);
+    pub(super) fn unsubscribe(&self, duel: DuelId) {
+        if self.shared.parts.dispatcher.unsubscribe(duel) {
+            self.shared.unwanted.lock().insert(duel);
             self.shared.changed.notify_one();
         }
     }
@@ -165,8 +171,7 @@ struct Task {
     endpoint: Endpoint,
     scope: Scope,
     shared: Arc<Shared>,
-    rosters: Arc<Rosters>,
-    follow_rx: mpsc::Receiver<Follow>,
+    wanted_rx: mpsc::Receiver<Wanted>,
     subscribed: HashSet<DuelId>,
     watching: bool,
 }
@@ -181,7 +186,7 @@ impl Task {
             let failure = match connecting.await {
                 Ok(mut connection) => {
                     info!(
-                        duels = self.followed().len(),
+                        duels = self.subscriptions().len(),
                         slot = self.scope.tag(),
                         "following on Redis"
                     );
@@ -194,7 +199,8 @@ impl Task {
             self.subscribed.clear();
             if std::mem::take(&mut self.watching) {
                 // What is told from now on is not heard.
-                self.shared.teller.interrupted();
+                self.shared.parts.presence.end_watching();
+                self.shared.parts.dispatcher.interrupted();
             }
             if !told {
                 warn!(error = failure, "Redis tells nothing; it is tried again, in silence");
@@ -202,7 +208,7 @@ impl Task {
             }
             let until = Instant::now() + pauses.next();
             // Whoever asks meanwhile is refused.
-            while let Ok(Some(_refused)) = timeout_at(until, self.follow_rx.recv()).await {}
+            while let Ok(Some(_refused)) = timeout_at(until, self.wanted_rx.recv()).await {}
             sleep_until(until).await;
         }
     }
@@ -212,9 +218,10 @@ impl Task {
         let mut ticks = interval(limits::PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
-        // What was told before may be of another history.
-        self.followed().into_iter().for_each(|duel| shared.teller.forget_roster(duel));
-        let mut wanted: Vec<_> = self.followed().into_iter().map(|duel| (duel, None)).collect();
+        // The server may be another one, or have lost something.
+        shared.parts.presence.refresh_all();
+        let mut wanted: Vec<_> =
+            self.subscriptions().into_iter().map(|duel| (duel, None)).collect();
         loop {
             let served = self.bring_up_to_date(connection, &mut wanted).await;
             if let Err(failure) = served {
@@ -223,9 +230,9 @@ impl Task {
             tokio::select! {
                 () = lost.notified() => return "the connection was lost".to_owned(),
                 () = shared.changed.notified() => {}
-                follow = self.follow_rx.recv() => match follow {
-                    Some(follow) => {
-                        if let Err(failure) = self.take(connection, follow, &mut wanted).await {
+                first = self.wanted_rx.recv() => match first {
+                    Some(first) => {
+                        if let Err(failure) = self.take(connection, first, &mut wanted).await {
                             return failure;
                         }
                     }
@@ -242,8 +249,8 @@ impl Task {
 
     /// Whether it lives, and is the server that is asked: after a failover it may be the one before.
     async fn check(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
-        let asked = self.rosters.server(self.scope.tag());
-        let server = timeout(limits::REDIS_TIMEOUT, endpoint::identity(connection)).await;
+        let asked = self.shared.parts.commands.server(self.scope.tag());
+        let server = timeout(limits::REDIS_TIMEOUT, discovery::identity(connection)).await;
         let server = server.map_err(|_| "it did not answer in time".to_owned())??;
         if server == asked || asked.is_empty() {
             return Ok(());
@@ -255,13 +262,13 @@ impl Task {
     async fn take(
         &mut self,
         connection: &mut MultiplexedConnection,
-        first: Follow,
+        first: Wanted,
         wanted: &mut Vec<(DuelId, Option<oneshot::Sender<()>>)>,
     ) -> Result<(), String> {
         let mut next = Some(first);
-        while let Some(Follow { duel, done }) = next {
+        while let Some(Wanted { duel, done }) = next {
             match duel {
-                Some(duel) if self.subscribed.contains(&duel) && !self.is_left(duel) => {
+                Some(duel) if self.subscribed.contains(&duel) && !self.is_unwanted(duel) => {
                     let _gone = done.send(());
                 }
                 Some(duel) => wanted.push((duel, Some(done))),
@@ -270,13 +277,13 @@ impl Task {
                     let _gone = done.send(());
                 }
             }
-            next = if wanted.len() < BATCH_MAX { self.follow_rx.try_recv().ok() } else { None };
+            next = if wanted.len() < BATCH_MAX { self.wanted_rx.try_recv().ok() } else { None };
         }
         Ok(())
     }
 
-    fn is_left(&self, duel: DuelId) -> bool {
-        self.shared.left.lock().contains(&duel)
+    fn is_unwanted(&self, duel: DuelId) -> bool {
+        self.shared.unwanted.lock().contains(&duel)
     }
 
     /// Unsubscribes from what was left, and subscribes to what is wanted.
@@ -286,39 +293,40 @@ impl Task {
         wanted: &mut Vec<(DuelId, Option<oneshot::Sender<()>>)>,
     ) -> Result<(), String> {
         self.set_watching(connection).await?;
-        let left = std::mem::take(&mut *self.shared.left.lock());
-        // One that is followed again stays.
-        let left = left.into_iter().filter(|duel| !self.shared.teller.follows(*duel));
+        let left = std::mem::take(&mut *self.shared.unwanted.lock());
+        // One that is subscribed to again stays.
+        let left =
+            left.into_iter().filter(|duel| !self.shared.parts.dispatcher.is_subscribed(*duel));
         let left: Vec<_> = left.filter(|duel| self.subscribed.remove(duel)).collect();
         for batch in left.chunks(BATCH_MAX) {
-            self.say(connection, self.scope.commands()[1], batch).await?;
+            self.change(connection, self.scope.commands()[1], batch).await?;
         }
         let wanted = std::mem::take(wanted);
         let mut wanted = wanted.into_iter().peekable();
         while wanted.peek().is_some() {
             let (duels, waiting): (Vec<_>, Vec<_>) = wanted.by_ref().take(BATCH_MAX).unzip();
-            self.say(connection, self.scope.commands()[0], &duels).await?;
+            self.change(connection, self.scope.commands()[0], &duels).await?;
             self.subscribed.extend(&duels);
             let again: Vec<_> =
                 duels.iter().zip(&waiting).filter(|(_, w)| w.is_none()).map(|(d, _)| *d).collect();
             for done in waiting.into_iter().flatten() {
                 let _gone = done.send(());
             }
-            // What is newly followed is looked at by who asked.
-            again.chunks(HEADS_AT_ONCE).for_each(|some| self.rosters.compare(some.to_vec()));
+            // What is newly subscribed to is looked at by who asked.
+            self.shared.parts.sweep.catch_up(&again);
         }
         Ok(())
     }
 
-    /// The duels of this connection that are followed.
-    fn followed(&self) -> Vec<DuelId> {
-        let mut duels = self.shared.teller.all_followed();
+    /// The duels of this connection that are subscribed to.
+    fn subscriptions(&self) -> Vec<DuelId> {
+        let mut duels = self.shared.parts.dispatcher.all_subscribed();
         duels.retain(|duel| self.scope.includes(*duel));
         duels
     }
 
     /// Subscribes to duels, or no more: a command for each, which has one answer.
-    async fn say(
+    async fn change(
         &self,
         connection: &mut MultiplexedConnection,
         command: &str,
@@ -326,7 +334,7 @@ impl Task {
     ) -> Result<(), String> {
         let mut pipeline = redis::pipe();
         for duel in duels {
-            pipeline.cmd(command).arg(self.shared.keys.duel(*duel));
+            pipeline.cmd(command).arg(self.shared.parts.keys.duel(*duel));
         }
         in_time(pipeline.exec_async(connection)).await
     }
@@ -336,7 +344,7 @@ impl Task {
         if watches == self.watching {
             return Ok(());
         }
-        let channel = self.shared.keys.watch();
+        let channel = self.shared.parts.keys.watch();
         match watches {
             true => in_time(connection.subscribe(channel)).await?,
             false => in_time(connection.unsubscribe(channel)).await?,
@@ -376,29 +384,25 @@ impl Shared {
             (&push.kind, push.data.get(1))
         {
             match message::read(bytes) {
-                Ok(message) => self.hand_on(message),
+                Ok(message) => self.dispatch(message),
                 Err(error) => debug!(%error, "a message on Redis was not understood"),
             }
         }
     }
 
-    fn hand_on(&self, Message { node, duel, news }: Message) {
+    fn dispatch(&self, Message { node, duel, news }: Message) {
         // What this node has done itself it is told with the answer; should that be lost, the next sweep tells it. But the
         // probe is there to prove this way.
-        if *node == *self.keys.node && duel != DuelId::PROBE {
+        if *node == *self.parts.keys.node && duel != DuelId::PROBE {
             return;
         }
         match news {
-            News::Opened(position) => self.teller.opened(duel, position),
+            News::Opened(position) => self.parts.dispatcher.opened(duel, position),
             News::Event(epoch, event) => {
-                self.teller.event(duel, epoch, event, false);
+                self.parts.dispatcher.event(duel, epoch, event, false);
             }
-            News::Presence(version, kind) => self.teller.presence(version, Signal { duel, kind }),
-            News::Replace(node, connection) if *node == *self.keys.node => {
-                self.teller.signal(Signal { duel, kind: SignalKind::Replace { connection } });
-            }
-            News::Replace(..) => {}
-            News::Signal(kind) => self.teller.signal(Signal { duel, kind }),
+            News::Presence(gone) => self.parts.presence.hint(duel, gone),
+            News::Signal(kind) => self.parts.dispatcher.signal(Signal { duel, kind }),
         }
     }
 }

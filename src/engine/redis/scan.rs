@@ -5,16 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use redis::Cmd;
 use tokio::sync::oneshot;
 
-use super::answer::{self, Parts};
+use super::command_connection::{IN_DOUBT, REFUSED};
 use super::keys::BUCKETS;
-use super::link::Reply;
-use super::roster::{HEADS_AT_ONCE, answered, millis, understood};
-use super::script::{self, Args as _};
-use super::{Counts, IN_DOUBT, RedisEngine, promise};
+use super::reply::{self, Parts, understood};
+use super::script::{self, Args as _, millis};
+use super::sweep::HEADS_AT_ONCE;
+use super::{Counts, RedisEngine};
 use crate::clock::{self, UnixMs};
-use crate::engine::{EngineError, EngineFuture, Head, StatusFilter};
+use crate::engine::{EngineError, Head, StatusFilter};
 use crate::id::DuelId;
 use crate::limits;
 
@@ -35,11 +36,11 @@ impl RedisEngine {
                 .with("LIMIT")
                 .with(0)
                 .with(each);
-            asked.push(answered(&self.links, command));
+            asked.push(self.commands.reply_to(command));
         }
         let (mut ids, mut known_up_to) = (Vec::new(), u64::MAX);
         for answer in asked {
-            let some = Parts::of(answer.await?).and_then(|parts| parts.each(answer::number));
+            let some = Parts::of(answer.await?).and_then(|parts| parts.each(reply::number));
             let some = understood(some)?;
             if let (true, Some(last)) = (some.len() == each, some.last()) {
                 known_up_to = known_up_to.min(*last);
@@ -80,8 +81,8 @@ impl RedisEngine {
     ) -> Result<Vec<(DuelId, Head)>, EngineError> {
         let (mut heads, mut failed) = (Vec::with_capacity(duels.len()), Ok(()));
         // One step after the other, so that pushes pass between them; of a Cluster only some masters may be away.
-        for some in self.links.groups(&duels, HEADS_AT_ONCE) {
-            match self.some_standing(some, idle).await {
+        for some in self.commands.groups(&duels, HEADS_AT_ONCE) {
+            match self.sweep.heads(some, idle).await {
                 Ok(some) => heads.extend(some),
                 Err(error) => failed = Err(error),
             }
@@ -89,26 +90,30 @@ impl RedisEngine {
         if heads.is_empty() { failed.map(|()| heads) } else { Ok(heads) }
     }
 
-    fn some_standing(
-        &self,
-        duels: Vec<DuelId>,
-        idle: Duration,
-    ) -> EngineFuture<'static, Vec<(DuelId, Head)>> {
-        let (give, heads) = promise();
-        let teller = Arc::clone(&self.teller);
-        self.rosters.heads(duels, idle, move |standings| {
-            give(standings.map(|standings| {
-                let told = standings.into_iter().map(|(duel, head, version)| {
-                    teller.head(duel, head.clone(), version);
-                    (duel, head)
-                });
-                told.collect()
-            }));
-        });
-        heads
+    /// Makes pictures of who is online in all duels, unless there are any.
+    pub(super) async fn begin_watching(&self) -> Result<(), EngineError> {
+        let _one_at_a_time = self.watch_begins.lock().await;
+        // Before the channel is subscribed to, and that before anything is read, so that nothing falls between.
+        let begins = self.presence.begin_watching();
+        self.subscribers.watch().await?;
+        if !begins {
+            return Ok(());
+        }
+        let mut after = 0;
+        loop {
+            let ids = self.ids_after(after, limits::LIST_PAGE_MAX).await?;
+            let Some(last) = ids.last() else { break };
+            after = last.get();
+            self.presence.read(&ids).await?;
+        }
+        if self.presence.finish_beginning() { Ok(()) } else { Err(REFUSED) }
     }
 
-    pub(super) fn forget(&self, now: UnixMs) -> EngineFuture<'_, ()> {
+    /// Forgets what has expired. Asked at once.
+    pub(super) fn forget(
+        &self,
+        now: UnixMs,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send + use<> {
         let longest = self.config.idle_retention.max(self.config.closed_retention);
         let index_kept = millis(4 * longest + Duration::from_secs(600));
         // By Redis' own clock: a node whose clock is wrong must not make others forget.
@@ -121,21 +126,25 @@ impl RedisEngine {
         }));
         let ask = |command, of_tickets| {
             let (pruning, counts) = (Arc::clone(&pruning), Arc::clone(&self.counts));
-            self.links.ask(command, move |Reply { value, .. }| {
-                let left = value.and_then(|value| understood(answer::number(value)));
+            self.commands.ask(command, move |reply| {
+                let left = reply.value.and_then(|value| understood(reply::number(value)));
                 pruning.lock().count(left, of_tickets, &counts);
-            });
+            })
         };
-        for bucket in 0..BUCKETS {
-            let command = script::call(&script::PRUNE, &self.keys.index(bucket));
-            ask(command.with(ahead).with(PRUNE_AT_ONCE).with(index_kept), false);
+        let of_bucket = |bucket| script::call(&script::PRUNE, &self.keys.index(bucket));
+        let with_bounds = |command: Cmd| command.with(ahead).with(PRUNE_AT_ONCE).with(index_kept);
+        let asked = (0..BUCKETS).try_for_each(|bucket| ask(with_bounds(of_bucket(bucket)), false));
+        let tickets = self.tickets(&script::FORGET_TICKETS).with(ahead);
+        let asked = asked.and_then(|()| ask(tickets, true));
+        async move {
+            asked?;
+            pruned_rx.await.unwrap_or(Err(IN_DOUBT))
         }
-        ask(self.tickets(&script::FORGET_TICKETS).with(ahead), true);
-        Box::pin(async move { pruned_rx.await.unwrap_or(Err(IN_DOUBT)) })
     }
 }
 
-/// What is left of duels and tickets, as far as has been answered: of a Cluster in any order.
+/// What is left of duels and tickets, as far as has been answered: of a Cluster in any order. Counted as it is answered, so that
+/// duels that are created later are added to it.
 struct Pruning {
     waiting_for: u64,
     left: Result<(u64, u64), EngineError>,

@@ -2,12 +2,15 @@
 //!
 //! What waits is sent together and answered together before the next is sent, so that calls take effect in the order in which
 //! they were made, a lone one is not delayed, and many share a round trip. Answers are read by whoever asked, in the same
-//! order, before the next are sent.
+//! request, before the next are sent.
 //!
 //! When Redis is away, what was sent may have taken effect; what comes then is refused, until the connection is back. It is
 //! tried again with growing, jittered pauses; what comes during a try waits for how it ends.
 //!
 //! Bounds: [`limits::ENGINE_QUEUE_MAX`] calls wait, [`BATCH_MAX`] are sent at a time.
+//!
+//! The library's `ConnectionManager` is not used: it retries and reconnects below the calls, so what is sent after a reconnect may
+//! come before what was in doubt, and a call that is refused cannot be told from one that may have taken effect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::endpoint::{self, Endpoint};
+use super::discovery::{self, Endpoint};
 use super::script;
 use crate::engine::{EngineError, StoreCounts};
 use crate::limits;
@@ -58,7 +61,7 @@ impl Reply {
 }
 
 /// Something that Redis is asked.
-pub(super) struct Order {
+pub(super) struct Request {
     command: Cmd,
     /// Whether as many replicas as are wanted must have it.
     kept: bool,
@@ -66,7 +69,7 @@ pub(super) struct Order {
     large: bool,
 }
 
-impl Order {
+impl Request {
     /// What is to outlive a failover, if so many replicas are wanted.
     pub(super) const fn kept(command: Cmd) -> Self {
         Self { command, kept: true, large: false }
@@ -83,7 +86,7 @@ impl Order {
     }
 }
 
-impl From<Cmd> for Order {
+impl From<Cmd> for Request {
     fn from(command: Cmd) -> Self {
         Self { command, kept: false, large: false }
     }
@@ -100,29 +103,29 @@ struct State {
     failures: AtomicU64,
 }
 
-struct Request {
-    order: Order,
+struct Call {
+    request: Request,
     read: Box<dyn FnOnce(Reply) + Send>,
 }
 
 /// Asks Redis. Dropping it ends the connection.
 #[derive(Debug)]
-pub(super) struct Link {
-    requests_tx: mpsc::Sender<Request>,
+pub(super) struct CommandConnection {
+    calls_tx: mpsc::Sender<Call>,
     stopped: AtomicBool,
     state: Arc<State>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Link {
+impl CommandConnection {
     /// `wait_replicas`: how many replicas must have what is to be kept.
     pub(super) fn new(endpoint: Endpoint, wait_replicas: u32) -> Arc<Self> {
-        let (requests_tx, requests_rx) = mpsc::channel(limits::ENGINE_QUEUE_MAX);
+        let (calls_tx, calls_rx) = mpsc::channel(limits::ENGINE_QUEUE_MAX);
         let state = Arc::<State>::default();
-        let task = Task { endpoint, wait_replicas, state: Arc::clone(&state), requests_rx };
+        let task = Task { endpoint, wait_replicas, state: Arc::clone(&state), calls_rx };
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
         let stopped = AtomicBool::new(false);
-        Arc::new(Self { requests_tx, stopped, state, _task: task })
+        Arc::new(Self { calls_tx, stopped, state, _task: task })
     }
 
     /// Which server is asked. Empty: none was, so far.
@@ -130,15 +133,20 @@ impl Link {
         self.state.server.lock().clone()
     }
 
-    /// Takes its place in the order at once. `read` is handed the answer, on the connection's task, which it must not hold up.
-    pub(super) fn ask(&self, order: Order, read: impl FnOnce(Reply) + Send + 'static) {
-        let request = Request { order, read: Box::new(read) };
+    /// Takes its place in the order at once. `read` is always called on the connection's task, which it must not hold up; so it
+    /// may take locks under which this is called.
+    ///
+    /// Returns an error if it is refused. Then `read` is not called.
+    pub(super) fn ask(
+        &self,
+        request: Request,
+        read: impl FnOnce(Reply) + Send + 'static,
+    ) -> Result<(), EngineError> {
         if self.stopped.load(Ordering::Relaxed) {
-            return request.refuse(REFUSED);
+            return Err(REFUSED);
         }
-        if let Err(refused) = self.requests_tx.try_send(request) {
-            refused.into_inner().refuse(REFUSED);
-        }
+        let call = Call { request, read: Box::new(read) };
+        self.calls_tx.try_send(call).map_err(|_| REFUSED)
     }
 
     /// How it does; adds up over several.
@@ -147,7 +155,7 @@ impl Link {
         counts.usable &= connected.load(Ordering::Relaxed);
         counts.commits += batches.load(Ordering::Relaxed);
         counts.failures += failures.load(Ordering::Relaxed);
-        counts.waiting += (self.requests_tx.max_capacity() - self.requests_tx.capacity()) as u64;
+        counts.waiting += (self.calls_tx.max_capacity() - self.calls_tx.capacity()) as u64;
     }
 
     /// From now on nothing is sent any more.
@@ -156,9 +164,9 @@ impl Link {
     }
 }
 
-impl Request {
-    fn refuse(self, error: EngineError) {
-        (self.read)(Reply::failed(error));
+impl Call {
+    fn refuse(self) {
+        (self.read)(Reply::failed(REFUSED));
     }
 }
 
@@ -167,7 +175,7 @@ struct Task {
     endpoint: Endpoint,
     wait_replicas: u32,
     state: Arc<State>,
-    requests_rx: mpsc::Receiver<Request>,
+    calls_rx: mpsc::Receiver<Call>,
 }
 
 impl Task {
@@ -195,9 +203,9 @@ impl Task {
                 told = true;
             }
             let until = Instant::now() + pauses.next();
-            while let Ok(request) = timeout_at(until, self.requests_rx.recv()).await {
-                match request {
-                    Some(request) => request.refuse(REFUSED),
+            while let Ok(call) = timeout_at(until, self.calls_rx.recv()).await {
+                match call {
+                    Some(call) => call.refuse(),
                     None => return,
                 }
             }
@@ -208,11 +216,11 @@ impl Task {
     async fn serve(&mut self, connection: &mut MultiplexedConnection) -> Option<String> {
         loop {
             let mut batch = Batch::default();
-            let mut next = Some(self.requests_rx.recv().await?);
-            while let Some(request) = next {
-                batch.add(request);
+            let mut next = Some(self.calls_rx.recv().await?);
+            while let Some(call) = next {
+                batch.add(call);
                 let more = batch.reads.len() < BATCH_MAX && batch.large < LARGE_MAX;
-                next = if more { self.requests_rx.try_recv().ok() } else { None };
+                next = if more { self.calls_rx.try_recv().ok() } else { None };
             }
             self.state.batches.fetch_add(1, Ordering::Relaxed);
             let failure = batch.send(connection, self.wait_replicas).await;
@@ -236,7 +244,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, Request { order: Order { command, kept, large }, read }: Request) {
+    fn add(&mut self, Call { request: Request { command, kept, large }, read }: Call) {
         self.large += usize::from(large);
         self.pipeline.add_command(command);
         self.reads.push((read, kept));
@@ -256,17 +264,19 @@ impl Batch {
         }
         let count = self.reads.len() + usize::from(waits);
         let sending = connection.send_packed_commands(&self.pipeline, 0, count);
-        let mut values = match timeout(limits::REDIS_TIMEOUT, sending).await {
-            Ok(Ok(values)) if values.len() == count => values,
-            failed => {
-                self.reads.into_iter().for_each(|(read, _)| {
-                    read(Reply::failed(IN_DOUBT));
-                });
-                return Some(match failed {
-                    Ok(Ok(_)) => "it answered something else".to_owned(),
-                    Ok(Err(error)) => plain(&error),
-                    Err(_) => "it did not answer in time".to_owned(),
-                });
+        let sent = match timeout(limits::REDIS_TIMEOUT, sending).await {
+            Ok(sent) => sent.map_err(|error| plain(&error)),
+            Err(_) => Err("it did not answer in time".to_owned()),
+        };
+        let sent = match sent {
+            Ok(values) if values.len() != count => Err("it answered something else".to_owned()),
+            sent => sent,
+        };
+        let mut values = match sent {
+            Ok(values) => values,
+            Err(failure) => {
+                self.reads.into_iter().for_each(|(read, _)| read(Reply::failed(IN_DOUBT)));
+                return Some(failure);
             }
         };
         let mut failure = None;
@@ -288,7 +298,7 @@ impl Batch {
 async fn connect(endpoint: &Endpoint, state: &State) -> Result<MultiplexedConnection, String> {
     let config = AsyncConnectionConfig::new();
     let mut connection = endpoint.connect(ProtocolVersion::RESP2, config).await?;
-    *state.server.lock() = endpoint::identity(&mut connection).await?;
+    *state.server.lock() = discovery::identity(&mut connection).await?;
     check_eviction(&mut connection).await?;
     let mut load = redis::pipe();
     for script in script::all() {

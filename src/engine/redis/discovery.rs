@@ -11,8 +11,8 @@ use redis::{
 };
 
 use super::RedisUrlError;
-use super::answer::Parts;
-use super::link::plain;
+use super::command_connection::plain;
+use super::reply::Parts;
 use crate::engine::event_row::Malformed;
 use crate::limits;
 

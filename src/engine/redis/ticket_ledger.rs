@@ -5,9 +5,9 @@ use std::sync::Arc;
 use redis::Cmd;
 
 use super::RedisEngine;
-use super::link::Order;
-use super::roster::millis;
-use super::script::{self, Args as _};
+use super::command_connection::Request;
+use super::reply::ReplyError;
+use super::script::{self, Args as _, millis};
 use crate::engine::rules::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX, TICKETS_FULL};
 use crate::engine::{EngineFuture, RedeemError, Revocation};
 use crate::ticket::Ticket;
@@ -29,16 +29,16 @@ impl RedisEngine {
             .with(ticket.expires_at.0)
             .with(millis(CLOCK_STEP_MAX));
         let counts = Arc::clone(&self.counts);
-        self.ask(Order::kept(command), move |mut parts, _| {
+        self.ask(Request::kept(command), move |mut parts, _| {
             let outcome = parts.text()?;
             counts.remember_tickets(parts.number()?);
-            Ok(match &outcome[..] {
-                "admitted" => Ok(()),
-                "expired" => Err(RedeemError::Expired),
-                "revoked" => Err(RedeemError::Revoked),
-                "used" => Err(RedeemError::AlreadyUsed),
-                _ => Err(RedeemError::Engine(TICKETS_FULL)),
-            })
+            Err(ReplyError::Rejected(match &outcome[..] {
+                "admitted" => return Ok(()),
+                "expired" => RedeemError::Expired,
+                "revoked" => RedeemError::Revoked,
+                "used" => RedeemError::AlreadyUsed,
+                _ => RedeemError::Engine(TICKETS_FULL),
+            }))
         })
     }
 
@@ -52,10 +52,10 @@ impl RedisEngine {
         };
         let command = command.with(millis(TICKET_LIFE_MAX + CLOCK_STEP_MAX));
         let counts = Arc::clone(&self.counts);
-        self.ask(Order::kept(command), move |mut parts, _| {
+        self.ask(Request::kept(command), move |mut parts, _| {
             let outcome = parts.text()?;
             counts.remember_tickets(parts.number()?);
-            Ok(if outcome == "full" { Err(TICKETS_FULL) } else { Ok(()) })
+            if outcome == "full" { Err(ReplyError::Rejected(TICKETS_FULL)) } else { Ok(()) }
         })
     }
 }

@@ -1,0 +1,115 @@
+//! The connections on which Redis is asked: one; or, of a Cluster, one for each hash tag, so that what is in one slot is asked
+//! in one order, wherever the slot is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use redis::{Arg, Cmd, Value};
+use tokio::sync::oneshot;
+
+use super::command_connection::{CommandConnection, IN_DOUBT, REFUSED, Reply, Request};
+use super::discovery::Endpoint;
+use super::keys::{BUCKETS, Keys};
+use crate::engine::{EngineError, StoreCounts};
+use crate::id::DuelId;
+
+/// All of them.
+#[derive(Debug)]
+pub(super) enum CommandPool {
+    /// There is one server.
+    One(Arc<CommandConnection>),
+    /// By hash tag.
+    ByTag(HashMap<String, Arc<CommandConnection>>),
+}
+
+impl CommandPool {
+    pub(super) fn new(endpoint: &Endpoint, keys: &Keys, wait_replicas: u32) -> Arc<Self> {
+        if !endpoint.is_cluster() {
+            return Arc::new(Self::One(CommandConnection::new(endpoint.clone(), wait_replicas)));
+        }
+        let connection = |tag: String| {
+            let connection = CommandConnection::new(endpoint.clone().with_tag(&tag), wait_replicas);
+            (tag, connection)
+        };
+        Arc::new(Self::ByTag(keys.tags().into_iter().map(connection).collect()))
+    }
+
+    /// See [`CommandConnection::ask`]. The hash tag of the first key says which connection it is, as in Redis itself.
+    pub(super) fn ask(
+        &self,
+        request: impl Into<Request>,
+        read: impl FnOnce(Reply) + Send + 'static,
+    ) -> Result<(), EngineError> {
+        let request = request.into();
+        let connection = match self {
+            Self::One(connection) => Some(connection),
+            Self::ByTag(connections) => tag(&request).and_then(|tag| connections.get(tag)),
+        };
+        connection.ok_or(REFUSED)?.ask(request, read)
+    }
+
+    /// Asks at once, and answers what Redis does.
+    pub(super) fn reply_to(
+        &self,
+        command: Cmd,
+    ) -> impl Future<Output = Result<Value, EngineError>> + use<> {
+        let (value_tx, value_rx) = oneshot::channel();
+        let asked = self.ask(command, move |reply| {
+            let _gone = value_tx.send(reply.value);
+        });
+        async move {
+            asked?;
+            value_rx.await.unwrap_or(Err(IN_DOUBT))
+        }
+    }
+
+    /// Which server is asked about a tag. Empty: none was, so far.
+    pub(super) fn server(&self, tag: &str) -> String {
+        match self {
+            Self::One(connection) => connection.server(),
+            Self::ByTag(commands) => {
+                commands.get(tag).map(|connection| connection.server()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Duels that can be asked about in one step, at most `count` together.
+    pub(super) fn groups(&self, duels: &[DuelId], count: usize) -> Vec<Vec<DuelId>> {
+        let mut groups: BTreeMap<u64, Vec<DuelId>> = BTreeMap::new();
+        for duel in duels {
+            let group = if matches!(self, Self::One(_)) { 0 } else { duel.get() % BUCKETS };
+            groups.entry(group).or_default().push(*duel);
+        }
+        let chunks = groups.values().flat_map(|group| group.chunks(count));
+        chunks.map(<[_]>::to_vec).collect()
+    }
+
+    /// How they do together.
+    pub(super) fn counts(&self) -> StoreCounts {
+        let mut counts =
+            StoreCounts { usable: true, commits: 0, failures: 0, waiting: 0, disk_bytes: 0 };
+        match self {
+            Self::One(connection) => connection.count(&mut counts),
+            Self::ByTag(commands) => {
+                commands.values().for_each(|connection| connection.count(&mut counts))
+            }
+        }
+        counts
+    }
+
+    pub(super) fn stop(&self) {
+        match self {
+            Self::One(connection) => connection.stop(),
+            Self::ByTag(commands) => commands.values().for_each(|connection| connection.stop()),
+        }
+    }
+}
+
+/// The hash tag of the first key.
+fn tag(request: &Request) -> Option<&str> {
+    request.arguments().find_map(|argument| {
+        let Arg::Simple(bytes) = argument else { return None };
+        let key = std::str::from_utf8(bytes).ok()?.strip_prefix('{')?;
+        key.split_once('}').map(|(tag, _)| tag)
+    })
+}

@@ -1,0 +1,252 @@
+//! Who is online in one duel, as this node knows it: put together from what each node says, and compared with what the sink
+//! was told.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use redis::Value;
+use tokio::time::Instant;
+
+use super::local_presence::{Connections, DisconnectOrder, LocalPresence, User, Users, list_order};
+use super::message;
+use super::reply::Parts;
+use crate::engine::event_row::Malformed;
+use crate::engine::{OfflineReason, Online, SignalKind};
+use crate::id::UserId;
+use crate::limits;
+
+/// The presence of a duel as Redis has it.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    version: u64,
+    nodes: Vec<NodePresence>,
+    orders: Vec<DisconnectOrder>,
+}
+
+/// What one node says.
+#[derive(Debug, Default, Clone)]
+pub(super) struct NodePresence {
+    pub(super) node: Box<str>,
+    /// As Redis has it.
+    pub(super) fields: [Vec<u8>; 2],
+    online: Vec<(Online, u64)>,
+    /// Users, and the numbers of their connections.
+    connections: Vec<(u64, u64)>,
+}
+
+/// A picture of one duel.
+#[derive(Debug, Default)]
+pub(super) struct Picture {
+    /// This node's part. It is always true.
+    pub(super) local: LocalPresence,
+    others: Vec<NodePresence>,
+    /// The last change that was read.
+    version: u64,
+    /// What the sink was told, by user id.
+    told: Vec<Online>,
+    /// Why users are about to be found offline, as far as a hint has said. At most [`limits::ONLINE_LISTED_MAX`].
+    reasons: BTreeMap<UserId, OfflineReason>,
+    /// How many connections a user may have; 0: not known.
+    pub(super) connections_max: usize,
+    /// Writes of this node's part that are not answered.
+    pub(super) writes: usize,
+    /// When the last of this node's users went. A Redis that loses the newest writes, as at a failover, has them again.
+    left_at: Option<Instant>,
+    /// Redis may have something else than this node's part.
+    pub(super) is_unwritten: bool,
+}
+
+impl Whole {
+    /// Reads the fields of the hash.
+    pub(super) fn read(value: Value) -> Result<Self, Malformed> {
+        let (mut whole, mut nodes) = (Self::default(), BTreeMap::<Box<str>, NodePresence>::new());
+        let mut fields = Parts::of(value)?;
+        while let Ok(field) = fields.text() {
+            match field.split_once(':') {
+                Some(("u", node)) => {
+                    nodes.entry(node.into()).or_default().fields[0] = fields.bytes()?
+                }
+                Some(("c", node)) => {
+                    nodes.entry(node.into()).or_default().fields[1] = fields.bytes()?
+                }
+                Some(("x", whose)) => {
+                    whole.orders.push(message::disconnect_order(whose, &fields.text()?)?);
+                }
+                _ if field == "v" => whole.version = fields.number()?,
+                _ => drop(fields.value()?),
+            }
+        }
+        for (node, said) in nodes {
+            whole.nodes.push(NodePresence::read(node, said.fields)?);
+        }
+        Ok(whole)
+    }
+}
+
+impl NodePresence {
+    fn read(node: Box<str>, fields: [Vec<u8>; 2]) -> Result<Self, Malformed> {
+        let users = Users::decode(&fields[0][..]).map_err(|_| Malformed("a node's users"))?;
+        let connections =
+            Connections::decode(&fields[1][..]).map_err(|_| Malformed("a node's connections"))?;
+        let online = users.users.iter().map(|user: &User| Ok((user.online()?, user.number)));
+        let online = online.collect::<Result<_, Malformed>>()?;
+        let connections = connections.connections.iter().map(|c| (c.user, c.number)).collect();
+        Ok(Self { node, fields, online, connections })
+    }
+}
+
+impl Picture {
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn told(&self) -> &[Online] {
+        &self.told
+    }
+
+    /// Whether this node has something to say, or has to say that it has nothing.
+    pub(super) fn is_own(&self) -> bool {
+        let has_just_left = self.left_at.is_some_and(|at| at.elapsed() < limits::NODE_LEASE);
+        !self.local.is_empty() || has_just_left || self.writes > 0 || self.is_unwritten
+    }
+
+    /// Removes a user of this node, unless they are back.
+    pub(super) fn remove(&mut self, user: UserId) {
+        self.local.remove(user);
+        if self.local.is_empty() {
+            self.left_at = Some(Instant::now());
+        }
+    }
+
+    /// Notes why a user goes.
+    pub(super) fn note_reason(&mut self, user: UserId, reason: OfflineReason) {
+        if self.reasons.len() < limits::ONLINE_LISTED_MAX || self.reasons.contains_key(&user) {
+            self.reasons.insert(user, reason);
+        }
+    }
+
+    /// Whether a user is on another node.
+    pub(super) fn is_elsewhere(&self, user: UserId) -> bool {
+        let mut online = self.others.iter().flat_map(|other| &other.online);
+        online.any(|(online, _)| online.viewer.user == user)
+    }
+
+    /// The parts of nodes that are gone.
+    pub(super) fn gone(
+        &self,
+        is_gone: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = &NodePresence> {
+        self.others.iter().filter(move |other| is_gone(&other.node))
+    }
+
+    /// Takes the whole, as it was at one moment after every whole that was taken before. Returns the connections of this node that
+    /// have to go.
+    pub(super) fn take(&mut self, whole: Whole, node: &str) -> Vec<SignalKind> {
+        let Whole { version, mut nodes, orders } = whole;
+        let own = nodes.iter().position(|other| *other.node == *node);
+        let own = own.map(|at| nodes.remove(at).fields).unwrap_or_default();
+        (self.version, self.others) = (version, nodes);
+        self.is_unwritten = own != self.local.fields();
+        orders.iter().flat_map(|order| self.local.ordered_away(order)).collect()
+    }
+
+    /// Who is online, by user id, but for nodes that are gone.
+    fn online(&self, is_gone: impl Fn(&str) -> bool) -> Vec<Online> {
+        let others = self.others.iter().filter(|other| !is_gone(&other.node));
+        let others = others.flat_map(|other| other.online.iter().copied());
+        let mut users: BTreeMap<UserId, (Online, u64)> = BTreeMap::new();
+        for (online, number) in self.local.listed().chain(others) {
+            let (known, latest) = users.entry(online.viewer.user).or_insert((online, number));
+            known.since = known.since.min(online.since);
+            known.acked_seq = known.acked_seq.max(online.acked_seq);
+            if *latest < number {
+                (known.viewer, *latest) = (online.viewer, number);
+            }
+        }
+        let mut online: Vec<_> = users.into_values().map(|(online, _)| online).collect();
+        if online.len() > limits::ONLINE_LISTED_MAX {
+            online.sort_unstable_by_key(list_order);
+            online.truncate(limits::ONLINE_LISTED_MAX);
+            online.sort_unstable_by_key(|online| online.viewer.user);
+        }
+        online
+    }
+
+    /// Returns how who is online differs from what the sink was told, which is as it is from now on.
+    pub(super) fn changes(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<SignalKind> {
+        let mut online = self.online(is_gone);
+        let mut changes = Vec::new();
+        let mut told = BTreeMap::new();
+        for known in std::mem::take(&mut self.told) {
+            let user = known.viewer.user;
+            let at = online.binary_search_by_key(&user, |online| online.viewer.user);
+            let now = at.ok().map(|at| &mut online[at]);
+            let is_local = self.local.has(user);
+            if let Some(now) = now.filter(|now| is_local || known.acked_seq <= now.acked_seq) {
+                now.acked_seq = now.acked_seq.max(known.acked_seq);
+                told.insert(user, known);
+            } else {
+                // Who has acked less than before has left meanwhile, and is back.
+                let reason = self.reasons.remove(&user).unwrap_or(OfflineReason::Lost);
+                changes.push(SignalKind::Offline { user, reason });
+            }
+        }
+        for Online { viewer, since, acked_seq } in online.iter().copied() {
+            let known = told.get(&viewer.user);
+            if known.is_none_or(|known| known.viewer != viewer) {
+                self.reasons.remove(&viewer.user);
+                changes.push(SignalKind::Online { viewer, since });
+            }
+            if known.map_or(0, |known| known.acked_seq) < acked_seq {
+                changes.push(SignalKind::Acked { user: viewer.user, seq: acked_seq });
+            }
+        }
+        self.told = online;
+        changes
+    }
+
+    /// Has this node say what is known of its users from others, so that it outlasts them.
+    pub(super) fn settle(&mut self) {
+        if !self.local.is_empty() && !self.others.is_empty() {
+            let before = self.local.fields();
+            self.told.iter().for_each(|known| self.local.adopt(known));
+            self.is_unwritten |= before != self.local.fields();
+        }
+    }
+
+    /// Of users with more connections than they may have over all nodes that are not gone, all but the newest have to go. Returns
+    /// those of this node.
+    pub(super) fn replaced(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<SignalKind> {
+        let mut replaced = Vec::new();
+        if self.connections_max == 0 {
+            return replaced;
+        }
+        let users: Vec<_> = self.local.listed().map(|(online, _)| online.viewer.user).collect();
+        for user in users {
+            if !self.is_elsewhere(user) {
+                continue;
+            }
+            let others = self.others.iter().filter(|other| !is_gone(&other.node));
+            let others = others.flat_map(|other| other.connections.iter());
+            let others = others.filter(|(of, _)| *of == user.get()).map(|(_, number)| *number);
+            let mut numbers: Vec<_> = self.local.numbers(user).chain(others).collect();
+            numbers.sort_unstable_by(|one, other| other.cmp(one));
+            if let Some(oldest_kept) = numbers.get(self.connections_max.saturating_sub(1)) {
+                replaced.extend(self.local.replaced(user, *oldest_kept));
+            }
+        }
+        replaced
+    }
+
+    /// Whether a user has more connections than they may have, over all nodes.
+    pub(super) fn is_over_limit(&self, user: UserId) -> bool {
+        let others = self.others.iter().flat_map(|other| &other.connections);
+        let others = others.filter(|(of, _)| *of == user.get()).count();
+        others > 0 && self.local.numbers(user).count() + others > self.connections_max
+    }
+}
+
+/// Who is online in a duel of which this node keeps no picture.
+pub(super) fn online(whole: Whole, is_gone: impl Fn(&str) -> bool) -> Vec<Online> {
+    Picture { others: whole.nodes, ..Picture::default() }.online(is_gone)
+}

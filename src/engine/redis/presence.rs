@@ -1,0 +1,486 @@
+//! Who is online over all nodes: state that each node owns a part of, and everybody reads as a whole.
+//!
+//! 1. A duel's presence is one hash. Each node has its own part in it: its users and their connections.
+//! 2. A node writes its whole part whenever that changes. The script answers the whole hash, and publishes a hint if others can
+//!    see a change. What fails is written again until it is done.
+//! 3. Who hears a hint reads the whole hash. Duels that wait to be read are a set, and one whose reading fails stays in it.
+//! 4. Answers come in the order of the calls, so each is newer than those before: a node keeps the last whole and no versions.
+//! 5. What was told is kept as a picture. The sink is told in what the next whole differs from it, in one ordered stream.
+//! 6. A hint that is lost is made up for by the sweep (the hash counts its changes), or by the subscriber when it is back.
+//! 7. Connections are numbered when they enter the duel, in one order over all nodes.
+//! 8. A Disconnect stays in the hash with a number of that order. Each node closes those of its connections that are below.
+//! 9. Of a user with too many connections all nodes keep the same ones: those with the highest numbers.
+//! 10. Nodes that do not live ([`super::membership`]) count for nothing, and their parts are evicted.
+//! 11. A node that finds its own part missing or wrong, as after a flush, writes it again.
+//! 12. While somebody watches, there is a picture of every duel in which somebody is online.
+//!
+//! Bounds: a picture per duel that is subscribed to, and otherwise `ENGINE_MAX_DUELS`; [`limits::ONLINE_LISTED_MAX`] users of each
+//! node in each; as many waiting duels as there are pictures; [`DISCONNECTS_MAX`] orders to disconnect per duel, of which the
+//! oldest go first: a node that has not read the duel since then does not hear of them.
+//!
+//! Lock order: the map, then a picture. A picture is locked while the sink is called; the map and the set are not.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use redis::{Cmd, Value};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
+use tracing::warn;
+
+use super::command_connection::IN_DOUBT;
+use super::command_pool::CommandPool;
+use super::dispatcher::Dispatcher;
+use super::keys::Keys;
+use super::membership::Membership;
+use super::message;
+use super::picture::{self, Picture, Whole};
+use super::reply::understood;
+use super::script::{self, Args as _, DISCONNECT, EVICT, PRESENCE_WRITE, Script};
+use crate::engine::{
+    EngineError, NewConnection, OfflineReason, Online, Signal, SignalKind, Target,
+};
+use crate::id::{ConnectionId, DuelId, UserId};
+use crate::limits;
+
+/// Orders to disconnect that a duel keeps.
+const DISCONNECTS_MAX: usize = 128;
+
+/// Duels that are read in one round trip.
+const REFRESHED_AT_ONCE: usize = 64;
+
+/// Until what could not be read is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// Parts of nodes that are gone that are evicted after one heartbeat. They count for nothing in any case.
+const EVICTED_AT_ONCE: usize = 1024;
+
+/// The presence of all duels that this node follows or watches.
+#[derive(Debug)]
+pub(super) struct ClusterPresence {
+    commands: Arc<CommandPool>,
+    keys: Arc<Keys>,
+    dispatcher: Arc<Dispatcher>,
+    membership: Arc<Membership>,
+    pictures: Mutex<HashMap<DuelId, Arc<Mutex<Picture>>>>,
+    pictures_max: usize,
+    /// Duels to be read.
+    stale: Mutex<BTreeSet<DuelId>>,
+    stale_added: Notify,
+    watching: Mutex<Watching>,
+}
+
+/// Whether this node watches all duels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watching {
+    Off,
+    /// Pictures of all duels are being made. Nobody is told yet.
+    Begins,
+    On,
+}
+
+impl ClusterPresence {
+    pub(super) fn new(
+        commands: Arc<CommandPool>,
+        keys: Arc<Keys>,
+        dispatcher: Arc<Dispatcher>,
+        membership: Arc<Membership>,
+        pictures_max: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            commands,
+            keys,
+            dispatcher,
+            membership,
+            pictures: Mutex::default(),
+            pictures_max,
+            stale: Mutex::default(),
+            stale_added: Notify::new(),
+            watching: Mutex::new(Watching::Off),
+        })
+    }
+
+    /// Adds a connection. The answer comes once it was told who is online.
+    pub(super) fn attach(
+        self: &Arc<Self>,
+        new: NewConnection,
+    ) -> impl Future<Output = Result<(), EngineError>> + use<> {
+        let (duel, user) = (new.duel, new.viewer.user);
+        let entry = self.picture_or_new(duel);
+        let mut picture = entry.lock();
+        let elsewhere = picture.is_elsewhere(user);
+        picture.local.attach(&new, elsewhere);
+        picture.connections_max = new.connections_max;
+        let written = self.write(duel, &mut picture, None, false);
+        let presence = Arc::clone(self);
+        drop(picture);
+        async move {
+            written.await?;
+            let mut picture = entry.lock();
+            if picture.is_over_limit(user) {
+                // The others have no reason to read the whole: they see no other users.
+                drop(presence.write(duel, &mut picture, None, true));
+            }
+            Ok(())
+        }
+    }
+
+    /// Removes a connection. Its user stays online.
+    pub(super) fn detach(self: &Arc<Self>, duel: DuelId, user: UserId, connection: ConnectionId) {
+        let Some(entry) = self.picture(duel) else { return };
+        let mut picture = entry.lock();
+        picture.local.detach(user, connection);
+        drop(self.write(duel, &mut picture, None, false));
+    }
+
+    /// Removes a user, unless they are back.
+    pub(super) fn remove(
+        self: &Arc<Self>,
+        duel: DuelId,
+        user: UserId,
+        reason: OfflineReason,
+    ) -> impl Future<Output = Result<(), EngineError>> + use<> {
+        let entry = self.picture_or_new(duel);
+        let mut picture = entry.lock();
+        picture.remove(user);
+        picture.note_reason(user, reason);
+        self.write(duel, &mut picture, Some((user, reason)), false)
+    }
+
+    /// A user of this node has everything up to `seq`.
+    pub(super) fn ack(
+        self: &Arc<Self>,
+        duel: DuelId,
+        user: UserId,
+        seq: u64,
+    ) -> impl Future<Output = Result<(), EngineError>> + use<> {
+        let written = self.picture(duel).and_then(|entry| {
+            let mut picture = entry.lock();
+            let is_news = picture.local.ack(user, seq);
+            is_news.then(|| self.write(duel, &mut picture, None, false))
+        });
+        async move {
+            match written {
+                Some(written) => written.await,
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// Has connections closed that are attached by now, on all nodes.
+    pub(super) fn disconnect(
+        self: &Arc<Self>,
+        duel: DuelId,
+        whom: Target,
+        reconnect: bool,
+        reason: Option<&str>,
+    ) -> impl Future<Output = Result<(), EngineError>> + use<> {
+        let asked = message::show_disconnect(whom, reconnect, reason).map(|(whose, how)| {
+            let command = self.script(&DISCONNECT, duel);
+            self.ask(duel, command.with(whose).with(DISCONNECTS_MAX).with(how), false)
+        });
+        async move {
+            match asked {
+                Some(asked) => answered(asked).await.map(|_| ()),
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// Returns who is online in those of the duels in which somebody is.
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        duels: &[DuelId],
+    ) -> Result<Vec<(DuelId, Vec<Online>)>, EngineError> {
+        let asked: Vec<_> = duels.iter().map(|duel| (*duel, self.read_one(*duel))).collect();
+        let mut read = Vec::with_capacity(duels.len());
+        for (duel, online) in asked {
+            let online = online.await?;
+            if !online.is_empty() {
+                read.push((duel, online));
+            }
+        }
+        Ok(read)
+    }
+
+    /// Another node has hinted at a change, and maybe at why a user goes.
+    pub(super) fn hint(&self, duel: DuelId, gone: Option<(UserId, OfflineReason)>) {
+        let entry = self.picture(duel);
+        if let (Some(entry), Some((user, reason))) = (&entry, gone) {
+            entry.lock().note_reason(user, reason);
+        }
+        if entry.is_some() || self.is_needed(duel) {
+            self.refresh([duel]);
+        }
+    }
+
+    /// The hash of a duel counts so many changes.
+    pub(super) fn compare(&self, duel: DuelId, version: u64) {
+        let known = self.picture(duel).map_or(0, |entry| entry.lock().version());
+        if known != version && self.dispatcher.is_subscribed(duel) {
+            self.refresh([duel]);
+        }
+    }
+
+    /// Has duels read again, soon.
+    pub(super) fn refresh(&self, duels: impl IntoIterator<Item = DuelId>) {
+        self.stale.lock().extend(duels.into_iter().filter(|duel| *duel != DuelId::PROBE));
+        self.stale_added.notify_one();
+    }
+
+    /// The same of all duels that this node has to do with.
+    pub(super) fn refresh_all(&self) {
+        self.refresh(self.all().into_iter().map(|(duel, _)| duel));
+    }
+
+    /// Who is on this node in a duel.
+    pub(super) fn local(&self, duel: DuelId) -> Vec<Online> {
+        let entry = self.picture(duel);
+        entry.map(|entry| entry.lock().local.online().copied().collect()).unwrap_or_default()
+    }
+
+    /// All duels will be watched: from now on pictures are made of whatever is read.
+    pub(super) fn begin_watching(&self) -> bool {
+        let mut watching = self.watching.lock();
+        let begins = *watching != Watching::On;
+        if begins {
+            *watching = Watching::Begins;
+        }
+        begins
+    }
+
+    /// There is a picture of every duel by now. Returns whether no hint was missed since the beginning.
+    pub(super) fn finish_beginning(&self) -> bool {
+        let mut watching = self.watching.lock();
+        if *watching == Watching::Begins {
+            *watching = Watching::On;
+        }
+        *watching == Watching::On
+    }
+
+    /// All duels are watched no more, or hints may have been missed.
+    pub(super) fn end_watching(&self) {
+        *self.watching.lock() = Watching::Off;
+    }
+
+    /// Reads what has to be read again. Ends only by being dropped.
+    pub(super) async fn run_refreshes(self: Arc<Self>) {
+        loop {
+            self.stale_added.notified().await;
+            let stale: Vec<_> = std::mem::take(&mut *self.stale.lock()).into_iter().collect();
+            let mut failed = Vec::new();
+            for some in stale.chunks(REFRESHED_AT_ONCE) {
+                let some = some.iter().filter(|duel| self.is_needed(**duel));
+                let read = some.map(async |duel| (*duel, self.sync(*duel).await.is_ok()));
+                failed.extend(join_all(read).await.into_iter().filter(|(_, ok)| !ok));
+            }
+            if !failed.is_empty() {
+                sleep(RETRY_AFTER).await;
+                self.refresh(failed.into_iter().map(|(duel, _)| duel));
+            }
+        }
+    }
+
+    /// Renews this node's lease, and judges the others. Ends only by being dropped.
+    pub(super) async fn run_heartbeats(self: Arc<Self>) {
+        let mut ticks = interval(limits::NODE_LEASE / 5);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut first = true;
+        loop {
+            ticks.tick().await;
+            self.forget_unneeded();
+            let Ok(beat) = self.membership.beat(limits::NODE_LEASE).await else { continue };
+            if beat.had_lapsed && !std::mem::take(&mut first) {
+                warn!("this node's lease had ended; it says again who is online on it");
+                self.refresh_all();
+            }
+            if beat.news {
+                self.all().into_iter().for_each(|(duel, entry)| self.tell(duel, &mut entry.lock()));
+            }
+            self.evict();
+        }
+    }
+}
+
+/// Pictures.
+impl ClusterPresence {
+    fn picture(&self, duel: DuelId) -> Option<Arc<Mutex<Picture>>> {
+        self.pictures.lock().get(&duel).cloned()
+    }
+
+    fn picture_or_new(&self, duel: DuelId) -> Arc<Mutex<Picture>> {
+        Arc::clone(self.pictures.lock().entry(duel).or_default())
+    }
+
+    /// The picture into which a whole goes that was read.
+    fn picture_for(&self, duel: DuelId) -> Option<Arc<Mutex<Picture>>> {
+        let is_watching = self.is_watching();
+        let is_subscribed = self.dispatcher.is_subscribed(duel);
+        let mut pictures = self.pictures.lock();
+        if let Some(picture) = pictures.get(&duel) {
+            return Some(Arc::clone(picture));
+        }
+        let has_room = is_subscribed || (is_watching && pictures.len() < self.pictures_max);
+        has_room.then(|| Arc::clone(pictures.entry(duel).or_default()))
+    }
+
+    fn all(&self) -> Vec<(DuelId, Arc<Mutex<Picture>>)> {
+        let pictures = self.pictures.lock();
+        pictures.iter().map(|(duel, entry)| (*duel, Arc::clone(entry))).collect()
+    }
+
+    /// Whether a duel has to be read when it changes.
+    fn is_needed(&self, duel: DuelId) -> bool {
+        self.is_watching()
+            || self.dispatcher.is_subscribed(duel)
+            || self.picture(duel).is_some_and(|entry| entry.lock().is_own())
+    }
+
+    fn is_watching(&self) -> bool {
+        *self.watching.lock() != Watching::Off
+    }
+
+    /// Forgets pictures that nobody needs.
+    fn forget_unneeded(&self) {
+        let is_watching = self.is_watching();
+        self.pictures.lock().retain(|duel, entry| {
+            // Whoever has it besides is about to change it.
+            if Arc::strong_count(entry) > 1 {
+                return true;
+            }
+            let picture = entry.lock();
+            let is_watched = is_watching && !picture.told().is_empty();
+            is_watched || self.dispatcher.is_subscribed(*duel) || picture.is_own()
+        });
+    }
+
+    /// Has a picture follow what is known, and tells in what it differs.
+    fn tell(&self, duel: DuelId, picture: &mut Picture) {
+        let is_subscribed = self.dispatcher.is_subscribed(duel);
+        if is_subscribed {
+            self.dispatcher.introduce(duel, picture.told());
+        }
+        let is_gone = |node: &str| self.membership.is_gone(node);
+        let changes = picture.changes(is_gone);
+        let is_told = is_subscribed || *self.watching.lock() != Watching::Begins;
+        if is_told {
+            self.signal(duel, changes);
+        }
+        self.signal(duel, picture.replaced(is_gone));
+        picture.settle();
+        if picture.is_unwritten && picture.writes == 0 {
+            self.refresh([duel]);
+        }
+    }
+
+    fn signal(&self, duel: DuelId, kinds: Vec<SignalKind>) {
+        kinds.into_iter().for_each(|kind| self.dispatcher.signal(Signal { duel, kind }));
+    }
+
+    /// Evicts some of what nodes that are gone have left.
+    fn evict(self: &Arc<Self>) {
+        let mut evicted = 0;
+        for (duel, entry) in self.all() {
+            let picture = entry.lock();
+            for gone in picture.gone(|node| self.membership.is_gone(node)) {
+                let command = self.script(&EVICT, duel).with(&*gone.node).with(&gone.fields[0][..]);
+                drop(self.ask(duel, command, false));
+                evicted += 1;
+            }
+            if evicted >= EVICTED_AT_ONCE {
+                break;
+            }
+        }
+    }
+}
+
+/// What Redis is asked.
+impl ClusterPresence {
+    fn script(&self, script: &'static Script, duel: DuelId) -> Cmd {
+        script::call(script, &[self.keys.duel(duel)])
+            .with(duel.get())
+            .with(&self.keys.node)
+            .with(self.keys.publish)
+            .with(self.keys.watch())
+    }
+
+    /// Writes this node's part as it is now. The picture is locked, so parts are written in the order in which they were so.
+    /// The answer is taken whether or not it is awaited.
+    fn write(
+        self: &Arc<Self>,
+        duel: DuelId,
+        picture: &mut Picture,
+        gone: Option<(UserId, OfflineReason)>,
+        always_hint: bool,
+    ) -> impl Future<Output = Result<(), EngineError>> + use<> {
+        let [users, connections] = picture.local.fields();
+        let command = self.script(&PRESENCE_WRITE, duel).with(users).with(connections);
+        let command = command.with(message::show_gone(gone)).with(u8::from(always_hint));
+        let asked = self.ask(duel, command, true);
+        picture.is_unwritten = true;
+        match asked {
+            Ok(_) => picture.writes += 1,
+            Err(_) => self.refresh([duel]),
+        }
+        async move { answered(asked).await.map(|_| ()) }
+    }
+
+    fn read_one(
+        self: &Arc<Self>,
+        duel: DuelId,
+    ) -> impl Future<Output = Result<Vec<Online>, EngineError>> + use<> {
+        answered(self.ask(duel, redis::cmd("HGETALL").with(self.keys.presence(duel)), false))
+    }
+
+    /// Reads a duel, and writes this node's part again if it has one.
+    async fn sync(self: &Arc<Self>, duel: DuelId) -> Result<(), EngineError> {
+        let written = self.picture(duel).and_then(|entry| {
+            let mut picture = entry.lock();
+            picture.is_own().then(|| self.write(duel, &mut picture, None, false))
+        });
+        match written {
+            Some(written) => written.await,
+            None => self.read_one(duel).await.map(|_| ()),
+        }
+    }
+
+    /// Asks for the whole, which is taken when it is answered. Answers who is online by it.
+    fn ask(self: &Arc<Self>, duel: DuelId, command: Cmd, is_write: bool) -> Asked {
+        let (online_tx, online_rx) = oneshot::channel();
+        let presence = Arc::clone(self);
+        self.commands.ask(command, move |reply| {
+            let _gone = online_tx.send(presence.take(duel, reply.value, is_write));
+        })?;
+        Ok(online_rx)
+    }
+
+    fn take(
+        &self,
+        duel: DuelId,
+        value: Result<Value, EngineError>,
+        is_write: bool,
+    ) -> Result<Vec<Online>, EngineError> {
+        let whole = value.and_then(|value| understood(Whole::read(value)));
+        let Some(entry) = self.picture_for(duel) else {
+            return Ok(picture::online(whole?, |node| self.membership.is_gone(node)));
+        };
+        let mut picture = entry.lock();
+        picture.writes -= usize::from(is_write && picture.writes > 0);
+        let taken = whole.map(|whole| {
+            let leaving = picture.take(whole, &self.keys.node);
+            self.signal(duel, leaving);
+        });
+        // This node's part is true, whatever became of the write.
+        self.tell(duel, &mut picture);
+        taken.map(|()| picture.told().to_vec())
+    }
+}
+
+/// An answer to come, unless it was refused.
+type Asked = Result<oneshot::Receiver<Result<Vec<Online>, EngineError>>, EngineError>;
+
+async fn answered(asked: Asked) -> Result<Vec<Online>, EngineError> {
+    asked?.await.unwrap_or(Err(IN_DOUBT))
+}

@@ -1,0 +1,117 @@
+//! Where duels stand, compared with what was told: at each sweep, and when nothing was heard for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::sync::oneshot;
+
+use super::command_connection::IN_DOUBT;
+use super::command_pool::CommandPool;
+use super::dispatcher::Dispatcher;
+use super::keys::Keys;
+use super::presence::ClusterPresence;
+use super::reply::{self, Parts, understood};
+use super::script::{self, Args as _, HEADS, millis};
+use crate::engine::event_row::Malformed;
+use crate::engine::{EngineError, Head, Online, Signal, SignalKind};
+use crate::event::Epoch;
+use crate::id::DuelId;
+
+/// Duels that are compared in one step: Redis does nothing else meanwhile.
+pub(super) const HEADS_AT_ONCE: usize = 32;
+
+/// Compares duels.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    commands: Arc<CommandPool>,
+    keys: Arc<Keys>,
+    dispatcher: Arc<Dispatcher>,
+    presence: Arc<ClusterPresence>,
+}
+
+impl Sweep {
+    pub(super) fn new(
+        commands: Arc<CommandPool>,
+        keys: Arc<Keys>,
+        dispatcher: Arc<Dispatcher>,
+        presence: Arc<ClusterPresence>,
+    ) -> Arc<Self> {
+        Arc::new(Self { commands, keys, dispatcher, presence })
+    }
+
+    /// Answers where those of the duels stand that exist, after that was told. Being asked about keeps open ones for `idle`.
+    pub(super) fn heads(
+        &self,
+        duels: Vec<DuelId>,
+        idle: Duration,
+    ) -> impl Future<Output = Result<Vec<(DuelId, Head)>, EngineError>> + use<> {
+        let keys: Vec<_> = duels.iter().map(|duel| self.keys.duel(*duel)).collect();
+        let mut command = script::call(&HEADS, &keys).with(millis(idle));
+        for _ in &duels {
+            command.arg(reply::show_epoch(Epoch::random()));
+        }
+        let (heads_tx, heads_rx) = oneshot::channel();
+        let (dispatcher, presence) = (Arc::clone(&self.dispatcher), Arc::clone(&self.presence));
+        let asked = self.commands.ask(command, move |reply| {
+            let standings = reply.value.and_then(|value| understood(standings(value)));
+            let told = standings.map(|standings| {
+                let mut heads = Vec::with_capacity(duels.len());
+                for (duel, (version, head)) in duels.into_iter().zip(standings) {
+                    if let Some(head) = head {
+                        dispatcher.head(duel, head.clone());
+                        heads.push((duel, head));
+                    }
+                    presence.compare(duel, version);
+                }
+                heads
+            });
+            let _gone = heads_tx.send(told);
+        });
+        async move {
+            asked?;
+            heads_rx.await.unwrap_or(Err(IN_DOUBT))
+        }
+    }
+
+    /// Tells what may have been missed of duels of which nothing was heard for a while.
+    pub(super) fn catch_up(&self, duels: &[DuelId]) {
+        for duel in duels {
+            for online in self.presence.local(*duel) {
+                self.check_revoked(*duel, &online);
+            }
+        }
+        self.presence.refresh(duels.iter().copied());
+        for some in duels.chunks(HEADS_AT_ONCE) {
+            // What cannot be asked now, the next sweep finds.
+            drop(self.heads(some.to_vec(), Duration::ZERO));
+        }
+    }
+
+    /// Tells whether a user's tickets were revoked since they came.
+    fn check_revoked(&self, duel: DuelId, online: &Online) {
+        let [_, users] = self.keys.tickets();
+        let (user, since) = (online.viewer.user, online.since);
+        let command = redis::cmd("HGET").with(users);
+        let command = command.with(format!("{}:{}", duel.get(), user.get()));
+        let dispatcher = Arc::clone(&self.dispatcher);
+        // If it is refused, the connection is lost, and this is done again when it is back.
+        let _refused = self.commands.ask(command, move |reply| {
+            let issued_until = reply.value.ok().and_then(|value| reply::number(value).ok());
+            if issued_until.is_some_and(|until| until >= since.0) {
+                dispatcher.signal(Signal { duel, kind: SignalKind::Revoked { user } });
+            }
+        });
+    }
+}
+
+/// How often presence has changed, and where the log stands, if there is one.
+type Standing = (u64, Option<Head>);
+
+fn standings(value: Value) -> Result<Vec<Standing>, Malformed> {
+    Parts::of(value)?.each(|standing| {
+        let mut parts = Parts::of(standing)?;
+        let version = parts.number()?;
+        Ok((version, if parts.is_empty() { None } else { Some(parts.head()?) }))
+    })
+}

@@ -1,0 +1,344 @@
+//! Random traffic over three nodes, with faults and without: at every quiet moment what a watcher has put together, what every
+//! node answers, and what is attached are one and the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use duelhub::event::Role;
+use duelhub::hub::{Change, ChangeKind, Hub, WatchError, WatchFilter};
+use duelhub::limits;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::kit::{DEADLINE, LocalPlayer, Node, id_of, user};
+use crate::redis_server::RedisServer;
+
+const DUELS: std::ops::RangeInclusive<u64> = 1..=8;
+const USERS: std::ops::RangeInclusive<u64> = 1..=5;
+const CONNECTIONS_MAX: usize = 3;
+
+/// Who is online, by duel and user: as what, and up to where they acked.
+type Picture = BTreeMap<(u64, u64), (Role, u64)>;
+
+/// What a client of `WatchDuels` knows, who begins again when the watch ends.
+#[derive(Default)]
+struct Fold {
+    picture: Picture,
+    is_begun: bool,
+    interruptions: usize,
+    came: usize,
+    came_again: usize,
+}
+
+impl Fold {
+    fn begun(&self) -> Option<Picture> {
+        self.is_begun.then(|| self.picture.clone())
+    }
+
+    fn take(&mut self, Change { duel, initial, kind }: Change) {
+        let key = |user: duelhub::id::UserId| (duel.get(), user.get());
+        match kind {
+            ChangeKind::Online(viewer, _) => {
+                let known = self.picture.entry(key(viewer.user));
+                let again = matches!(&known, std::collections::btree_map::Entry::Occupied(known)
+                    if known.get().0 == viewer.role);
+                self.came += usize::from(!initial);
+                self.came_again += usize::from(again && !initial);
+                known.or_insert((viewer.role, 0)).0 = viewer.role;
+            }
+            ChangeKind::Offline(user, _) => drop(self.picture.remove(&key(user))),
+            ChangeKind::Acked(user, seq) => {
+                let known = self.picture.get_mut(&key(user));
+                known.into_iter().for_each(|(_, acked)| *acked = seq.max(*acked));
+            }
+            ChangeKind::Opened(_) | ChangeKind::Closed(..) => {}
+        }
+    }
+
+    async fn follow(fold: Arc<Mutex<Self>>, hub: Arc<Hub>) {
+        loop {
+            let _ended = Self::follow_once(&fold, &hub).await;
+            fold.lock().is_begun = false;
+            fold.lock().interruptions += 1;
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn follow_once(fold: &Mutex<Self>, hub: &Arc<Hub>) -> Result<(), WatchError> {
+        let mut watch = hub.watch(WatchFilter::All)?;
+        let (mut after, mut state) = (None, Vec::new());
+        loop {
+            let (changes, _, next) = watch.state(after).await?;
+            state.extend(changes);
+            let Some(next) = next else { break };
+            after = Some(next);
+        }
+        {
+            let mut fold = fold.lock();
+            fold.picture.clear();
+            state.into_iter().for_each(|change| fold.take(change));
+            fold.is_begun = true;
+        }
+        loop {
+            let change = watch.next().await?;
+            fold.lock().take(change);
+        }
+    }
+}
+
+struct World {
+    random: StdRng,
+    redis: RedisServer,
+    nodes: Vec<Node>,
+    players: Vec<Attached>,
+    fold: Arc<Mutex<Fold>>,
+    pushes: u64,
+    _fold: AbortOnDropHandle<()>,
+}
+
+struct Attached {
+    player: LocalPlayer,
+    node: usize,
+    duel: u64,
+    user: u64,
+    has_to_go: bool,
+}
+
+impl World {
+    async fn new(seed: u64) -> Self {
+        let redis = RedisServer::start(&[]);
+        let nodes: Vec<_> = (0..3).map(|_| Node::on(&redis)).collect();
+        for node in &nodes {
+            node.ready().await;
+        }
+        let fold = Arc::<Mutex<Fold>>::default();
+        let following = Fold::follow(Arc::clone(&fold), Arc::clone(&nodes[0].hub));
+        let random = StdRng::seed_from_u64(seed);
+        let _fold = AbortOnDropHandle::new(tokio::spawn(following));
+        Self { random, redis, nodes, players: Vec::new(), fold, pushes: 0, _fold }
+    }
+
+    /// Some connections come, at the same time, on any nodes.
+    async fn come(&mut self) {
+        let count = self.random.random_range(1..=4);
+        let who: Vec<_> = (0..count)
+            .map(|_| {
+                let node = self.random.random_range(0..self.nodes.len());
+                (node, self.random.random_range(DUELS), self.random.random_range(USERS))
+            })
+            .collect();
+        let coming = who.into_iter().map(async |(node, duel, user)| {
+            let player = self.nodes[node].enter(duel, user, None).await.ok()?;
+            Some(Attached { player, node, duel, user, has_to_go: false })
+        });
+        let came = join_all(coming).await;
+        self.players.extend(came.into_iter().flatten());
+    }
+
+    fn go(&mut self) {
+        for _ in 0..self.random.random_range(1..=4) {
+            if !self.players.is_empty() {
+                let at = self.random.random_range(0..self.players.len());
+                drop(self.players.swap_remove(at));
+            }
+        }
+    }
+
+    /// What was pushed somebody acks.
+    async fn ack(&mut self) {
+        let Some(at) = (0..self.players.len()).choose(&mut self.random) else { return };
+        let duel = self.players[at].duel;
+        self.pushes += 1;
+        if self.nodes[0].push(duel, self.pushes).await.is_err() {
+            return;
+        }
+        let attachment = &mut self.players[at].player.attachment;
+        while attachment.next().await.is_ok_and(|batch| !batch.is_empty()) {}
+        attachment.ack(attachment.served_seq()).await;
+    }
+
+    async fn disconnect(&mut self) {
+        let (duel, id) = (self.random.random_range(DUELS), self.random.random_range(USERS));
+        let node = &self.nodes[self.random.random_range(0..self.nodes.len())];
+        let whom = self.random.random_bool(0.8).then_some(id);
+        let done = node.hub.disconnect(id_of(duel), whom.map(user), true, None).await;
+        for player in &mut self.players {
+            let meant = player.duel == duel && whom.is_none_or(|id| player.user == id);
+            player.has_to_go |= meant && done.is_ok();
+        }
+    }
+
+    async fn play(&mut self, steps: usize) {
+        for _ in 0..steps {
+            match self.random.random_range(0..20) {
+                0..8 => self.come().await,
+                8..16 => self.go(),
+                16..19 => self.ack().await,
+                _ => self.disconnect().await,
+            }
+            self.reap().await;
+            let pause = self.random.random_range(0..60);
+            sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    /// Who was asked to go goes, as sockets do.
+    async fn reap(&mut self) {
+        let mut stay = Vec::new();
+        for mut attached in self.players.drain(..) {
+            let served = attached.player.attachment.next().await.is_ok();
+            if served && attached.player.attachment.close_request().is_none() {
+                stay.push(attached);
+            }
+        }
+        self.players = stay;
+    }
+
+    async fn fail(&mut self) {
+        match self.random.random_range(0..4) {
+            0 => {
+                self.redis.signal("STOP");
+                let stopped = Duration::from_millis(self.random.random_range(1000..3000));
+                let until = Instant::now() + stopped;
+                while Instant::now() < until {
+                    self.go();
+                    let _in_vain = tokio::time::timeout_at(until, self.come()).await;
+                }
+                self.redis.signal("CONT");
+            }
+            1 => {
+                self.redis.kill();
+                self.play(3).await;
+                self.redis.start_again();
+            }
+            2 => drop(self.redis.ask("FLUSHALL").unwrap()),
+            _ => drop(self.redis.ask_count("CLIENT KILL TYPE pubsub")),
+        }
+    }
+
+    /// Another node takes the place of one that is killed. Whoever watches is on the first.
+    fn kill_a_node(&mut self) {
+        let at = self.random.random_range(1..self.nodes.len());
+        // The node first, so that nothing is said of its players.
+        self.nodes[at] = Node::on(&self.redis);
+        self.players.retain(|player| player.node != at);
+    }
+
+    /// How what is attached, the nodes and the watcher differ, if they do.
+    async fn difference(&self) -> Option<String> {
+        let attached: BTreeMap<_, _> =
+            self.players.iter().map(|player| ((player.duel, player.user), ())).collect();
+        let online: Vec<_> = attached.keys().copied().collect();
+        let late = self.players.iter().filter(|player| player.has_to_go).count();
+        let of =
+            |(duel, user)| self.players.iter().filter(|p| (p.duel, p.user) == (duel, user)).count();
+        if late > 0 || online.iter().any(|key| of(*key) > CONNECTIONS_MAX) {
+            return Some(format!(
+                "{late} have to go; connections: {:?}",
+                online.iter().map(|key| of(*key))
+            ));
+        }
+        let fold = self.fold.lock().begun();
+        let Some(fold) = fold else { return Some("nobody watches".to_owned()) };
+        if !fold.keys().copied().eq(online.iter().copied()) {
+            return Some(format!("attached {online:?}, watched {fold:?}"));
+        }
+        for (node, nth) in self.nodes.iter().zip(0..) {
+            let mut picture = Picture::new();
+            for duel in DUELS {
+                let Ok(Some(view)) = node.hub.duel(id_of(duel)).await else {
+                    return Some(format!("node {nth} does not answer"));
+                };
+                let users = view.online.into_iter();
+                picture.extend(users.map(|o| ((duel, o.user.get()), (o.role, o.acked_seq))));
+            }
+            if picture != fold {
+                return Some(format!("watched {fold:?}, node {nth} {picture:?}"));
+            }
+        }
+        None
+    }
+
+    /// Nothing happens any more: everything is the same, soon.
+    async fn rest(&mut self, within: Duration) {
+        self.pushes += 1;
+        for duel in DUELS {
+            // After a flush the duel has to come into being again.
+            self.nodes[0].push_surely(duel, self.pushes).await;
+        }
+        let started = Instant::now();
+        loop {
+            self.reap().await;
+            let Some(difference) = self.difference().await else { return };
+            assert!(started.elapsed() < within, "{difference}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_fault_nobody_comes_who_is_there() {
+    let mut world = World::new(1).await;
+    world.rest(DEADLINE).await;
+    for _ in 0..12 {
+        world.play(25).await;
+        world.rest(DEADLINE).await;
+    }
+    let fold = world.fold.lock();
+    assert_eq!((fold.interruptions, fold.came_again), (0, 0), "{} came", fold.came);
+    assert!(fold.came > 100, "only {} came", fold.came);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_failed_everybody_knows_who_is_online() {
+    let worlds = (2..=4).map(async |seed| {
+        let mut world = World::new(seed).await;
+        for _ in 0..6 {
+            world.play(10).await;
+            world.fail().await;
+            world.play(5).await;
+            world.rest(DEADLINE).await;
+        }
+        world.kill_a_node();
+        world.play(5).await;
+        world.rest(3 * limits::NODE_LEASE).await;
+    });
+    join_all(worlds).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_users_of_a_node_that_is_killed_at_a_flush_go_offline() {
+    let mut world = World::new(5).await;
+    let killed = Node::on(&world.redis);
+    let ghost = killed.player(1, 9).await;
+    world.play(20).await;
+    world.redis.ask("FLUSHALL").unwrap();
+    let since = Instant::now();
+    // Long enough for it to write its part again.
+    sleep(Duration::from_millis(900)).await;
+    drop((killed, ghost));
+    world.rest(2 * limits::NODE_LEASE).await;
+    assert!(since.elapsed() < 2 * limits::NODE_LEASE, "{:?}", since.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_there_before_a_disconnect_goes_and_who_comes_after_it_stays() {
+    let redis = RedisServer::start(&[]);
+    let nodes = [Node::on(&redis), Node::on(&redis)];
+    for duel in 1..=20 {
+        let there = join_all(nodes.iter().map(|node| node.player(duel, 1))).await;
+        nodes[0].hub.disconnect(id_of(duel), None, true, None).await.unwrap();
+        // The other node may not have read of it yet.
+        let later = nodes[1].player(duel, 2).await;
+        for mut player in there {
+            assert_eq!(player.closed().await, None, "it was there");
+        }
+        assert_eq!(later.attachment.close_request(), None, "it was not");
+    }
+}
