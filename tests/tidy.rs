@@ -157,13 +157,13 @@ fn a_map_that_lacks_a_file_or_names_it_in_another_place_is_noticed() {
     assert_eq!(mapped(&row("tests/a.rs")), [""; 0]);
 }
 
-/// The name that a line defines for others: of a type, or of a function.
-fn defined<'a>(line: &'a str, kinds: &[&str]) -> Option<&'a str> {
-    let line = line.trim_start();
-    let rest = line.strip_prefix("pub")?;
+/// The name of the type that a line defines for others.
+fn defined_type(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("pub")?;
     let rest = if rest.starts_with('(') { rest.split_once(')')?.1 } else { rest };
-    let rest = kinds.iter().find_map(|kind| rest.strip_prefix(&format!(" {kind} ")))?;
-    Some(rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
+    let (kind, rest) = rest.trim_start().split_once(' ')?;
+    let is_type = ["struct", "enum", "trait", "type", "union"].contains(&kind);
+    is_type.then(|| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap())
 }
 
 /// Names that stand for two types within one top-level module, and should not.
@@ -178,15 +178,11 @@ fn a_type_name_stands_for_one_type_within_a_module() {
     for path in files("src", "rs") {
         let file = path.strip_prefix(&src).unwrap().to_str().unwrap();
         let module = file.split(['/', '.']).next().unwrap().to_owned();
-        for name in code(&read(&path)).lines().filter_map(|line| {
-            defined(line, &["struct", "enum", "trait", "type", "union"]).map(str::to_owned)
-        }) {
-            let allowed = SHARED_TYPE_NAMES.contains(&(module.as_str(), name.as_str()));
-            if let Some(before) = known.insert((module.clone(), name.clone()), file.to_owned())
-                && !allowed
-            {
-                problems.push(format!("{name}: {before} and {file}"));
-            }
+        for name in code(&read(&path)).lines().filter_map(defined_type) {
+            let before = known.insert((module.clone(), name.to_owned()), file.to_owned());
+            let allowed = SHARED_TYPE_NAMES.contains(&(module.as_str(), name));
+            problems
+                .extend(before.filter(|_| !allowed).map(|at| format!("{name}: {at} and {file}")));
         }
     }
     assert!(problems.is_empty(), "{problems:#?}");
@@ -201,24 +197,18 @@ fn every_function_fits_on_a_screen() {
         let source = read(&path);
         let lines: Vec<_> = source.lines().collect();
         for (start, line) in lines.iter().enumerate() {
-            let indent = line.len() - line.trim_start().len();
-            let words: Vec<_> = line.split(' ').filter(|word| !word.is_empty()).collect();
-            let modifiers = words.iter().take_while(|word| **word != "fn");
-            let is_function = words.contains(&"fn")
-                && modifiers.clone().all(|word| {
-                    word.starts_with("pub")
-                        || ["async", "const"].contains(word)
-                        || *word == "super)"
-                });
-            if !is_function {
+            let Some((before, _)) = line.split_once("fn ") else { continue };
+            let modifier =
+                |word: &str| word.starts_with("pub") || ["async", "const"].contains(&word);
+            if line.ends_with(['}', ';']) || !before.split_whitespace().all(modifier) {
                 continue;
             }
-            // rustfmt ends a function with a brace that stands where it began.
-            let end = lines[start..].iter().position(|line| {
-                line.strip_prefix(&" ".repeat(indent)).is_some_and(|rest| rest == "}")
-            });
-            let length =
-                if line.ends_with('}') || line.ends_with(';') { 1 } else { end.unwrap() + 1 };
+            // rustfmt ends a function with a brace that stands where it began, or with its signature.
+            let indent = &line[..line.len() - line.trim_start().len()];
+            let ends = |rest: &str| rest == "}" || rest.starts_with(')') && rest.ends_with(';');
+            let mut rests = lines[start..].iter().map(|line| line.strip_prefix(indent));
+            let end = rests.position(|rest| rest.is_some_and(ends));
+            let length = end.expect("an end") + 1;
             let place = format!("{}:{}", path.display(), start + 1);
             assert!(length <= FUNCTION_LINES_MAX, "{place}: {length} lines");
         }
