@@ -41,7 +41,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const BODY_BYTES_MAX: usize = 256 * 1024;
 const HEADERS_MAX: usize = 32;
 
-/// Handshakes that may wait until they are accepted: a crowd that connects at once.
+/// Handshakes that may wait until they are accepted: many clients that connect at once.
 const BACKLOG: i32 = 4096;
 
 /// The answer to a push.
@@ -51,7 +51,7 @@ fn main() {
     // Cargo passes `--bench` to every benchmark.
     let address = std::env::args().skip(1).find(|argument| argument != "--bench");
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:0")).unwrap();
-    // The standard library's backlog is too short for such a crowd.
+    // The standard library's backlog is too short for so many.
     rustix::net::listen(&listener, BACKLOG).unwrap();
     listener.set_nonblocking(true).unwrap();
     println!("listening on {}", listener.local_addr().unwrap());

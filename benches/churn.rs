@@ -8,9 +8,6 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
-#[path = "kit/push.rs"]
-mod push;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,9 +20,8 @@ use duelhub::engine::{Declaration, EmbeddedEngine, Engine, Participant};
 use duelhub::event::{Outcome, Role, Viewer};
 use duelhub::id::{DuelId, Jti, TelegramId, UserId};
 use duelhub::ticket::Ticket;
+use duelhub_testkit::fixtures::push_of_256_bytes as push;
 use parking_lot::Mutex;
-
-use crate::push::push;
 
 const PUSHES: u64 = 20;
 const RETENTION: Duration = Duration::from_secs(20);

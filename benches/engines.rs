@@ -6,9 +6,6 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
-#[path = "kit/push.rs"]
-mod push;
-
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
@@ -18,10 +15,9 @@ use std::time::{Duration, Instant};
 use duelhub::config::{Config, Durability, EngineConfig, StoreConfig};
 use duelhub::engine::{EmbeddedEngine, Engine, MemoryEngine};
 use duelhub::id::DuelId;
+use duelhub_testkit::fixtures::push_of_256_bytes as push;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-
-use crate::push::push;
 
 /// How long each figure is measured, and how often; the median of the repetitions is shown.
 const MEASURED: Duration = Duration::from_millis(1500);

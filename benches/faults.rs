@@ -7,17 +7,6 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
-#[path = "../tests/nodes/ill_redis.rs"]
-mod ill_redis;
-#[expect(dead_code, reason = "tests/nodes uses the rest")]
-#[path = "../tests/nodes/kit.rs"]
-mod kit;
-#[expect(dead_code, reason = "tests/nodes uses the rest")]
-#[path = "../tests/kit/proxy.rs"]
-mod proxy;
-#[path = "../tests/kit/redis_server.rs"]
-mod redis_server;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use duelhub::event::Position;
 use duelhub::hub::Recovery;
+use duelhub_testkit::node::{LocalPlayer, Node};
+use duelhub_testkit::proxy::{Proxy, Weather};
+use duelhub_testkit::redis_server::RedisServer;
+use duelhub_testkit::redis_topology::{Cluster, Sentinel};
+use duelhub_testkit::until;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-
-use crate::ill_redis::{Cluster, Sentinel};
-use crate::kit::{Node, Player, eventually};
-use crate::proxy::{Proxy, Weather};
-use crate::redis_server::RedisServer;
 
 const NODES: usize = 3;
 const DUELS: u64 = 12;
@@ -105,7 +94,7 @@ impl World {
                 let master = format!("127.0.0.1 {}", old.port());
                 let new = RedisServer::start(&["--replicaof", &master]);
                 let sentinel = Sentinel::of(&old);
-                eventually("found", async || sentinel.knows_a_replica()).await;
+                until("found", async || sentinel.knows_a_replica()).await;
                 urls = vec![sentinel.url(); NODES];
                 (world.redis, world.sentinel) = (vec![old, new], Some(sentinel));
             }
@@ -225,7 +214,7 @@ async fn play(
     let mut seen = Seen { duel, ..Seen::default() };
     let mut node = usize::try_from(duel + user).unwrap();
     let mut player = nodes[node % NODES].player(duel, user).await;
-    let has_all = |player: &Player| {
+    let has_all = |player: &LocalPlayer| {
         last.borrow().get(&duel).is_some_and(|last| {
             player.position.epoch == last.epoch && player.position.seq >= last.seq
         })
@@ -234,10 +223,10 @@ async fn play(
         let gone = match timeout(Duration::from_millis(50), player.read()).await {
             Ok(Ok(numbers)) => {
                 seen.events.extend(numbers.into_iter().map(|number| (number, Instant::now())));
-                player.attachment.dismissal().is_some()
+                player.attachment.close_request().is_some()
             }
             Ok(Err(_)) => true,
-            Err(_) => player.attachment.dismissal().is_some(),
+            Err(_) => player.attachment.close_request().is_some(),
         };
         if gone {
             let position = player.position;

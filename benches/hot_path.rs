@@ -17,9 +17,6 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
-#[path = "kit/push.rs"]
-mod push;
-
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +30,7 @@ use duelhub::hub::{Attachment, Hub};
 use duelhub::id::{DuelId, UserId};
 use duelhub::metrics::Metrics;
 use duelhub::ticket::{Issued, Tickets};
+use duelhub_testkit::fixtures::push_of_256_bytes as push;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -40,8 +38,6 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use crate::push::push;
 
 const REPETITIONS: usize = 5;
 

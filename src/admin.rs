@@ -1,8 +1,9 @@
-//! Health, readiness and metrics, on a listener of their own that no player reaches. Plain text, nobody is asked who
-//! they are: that is why it stays on loopback.
+//! Health, readiness and metrics, in plain text on a listener of their own. It has no authentication, and so stays on
+//! loopback.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -18,10 +19,7 @@ use crate::metrics::Metrics;
 /// The content type that Prometheus asks for (OpenMetrics 1.0, "Content Type").
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Kernel clock ticks in a second, as `/proc` counts CPU time: 100 on every Linux of today.
-const TICKS_PER_SECOND: f64 = 100.0;
-
-/// What the listener shows.
+/// The admin listener.
 #[derive(Debug)]
 pub struct Admin {
     hub: Arc<Hub>,
@@ -29,7 +27,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Over `hub`.
+    /// Creates the listener of `hub`.
     #[must_use]
     pub const fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
         Self { hub, metrics }
@@ -49,7 +47,7 @@ impl Admin {
         }
     }
 
-    /// Sets the gauges that others know better.
+    /// Sets the gauges whose values are kept elsewhere.
     fn refresh(&self) {
         let counts = self.hub.counts();
         let ready = self.hub.readiness().ready();
@@ -67,10 +65,12 @@ impl Admin {
             metrics.store_waiting.set(i64::try_from(store.waiting).unwrap_or(i64::MAX));
             metrics.store_bytes.set(i64::try_from(store.disk_bytes).unwrap_or(i64::MAX));
         }
-        if let Some(process) = Process::read() {
-            metrics.resident_bytes.set(process.resident_bytes);
-            metrics.cpu_seconds.set(process.cpu_seconds);
-            metrics.open_descriptors.set(process.open_descriptors);
+        metrics.cpu_seconds.set(cpu_seconds());
+        if let Some(bytes) = resident_bytes() {
+            metrics.resident_bytes.set(bytes);
+        }
+        if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
+            metrics.open_descriptors.set(gauge(descriptors.count()));
         }
     }
 }
@@ -100,29 +100,14 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
-/// What the kernel says of this process (proc(5)).
-struct Process {
-    resident_bytes: i64,
-    cpu_seconds: f64,
-    open_descriptors: i64,
+/// Returns the resident memory of this process (proc(5)), or `None` if there is no `/proc`.
+fn resident_bytes() -> Option<i64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: i64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * i64::try_from(rustix::param::page_size()).ok()?)
 }
 
-impl Process {
-    /// `None` where there is no such `/proc`.
-    fn read() -> Option<Self> {
-        let page = i64::try_from(rustix::param::page_size()).ok()?;
-        let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-        let resident_pages: i64 = statm.split(' ').nth(1)?.parse().ok()?;
-        // The name, in parentheses, may have spaces of its own; utime and stime are the 12th and 13th field after it.
-        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks: f64 =
-            fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-        let descriptors = std::fs::read_dir("/proc/self/fd").ok()?.count();
-        Some(Self {
-            resident_bytes: resident_pages * page,
-            cpu_seconds: ticks / TICKS_PER_SECOND,
-            open_descriptors: gauge(descriptors),
-        })
-    }
+fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default().as_secs_f64()
 }

@@ -1,64 +1,63 @@
-//! Load for a hub: what a delivery and a push cost it, how long a delivery takes, what a connection weighs.
+//! The bench: puts load on a hub, and measures the cost of deliveries, pushes and connections, and the latency of deliveries.
 //!
-//! A client of a running hub, on this machine or elsewhere; unless it is told of one it starts one of its own. All players
-//! are on one thread ([`players`]), which checks that every expected event reaches each of them exactly once and in
-//! order; pushes are made on another ([`backend`]). What it measures of the hub's process it reads from `/proc`
-//! ([`process`]), and so it does of its own: a bench that is the bottleneck shows it.
+//! The bench is a client of a running hub, or of one that it starts. All players are on one thread ([`players`]), which checks
+//! that each of them receives every event once and in order. Another thread makes the pushes ([`backend`]). CPU time and
+//! memory come from `/proc` ([`process`]), those of the bench included, which show whether it was the bottleneck.
 //!
 //! Bounds: connections by this process's descriptors, samples by pushes and players of one run.
 
 mod backend;
+mod frames;
 mod hub;
 mod players;
 mod process;
 mod report;
 mod scenarios;
 mod unary;
-mod wire;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tonic::Status;
 
-pub use self::report::{Report, Row};
+pub use self::report::{BenchReport, Figure};
 use crate::config::Secret;
 
-/// What to measure, and on what.
+/// What to measure, and how.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// What kind of load.
+pub struct BenchOptions {
+    /// The kind of load.
     pub scenario: Scenario,
-    /// The hub.
-    pub target: Target,
+    /// The hub under load.
+    pub target: BenchTarget,
     /// How pushes are made.
     pub push_by: PushBy,
     /// Bytes of a push's payload, at least [`PAYLOAD_BYTES_MIN`].
     pub payload_bytes: usize,
-    /// How long one run takes.
+    /// The length of one run.
     pub duration: Duration,
-    /// How often it is repeated: medians, and the spread, are of so many.
+    /// The number of runs, of which the report shows medians and spread.
     pub runs: usize,
 }
 
-/// The smallest payload: it says which push it is of.
+/// Bytes of the smallest payload: it carries the number of its push.
 pub const PAYLOAD_BYTES_MIN: usize = 64;
 
 /// A kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
-    /// Duels of two players each, and so many pushes a second over all of them.
+    /// Duels of two players each, and pushes to all of them in turn.
     Duels {
         /// Duels.
         duels: u64,
-        /// Pushes a second.
+        /// Pushes per second.
         rate: u32,
     },
-    /// One duel with so many spectators, and pushes to all of them.
+    /// One duel with many spectators, and pushes to all of them.
     Broadcast {
         /// Connections.
         spectators: u64,
-        /// Pushes a second.
+        /// Pushes per second.
         rate: u32,
     },
     /// Connections that only send their pings.
@@ -66,7 +65,7 @@ pub enum Scenario {
         /// Connections, two in a duel.
         connections: u64,
     },
-    /// All connect at once; then, on a hub of its own, it is killed and started again, and all come back.
+    /// All connect at once. The bench's own hub is then killed and restarted, and all reconnect.
     Storm {
         /// Connections, two in a duel.
         connections: u64,
@@ -80,23 +79,23 @@ pub enum Scenario {
 
 /// The hub to load.
 #[derive(Debug, Clone)]
-pub enum Target {
-    /// One that is started for this, and stopped afterwards, from this very program.
+pub enum BenchTarget {
+    /// A hub that the bench starts from this program, and stops.
     Own {
-        /// Its engine: `memory` or `embedded`, the latter with a directory of its own.
+        /// The engine: `memory`, or `embedded` with a directory of its own.
         engine: &'static str,
     },
-    /// One that runs.
+    /// A running hub.
     Running {
-        /// Where players connect: to one node after the other, if there are several.
+        /// Where players connect: over all nodes in turn.
         data: Vec<SocketAddr>,
-        /// Under which path.
+        /// The path of the WebSocket.
         path: String,
-        /// Its control plane.
+        /// The address of the control plane.
         control: SocketAddr,
         /// The control plane's token.
         token: Option<Secret>,
-        /// Its processes, if they are on this machine: without them there are no figures of CPU and memory.
+        /// The hub's processes on this machine. Without them there are no figures of CPU and memory.
         pids: Vec<u32>,
     },
 }
@@ -115,7 +114,7 @@ pub enum PushBy {
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// This machine's own reasons.
+    /// This machine failed.
     #[error("{what}: {error}")]
     Machine {
         /// What was tried.
@@ -126,28 +125,28 @@ pub enum BenchError {
     /// The hub's control plane refused, or did not answer.
     #[error("{call}: {} ({:?})", status.message(), status.code())]
     Refused {
-        /// Which call.
+        /// The call.
         call: &'static str,
-        /// What it said.
+        /// The answer.
         status: Box<Status>,
     },
-    /// The hub of its own did not become ready.
+    /// The bench's own hub did not become ready.
     #[error("the hub that was started did not become ready in time")]
     NotReady,
-    /// The hub of its own did not end as it should.
+    /// The bench's own hub did not stop in order.
     #[error("the hub that was started did not end in good order")]
     NotEnded,
-    /// Not everybody could connect.
+    /// Not everybody connected.
     #[error("{connected} of {wanted} connections came about: {why}")]
     NotConnected {
-        /// Connections that came about.
+        /// Connections that were opened.
         connected: u64,
         /// Connections wanted.
         wanted: u64,
-        /// The first thing that went wrong.
+        /// The first reason.
         why: String,
     },
-    /// What the options ask for does not go together.
+    /// The options contradict each other.
     #[error("{0}")]
     Options(&'static str),
 }
@@ -162,15 +161,17 @@ impl BenchError {
     }
 }
 
-/// Takes lines that say how far it is.
+/// Takes lines that show the progress.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
 
-/// Measures, best on a current-thread runtime, so that the load takes no more threads than it needs.
-///
-/// A fault that was found (an event lost, doubled or out of order, a connection that went) is in the report.
+/// Runs a bench, best on a current-thread runtime, so that it takes few threads. The report has the faults that were found: an
+/// event lost, duplicated or out of order, a connection lost.
 ///
 /// # Errors
-/// [`BenchError`]: nothing could be measured.
-pub async fn run(options: &Options, progress: Progress<'_>) -> Result<Report, BenchError> {
+/// [`BenchError`], if nothing could be measured.
+pub async fn run(
+    options: &BenchOptions,
+    progress: Progress<'_>,
+) -> Result<BenchReport, BenchError> {
     scenarios::run(options, progress).await
 }

@@ -1,19 +1,18 @@
-//! The release checks: what the deployment guide asks for, tried from outside, as the WebApp and the backend do it.
+//! The checks of a deployment, from outside, as the WebApp and the backend use it.
 //!
-//! A client of a running deployment; it shares nothing with the hub but its configuration. It plays one duel of its own,
-//! with ids that no game uses, and cancels it at the end.
+//! The checks share nothing with the hub but its configuration. They play one duel with ids that no game uses, and cancel it
+//! at the end.
 
 mod systemd;
-mod wire;
+mod web_client;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use self::wire::{Player, Wire};
+use self::web_client::{PlayerSocket, WebClient};
 use crate::clock;
 use crate::config::Config;
 use crate::demo::{Bearer, Client};
@@ -22,7 +21,7 @@ use crate::pb;
 use crate::pb::control_service_client::ControlServiceClient;
 use crate::telegram;
 
-/// How long anything may take that is over in milliseconds when it works.
+/// How long any step may take. It takes milliseconds when it works.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pushes whose latency is measured.
@@ -30,29 +29,29 @@ const PUSHES: usize = 20;
 
 /// What to check.
 #[derive(Debug)]
-pub struct Options {
-    /// Where WebApps open their WebSocket.
+pub struct CheckOptions {
+    /// The URL of the WebSocket.
     pub url: String,
-    /// Where they fetch their tickets: the prefix of `/duel/ws-ticket`.
+    /// The URL of the ticket API: the prefix of `/duel/ws-ticket`.
     pub api: String,
     /// The WebApp's origin, as browsers send it. `None`: that of `api`, where the WebApp is served beside its API.
     pub origin: Option<String>,
-    /// An authority to trust besides the system's.
+    /// A PEM file with authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
-    /// The unit to ask systemd about.
+    /// The systemd unit to check.
     pub unit: Option<String>,
-    /// Whether to kill it.
+    /// Whether to kill the unit's process.
     pub kill: bool,
-    /// The deployment's own configuration: control plane, bot token, origin.
+    /// The deployment's configuration.
     pub config: Config,
 }
 
-/// How a check went.
+/// The outcome of a check.
 #[derive(Debug)]
 pub enum Verdict {
-    /// As it should.
+    /// It works, with details.
     Good(String),
-    /// Not so.
+    /// It does not work.
     Bad {
         /// What is wrong.
         wrong: String,
@@ -61,36 +60,44 @@ pub enum Verdict {
     },
 }
 
-/// Takes the verdicts, one by one.
-pub type Report<'a> = &'a mut dyn FnMut(&str, Verdict);
+/// Takes each check's name and outcome.
+pub type Reporter<'a> = &'a mut dyn FnMut(&str, Verdict);
 
-/// The duel that is played.
-struct Trial {
+/// The checks, and the duel that they play.
+struct Checks<'a> {
+    options: &'a CheckOptions,
+    web: WebClient,
+    client: Client,
     duel: u64,
-    /// The ids of the two participants, and of somebody who is none.
+    /// Two participants and a stranger.
     users: [u64; 3],
+    report: Reporter<'a>,
 }
 
-/// Runs every check, and reports each.
+/// Runs all checks, and reports each.
 ///
 /// # Errors
-/// What makes checking impossible: an option that cannot be used.
-pub async fn run(options: &Options, report: Report<'_>) -> Result<(), String> {
-    let wire = Wire::new(options.ca_file.as_deref())?;
-    let client = client(options)?;
+/// An option that cannot be used.
+pub async fn run(options: &CheckOptions, report: Reporter<'_>) -> Result<(), String> {
     // The upper half of the ids: no game has counted so far.
     let id = || ID_MAX / 2 + rand::random::<u64>() % (ID_MAX / 4);
-    let trial = Trial { duel: id(), users: [id(), id(), id()] };
-    if open_duel(&client, &trial, report).await {
-        let tickets = ticket_api(options, &wire, &client, &trial, report).await;
-        let players = open_sockets(options, &wire, &trial, tickets, report).await;
-        if let [Some(first), Some(second)] = players {
-            deliver(&client, &trial, [first, second], report).await;
+    let mut checks = Checks {
+        web: WebClient::new(options.ca_file.as_deref())?,
+        client: client(options)?,
+        options,
+        duel: id(),
+        users: [id(), id(), id()],
+        report,
+    };
+    if checks.open_duel().await {
+        let tickets = checks.tickets().await;
+        if let [Some(first), Some(second)] = checks.open_sockets(tickets).await {
+            checks.deliver([first, second]).await;
         }
-        close_duel(&client, &trial, report).await;
+        checks.close_duel().await;
     }
     if let Some(unit) = &options.unit {
-        systemd::check(unit, options.kill, &options.config, report).await;
+        systemd::check(unit, options.kill, &options.config, checks.report).await;
     }
     Ok(())
 }
@@ -99,7 +106,7 @@ fn bad(wrong: impl Into<String>, look: &'static str) -> Verdict {
     Verdict::Bad { wrong: wrong.into(), look }
 }
 
-fn client(options: &Options) -> Result<Client, String> {
+fn client(options: &CheckOptions) -> Result<Client, String> {
     let control = &options.config.control;
     if control.tls.is_some() {
         return Err("the control plane uses TLS: run this where CONTROL_TLS_CERT is not set".into());
@@ -110,194 +117,193 @@ fn client(options: &Options) -> Result<Client, String> {
     Ok(ControlServiceClient::with_interceptor(channel, Bearer::new(control.token.as_ref())))
 }
 
-async fn open_duel(client: &Client, trial: &Trial, report: Report<'_>) -> bool {
-    let participants = trial.users[..2].iter();
-    let participants = participants.map(|user| pb::Participant { user_id: *user, telegram_id: 0 });
-    let request = pb::OpenDuelRequest {
-        duel_id: trial.duel,
-        participants: participants.collect(),
-        settings: None,
-    };
-    let node = client.clone().get_node(pb::GetNodeRequest {}).await;
-    let opened = client.clone().open_duel(request).await;
-    let verdict = match (node, opened) {
-        (Ok(node), Ok(_)) => {
-            let node = node.into_inner();
-            if node.ready {
+impl Checks<'_> {
+    async fn open_duel(&mut self) -> bool {
+        let participants = self.users[..2].iter();
+        let participants =
+            participants.map(|user| pb::Participant { user_id: *user, telegram_id: 0 }).collect();
+        let request = pb::OpenDuelRequest { duel_id: self.duel, participants, settings: None };
+        let node = self.client.get_node(pb::GetNodeRequest {}).await;
+        let opened = self.client.open_duel(request).await;
+        let verdict = match (node.map(tonic::Response::into_inner), opened) {
+            (Ok(node), Ok(_)) if node.ready => {
                 Verdict::Good(format!("duelhub {}, engine {}", node.version, node.engine))
-            } else {
+            }
+            (Ok(_), Ok(_)) => {
                 bad("the node is not ready", "curl http://127.0.0.1:8091/readyz, and the log")
             }
-        }
-        (Err(status), _) | (_, Err(status)) => bad(
-            format!("{:?}: {}", status.code(), status.message()),
-            "systemctl status, CONTROL_HOST, CONTROL_PORT and CONTROL_TOKEN in the env file",
-        ),
-    };
-    let good = matches!(verdict, Verdict::Good(_));
-    report("the control plane answers", verdict);
-    good
-}
+            (Err(status), _) | (_, Err(status)) => bad(
+                format!("{:?}: {}", status.code(), status.message()),
+                "systemctl status, CONTROL_HOST, CONTROL_PORT and CONTROL_TOKEN in the env file",
+            ),
+        };
+        let good = matches!(verdict, Verdict::Good(_));
+        (self.report)("the control plane answers", verdict);
+        good
+    }
 
-/// Asks for tickets as participants, as a stranger, and as nobody: the participants' tickets.
-async fn ticket_api(
-    options: &Options,
-    wire: &Wire,
-    client: &Client,
-    trial: &Trial,
-    report: Report<'_>,
-) -> [Vec<String>; 2] {
-    let url =
-        format!("{}/duel/ws-ticket?duel_id={}", options.api.trim_end_matches('/'), trial.duel);
-    let mut tickets = [Vec::new(), Vec::new()];
-    let Some(bot_token) = &options.config.telegram.bot_token else {
-        report(
-            "the ticket API answers participants",
-            bad("TELEGRAM_BOT_TOKEN is not set, so it answers 503", "the env file"),
-        );
-        return issue_instead(client, trial).await;
-    };
-    let signed = |user: u64| {
-        let user = TelegramId::try_from(user).ok()?;
-        Some(telegram::sign(user, bot_token, clock::now()))
-    };
-    for (nth, tickets) in tickets.iter_mut().enumerate() {
-        // Two each: one for /ws, one for /ws/.
-        for _ in 0..2 {
-            let answer = wire.get(&url, signed(trial.users[nth]).as_deref()).await;
-            match answer
-                .as_ref()
-                .map(|answer| (answer.status, answer.json["data"]["ticket"].as_str()))
-            {
-                Ok((200, Some(ticket))) => tickets.push(ticket.to_owned()),
-                _ => {
-                    report("the ticket API answers participants", not_answered(answer));
-                    return issue_instead(client, trial).await;
+    /// Returns two tickets for each participant, one for `/ws` and one for `/ws/`: from the ticket API or, if that does not
+    /// work, by gRPC, so that the other checks can go on.
+    async fn tickets(&mut self) -> [Vec<String>; 2] {
+        const WHAT: &str = "the ticket API answers participants";
+        match self.ticket_api().await {
+            Ok(tickets) => {
+                (self.report)(WHAT, Verdict::Good("200 with a ticket".into()));
+                self.ticket_api_refuses().await;
+                tickets
+            }
+            Err(verdict) => {
+                (self.report)(WHAT, verdict);
+                self.issue_tickets().await
+            }
+        }
+    }
+
+    async fn ticket_api(&self) -> Result<[Vec<String>; 2], Verdict> {
+        let mut tickets = [Vec::new(), Vec::new()];
+        for (tickets, user) in tickets.iter_mut().zip(self.users) {
+            for _ in 0..2 {
+                let answer = self.ask_ticket_api(Some(user)).await?;
+                match answer.json["data"]["ticket"].as_str() {
+                    Some(ticket) if answer.status == 200 => tickets.push(ticket.to_owned()),
+                    _ => return Err(not_answered(&answer)),
                 }
             }
         }
+        Ok(tickets)
     }
-    report("the ticket API answers participants", Verdict::Good("200 with a ticket".into()));
-    let refused =
-        [("a stranger", 403, signed(trial.users[2])), ("who does not say who they are", 401, None)];
-    for (who, expected, init_data) in refused {
-        let answer = wire.get(&url, init_data.as_deref()).await;
-        let verdict = match answer {
-            Ok(answer) if answer.status == expected => {
-                Verdict::Good(format!("{expected} {}", answer.json["error"].as_str().unwrap_or("")))
-            }
-            other => not_answered(other),
+
+    async fn ticket_api_refuses(&mut self) {
+        let refused = [
+            ("a stranger", 403, Some(self.users[2])),
+            ("who does not say who they are", 401, None),
+        ];
+        for (who, expected, user) in refused {
+            let verdict = match self.ask_ticket_api(user).await {
+                Ok(answer) if answer.status == expected => {
+                    let error = answer.json["error"].as_str().unwrap_or_default();
+                    Verdict::Good(format!("{expected} {error}"))
+                }
+                Ok(answer) => not_answered(&answer),
+                Err(verdict) => verdict,
+            };
+            (self.report)(&format!("the ticket API refuses {who}"), verdict);
+        }
+    }
+
+    /// Asks the ticket API, with initData that is signed for `user`.
+    async fn ask_ticket_api(&self, user: Option<u64>) -> Result<web_client::HttpAnswer, Verdict> {
+        let Some(bot_token) = &self.options.config.telegram.bot_token else {
+            return Err(bad("TELEGRAM_BOT_TOKEN is not set, so it answers 503", "the env file"));
         };
-        report(&format!("the ticket API refuses {who}"), verdict);
+        let user = user.and_then(|user| TelegramId::try_from(user).ok());
+        let init_data = user.map(|user| telegram::sign(user, bot_token, clock::now()));
+        let api = self.options.api.trim_end_matches('/');
+        let url = format!("{api}/duel/ws-ticket?duel_id={}", self.duel);
+        self.web.get(&url, init_data.as_deref()).await.map_err(|error| bad(error, TICKET_API))
     }
-    tickets
-}
 
-fn not_answered(answer: Result<wire::Answer, String>) -> Verdict {
-    let look = "nginx's location = /api/duel/ws-ticket, TELEGRAM_BOT_TOKEN in the env file";
-    match answer {
-        Ok(answer) => bad(format!("HTTP {} {}", answer.status, answer.json), look),
-        Err(error) => bad(error, look),
+    async fn issue_tickets(&mut self) -> [Vec<String>; 2] {
+        let mut tickets = [Vec::new(), Vec::new()];
+        for (tickets, user_id) in tickets.iter_mut().zip(self.users) {
+            for _ in 0..2 {
+                let request =
+                    pb::IssueTicketRequest { duel_id: self.duel, user_id, ..Default::default() };
+                if let Ok(issued) = self.client.issue_ticket(request).await {
+                    tickets.push(issued.into_inner().ticket);
+                }
+            }
+        }
+        tickets
     }
-}
 
-/// Tickets by gRPC, so that a broken ticket API does not hide how the rest is doing.
-async fn issue_instead(client: &Client, trial: &Trial) -> [Vec<String>; 2] {
-    let mut tickets = [Vec::new(), Vec::new()];
-    for (nth, tickets) in tickets.iter_mut().enumerate() {
-        for _ in 0..2 {
-            let request = pb::IssueTicketRequest {
-                duel_id: trial.duel,
-                user_id: trial.users[nth],
+    /// Opens the WebSocket with and without the slash, from the WebApp's origin and from another.
+    async fn open_sockets(&mut self, tickets: [Vec<String>; 2]) -> [Option<PlayerSocket>; 2] {
+        const LOOK: &str = "nginx's location = /ws and location /ws/ (no 301, Upgrade passed on), WEBAPP_URL in the env file";
+        let origin = self.options.origin.clone();
+        let origin = origin.or_else(|| web_client::origin_of(&self.options.api));
+        let origin = origin.unwrap_or_default();
+        let bare = self.options.url.trim_end_matches('/');
+        let urls = [bare.to_owned(), format!("{bare}/")];
+        let mut players = [None, None];
+        for (url, nth) in urls.iter().flat_map(|url| [(url, 0), (url, 1)]) {
+            let ticket = tickets[nth].get(usize::from(url.ends_with('/')));
+            let opened = self.web.open(url, &origin, ticket.map_or("", String::as_str)).await;
+            let verdict = match opened {
+                Ok((player, connected)) if connected["duel_id"] == self.duel => {
+                    players[nth] = Some(player);
+                    Verdict::Good("connected".into())
+                }
+                Ok((_, other)) => bad(format!("answered {other}"), LOOK),
+                Err(error) => bad(error, LOOK),
+            };
+            let what = format!("{url} opens for player {} from origin {origin:?}", nth + 1);
+            (self.report)(&what, verdict);
+        }
+        let foreign = self.web.open(&urls[0], "https://not-the-webapp.example", "").await;
+        let verdict = match foreign {
+            Err(error) if error.contains("403") => Verdict::Good("403".into()),
+            Err(error) => bad(error, "WEBAPP_URL in the env file"),
+            Ok(_) => {
+                bad("it is accepted", "WEBAPP_URL in the env file; in development it may be unset")
+            }
+        };
+        (self.report)("another origin is refused", verdict);
+        players
+    }
+
+    /// Pushes, and measures how long the second player waits.
+    async fn deliver(&mut self, players: [PlayerSocket; 2]) {
+        const LOOK: &str = "the log of the hub, curl http://127.0.0.1:8091/readyz";
+        let verdict = match self.latencies(players).await {
+            Ok(mut waits) => {
+                waits.sort_unstable();
+                let (median, slowest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
+                Verdict::Good(format!(
+                    "{PUSHES} pushes, median {median:.2?}, slowest {slowest:.2?}"
+                ))
+            }
+            Err(error) => bad(error, LOOK),
+        };
+        (self.report)("a push reaches the second player", verdict);
+    }
+
+    async fn latencies(&mut self, mut players: [PlayerSocket; 2]) -> Result<Vec<Duration>, String> {
+        let mut waits = Vec::with_capacity(PUSHES);
+        for round in 0..PUSHES {
+            let request = pb::PushEventRequest {
+                duel_id: self.duel,
+                payload_json: format!(r#"{{"round":{round}}}"#),
                 ..Default::default()
             };
-            if let Ok(issued) = client.clone().issue_ticket(request).await {
-                tickets.push(issued.into_inner().ticket);
+            let started = Instant::now();
+            let received = players[1].next_of("duel_update");
+            let (pushed, received) = tokio::join!(self.client.push_event(request), received);
+            let pushed = pushed.map_err(|status| status.message().to_owned())?.into_inner();
+            let (frame, at) = received?;
+            if frame["seq"] != pushed.position.unwrap_or_default().seq {
+                return Err(format!("it received {frame}"));
             }
+            waits.push(at.duration_since(started));
         }
+        Ok(waits)
     }
-    tickets
-}
 
-/// Opens the WebSocket with and without the slash, from the WebApp's origin and from another.
-async fn open_sockets(
-    options: &Options,
-    wire: &Wire,
-    trial: &Trial,
-    tickets: [Vec<String>; 2],
-    report: Report<'_>,
-) -> [Option<Player>; 2] {
-    const LOOK: &str = "nginx's location = /ws and location /ws/ (no 301, Upgrade passed on), WEBAPP_URL in the env file";
-    let origin = match &options.origin {
-        Some(origin) => origin.clone(),
-        None => wire::origin_of(&options.api).unwrap_or_default(),
-    };
-    let bare = options.url.trim_end_matches('/');
-    let urls = [bare.to_owned(), format!("{bare}/")];
-    let mut players = [None, None];
-    for (url, nth) in urls.iter().flat_map(|url| [(url, 0), (url, 1)]) {
-        let ticket = tickets[nth].get(usize::from(url.ends_with('/'))).map_or("", String::as_str);
-        let opened = wire.open(url, &origin, ticket).await;
-        let what = format!("{url} opens for player {} from origin {origin:?}", nth + 1);
-        match opened {
-            Ok((player, connected)) if connected["duel_id"] == trial.duel => {
-                report(&what, Verdict::Good("connected".into()));
-                players[nth] = Some(player);
-            }
-            Ok((_, other)) => report(&what, bad(format!("answered {other}"), LOOK)),
-            Err(error) => report(&what, bad(error, LOOK)),
-        }
-    }
-    let foreign = wire.open(&urls[0], "https://not-the-webapp.example", "").await;
-    let verdict = match foreign {
-        Err(error) if error.contains("403") => Verdict::Good("403".into()),
-        Err(error) => bad(error, "WEBAPP_URL in the env file"),
-        Ok(_) => bad("it is let in", "WEBAPP_URL in the env file; in development it may be unset"),
-    };
-    report("another origin is refused", verdict);
-    players
-}
-
-/// Pushes, and measures how long the second player waits.
-async fn deliver(client: &Client, trial: &Trial, mut players: [Player; 2], report: Report<'_>) {
-    const WHAT: &str = "a push reaches the second player";
-    const LOOK: &str = "the log of the hub, curl http://127.0.0.1:8091/readyz";
-    let mut waits = Vec::new();
-    for round in 0..PUSHES {
-        let request = pb::PushEventRequest {
-            duel_id: trial.duel,
-            payload_json: format!(r#"{{"round":{round}}}"#),
-            ..Default::default()
+    async fn close_duel(&mut self) {
+        let status = pb::DuelStatus::Cancelled.into();
+        let request = pb::CloseDuelRequest { duel_id: self.duel, status, last_event: None };
+        let verdict = match self.client.close_duel(request).await {
+            Ok(_) => Verdict::Good("the trial duel is cancelled".into()),
+            Err(status) => bad(status.message(), "the log of the hub"),
         };
-        let started = Instant::now();
-        let mut client = client.clone();
-        let received = players[1].next_of("duel_update");
-        let (pushed, received) = tokio::join!(client.push_event(request), received);
-        let seq = match pushed {
-            Ok(pushed) => pushed.into_inner().position.unwrap_or_default().seq,
-            Err(status) => return report(WHAT, bad(status.message(), LOOK)),
-        };
-        match received {
-            Ok((frame, at)) if frame["seq"] == seq => waits.push(at.duration_since(started)),
-            Ok((frame, _)) => return report(WHAT, bad(format!("it received {frame}"), LOOK)),
-            Err(error) => return report(WHAT, bad(error, LOOK)),
-        }
+        (self.report)("a duel closes", verdict);
     }
-    waits.sort_unstable();
-    let (median, worst) = (waits[waits.len() / 2], waits[waits.len() - 1]);
-    let detail = format!("{PUSHES} pushes, median {median:.2?}, slowest {worst:.2?}");
-    report(WHAT, Verdict::Good(detail));
 }
 
-async fn close_duel(client: &Client, trial: &Trial, report: Report<'_>) {
-    let status = pb::DuelStatus::Cancelled.into();
-    let request = pb::CloseDuelRequest { duel_id: trial.duel, status, last_event: None };
-    let verdict = match client.clone().close_duel(request).await {
-        Ok(_) => Verdict::Good("the trial duel is cancelled".into()),
-        Err(status) => bad(status.message(), "the log of the hub"),
-    };
-    report("a duel closes", verdict);
-}
+/// Where to look if the ticket API does not work.
+const TICKET_API: &str =
+    "nginx's location = /api/duel/ws-ticket, TELEGRAM_BOT_TOKEN in the env file";
 
-/// A JSON object that is not there.
-const NOTHING: Value = Value::Null;
+fn not_answered(answer: &web_client::HttpAnswer) -> Verdict {
+    bad(format!("HTTP {} {}", answer.status, answer.json), TICKET_API)
+}

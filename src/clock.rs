@@ -10,26 +10,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct UnixMs(pub u64);
 
 impl UnixMs {
-    /// Whole seconds since the Unix epoch, rounded down.
+    /// Returns the seconds since the Unix epoch, rounded down.
     #[must_use]
     pub const fn seconds(self) -> u64 {
         self.0 / 1000
     }
 
-    /// The instant `duration` later; the end of time instead of an overflow.
+    /// Returns the instant `duration` later, or the last one instead of an overflow.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// The time from `earlier` to this instant; zero if `earlier` is not earlier.
+    /// Returns the time from `earlier` to this instant, or zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// The present wall-clock time. A clock before 1970 reads as 0.
+/// Returns the present wall-clock time. A clock before 1970 reads as 0.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn now() -> UnixMs {

@@ -1,4 +1,4 @@
-//! The commands and their flags. Standard output is for results, standard error for what went wrong.
+//! The command line: commands and flags. Standard output has results, standard error has errors.
 #![expect(clippy::print_stderr, reason = "a command line prints")]
 
 mod bench;
@@ -14,13 +14,13 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command};
 use duelhub::config::{self, Config, VARIABLES};
 
-/// The exit status for a configuration or a command line that is wrong.
+/// The exit status for a wrong configuration or command line.
 pub(crate) const USAGE: u8 = 64;
 
-/// The exit status for a store that is damaged, or of another format: starting again does not help.
+/// The exit status for a store that is damaged or of another format: restarting does not help.
 pub(crate) const DATA: u8 = 65;
 
-/// All commands.
+/// Returns all commands.
 pub(crate) fn tree() -> Command {
     let env_file = Arg::new("env-file")
         .long("env-file")
@@ -51,7 +51,7 @@ pub(crate) fn tree() -> Command {
         .subcommand(store::command())
 }
 
-/// Runs the command that was given.
+/// Runs the given command.
 pub(crate) async fn run(matches: &ArgMatches) -> ExitCode {
     let config = match configuration(matches) {
         Ok(config) => config,
@@ -70,18 +70,18 @@ pub(crate) async fn run(matches: &ArgMatches) -> ExitCode {
     }
 }
 
-/// The kernel clears a huge page when it is first touched, and whoever pushes at that moment waits a millisecond for it.
+/// Turns off huge pages: the kernel clears one when it is first touched, and a push at that moment waits a millisecond.
 pub(crate) fn refuse_huge_pages() -> std::io::Result<()> {
     Ok(rustix::thread::disable_transparent_huge_pages(true)?)
 }
 
-/// Says what went wrong.
+/// Prints an error.
 pub(crate) fn fail(problem: &str) -> ExitCode {
     eprintln!("duelhub: {problem}");
     ExitCode::FAILURE
 }
 
-/// The configuration, from flags, the environment and the env file.
+/// Reads the configuration from flags, the environment and the env file.
 fn configuration(matches: &ArgMatches) -> Result<Config, Vec<String>> {
     let mut problems = Vec::new();
     let mut file = HashMap::new();

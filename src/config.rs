@@ -1,7 +1,7 @@
-//! Typed settings, one section per layer, each layer given its own by value.
+//! Typed settings, one section per module.
 //!
-//! A variable comes from its flag, else the environment, else the env file, else its default. All problems are found in
-//! one pass ([`Config::read`]); no problem ever shows a value, which may be a secret.
+//! A variable comes from its flag, else the environment, else the env file, else its default. One pass finds all problems
+//! ([`Config::read`]). No problem shows a value, which may be a secret.
 
 mod reader;
 mod sections;
@@ -16,36 +16,36 @@ pub use self::reader::Problem;
 use self::reader::Reader;
 pub use self::variables::{VARIABLES, Variable};
 
-/// Bytes that a ticket secret has at least in production: as many as the hash of HS256 (RFC 7518, section 3.2).
+/// Bytes of the shortest ticket secret in production: as many as the hash of HS256 (RFC 7518, section 3.2).
 pub const TICKET_SECRET_BYTES_MIN: usize = 32;
 
-/// Bytes that a control token has at least.
+/// Bytes of the shortest control token.
 pub const CONTROL_TOKEN_BYTES_MIN: usize = 16;
 
-/// A text that no log and no `Debug` shows.
+/// A text that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a text into keeping.
+    /// Makes a secret of a text.
     #[must_use]
     pub const fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// A new one of 256 random bits.
+    /// Returns a new secret of 256 random bits.
     #[must_use]
     pub fn random() -> Self {
         Self(format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>()))
     }
 
-    /// Its bytes, for a key or a comparison in constant time.
+    /// Returns the bytes, for a key or a comparison in constant time.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
-    /// Its text, for a header.
+    /// Returns the text, for a header.
     #[must_use]
     pub const fn as_str(&self) -> &str {
         self.0.as_str()
@@ -61,26 +61,26 @@ impl fmt::Debug for Secret {
 /// Where the process runs, as far as safety is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppEnv {
-    /// With real players: every safety requirement is hard.
+    /// With real players: unsafe settings are refused.
     Production,
-    /// On somebody's desk: a random secret will do, and the demo page is served.
+    /// On a developer's machine: a random secret will do, and the demo page is served.
     Development,
 }
 
-/// Everything.
+/// The whole configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where the process runs.
     pub app_env: AppEnv,
-    /// Least severe level that is logged.
+    /// The least severe level that is logged.
     pub log_level: tracing::Level,
-    /// Tickets.
+    /// The tickets.
     pub tickets: TicketConfig,
-    /// Who the HTTP ticket API believes.
+    /// How the HTTP ticket API authenticates.
     pub telegram: TelegramConfig,
-    /// Which engine.
+    /// The kind of engine.
     pub engine_kind: EngineKind,
-    /// The engine, whichever it is.
+    /// What all engines have in common.
     pub engine: EngineConfig,
     /// The hub.
     pub hub: HubConfig,
@@ -90,37 +90,37 @@ pub struct Config {
     pub control: ControlConfig,
     /// The admin listener.
     pub admin: AdminConfig,
-    /// What is allowed but unwise; logged at start.
+    /// What is allowed but unwise. Logged at start.
     pub warnings: Vec<String>,
 }
 
 /// Settings of [`crate::ticket`].
 #[derive(Debug, Clone)]
 pub struct TicketConfig {
-    /// Signs and verifies.
+    /// The secret that signs and verifies.
     pub secret: Secret,
-    /// Whether it was given, and not made up at start.
+    /// Whether the secret was given, and not made up at start.
     pub configured: bool,
-    /// Verifies only.
+    /// The secret before, which only verifies.
     pub secret_previous: Option<Secret>,
-    /// Life of a ticket when the backend does not say.
+    /// The lifetime of a ticket if the backend gives none.
     pub ttl: Duration,
-    /// Life of a resume ticket.
+    /// The lifetime of a resume ticket.
     pub resume_ttl: Duration,
 }
 
 /// Settings of [`crate::telegram`].
 #[derive(Debug, Clone)]
 pub struct TelegramConfig {
-    /// Verifies initData. Unset: nobody can be verified.
+    /// The token that verifies initData. `None`: nobody can be verified.
     pub bot_token: Option<Secret>,
-    /// Oldest `auth_date` accepted.
+    /// The age of the oldest `auth_date` accepted.
     pub init_data_ttl: Duration,
-    /// Stands in for initData. Never in production.
+    /// What stands in for initData. `None` in production.
     pub dev_auth: Option<DevAuth>,
 }
 
-/// The stand-in for initData on somebody's desk.
+/// The stand-in for initData in development.
 #[derive(Debug, Clone, Copy)]
 pub struct DevAuth {
     /// The Telegram user of a request that does not name one.
@@ -158,18 +158,18 @@ pub enum EngineKind {
 /// Settings of the engine of several nodes.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// Where it is, and how to be let in.
+    /// The address, with credentials.
     pub url: Secret,
-    /// What the names of all keys and channels begin with.
+    /// The prefix of all keys and channels.
     pub prefix: String,
-    /// How many replicas must have what is acknowledged.
+    /// How many replicas must have a push before it is acknowledged.
     pub wait_replicas: u32,
 }
 
 /// Settings of the engine that stores on the disk.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// Where its files are.
+    /// The directory of its files.
     pub data_dir: PathBuf,
     /// When a push counts as stored.
     pub durability: Durability,
@@ -178,33 +178,33 @@ pub struct StoreConfig {
 /// When a push counts as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// When the disk has it: survives a power loss.
+    /// When the disk has it. Survives a power loss.
     Fsync,
-    /// When the kernel has it: survives the end of the process, not that of the machine.
+    /// When the kernel has it. Survives the end of the process, not a power loss.
     Os,
 }
 
 /// Settings of [`crate::hub`].
 #[derive(Debug, Clone)]
 pub struct HubConfig {
-    /// Between two repair sweeps.
+    /// The time between two repair sweeps.
     pub sync_interval: Duration,
     /// Connections of one user in one duel.
     pub connections_per_user_max: usize,
-    /// How long a user may be gone before they count as offline.
+    /// How long a user may be without a connection before they are offline.
     pub presence_grace: Duration,
-    /// Streams of changes at a time.
+    /// Watches at a time.
     pub watchers_max: usize,
-    /// Clients that have to come back are sent away spread over this time.
+    /// The time over which clients that have to reconnect are closed.
     pub drain: Duration,
 }
 
 /// Settings of [`crate::edge`].
 #[derive(Debug, Clone)]
 pub struct EdgeConfig {
-    /// Where to listen.
+    /// The address to listen on.
     pub address: SocketAddr,
-    /// Allowed browser origins. Empty: any, which only development allows.
+    /// Allowed browser origins. Empty: any, in development only.
     pub origins: Vec<String>,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
@@ -218,7 +218,7 @@ pub struct EdgeConfig {
     pub connections_per_address_max: usize,
     /// Opening handshakes a second.
     pub handshakes_per_second_max: u32,
-    /// Sockets that have not shown a valid ticket.
+    /// Sockets without a valid ticket yet.
     pub pending_handshakes_max: usize,
     /// How long such a socket may take.
     pub handshake_timeout: Duration,
@@ -227,11 +227,11 @@ pub struct EdgeConfig {
 /// Settings of [`crate::control`].
 #[derive(Debug, Clone)]
 pub struct ControlConfig {
-    /// Where to listen.
+    /// The address to listen on.
     pub address: SocketAddr,
-    /// Every caller must show it.
+    /// The bearer token of every caller. `None`: callers need none.
     pub token: Option<Secret>,
-    /// Unset: no TLS.
+    /// `None`: no TLS.
     pub tls: Option<ControlTls>,
     /// Pushes being stored at a time.
     pub pushes_in_flight_max: usize,
@@ -246,7 +246,7 @@ pub struct ControlTls {
     pub cert: Vec<u8>,
     /// Private key.
     pub key: Vec<u8>,
-    /// Authority of the callers' certificates. Unset: callers need none.
+    /// Authority of the callers' certificates. `None`: callers need none.
     pub client_ca: Option<Vec<u8>>,
 }
 
@@ -260,15 +260,15 @@ impl fmt::Debug for ControlTls {
 /// Settings of [`crate::admin`].
 #[derive(Debug, Clone)]
 pub struct AdminConfig {
-    /// Where to listen.
+    /// The address to listen on.
     pub address: SocketAddr,
 }
 
 impl Config {
-    /// Reads every variable through `lookup`, which answers with its text or `None` for unset.
+    /// Reads every variable through `lookup`, which returns the text of a variable or `None` if it is unset.
     ///
     /// # Errors
-    /// All problems there are, in the order of the documentation.
+    /// All problems, in the order of the documentation.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let mut reader = Reader::new(lookup);
         let app_env = reader.value("APP_ENV", |text| match text {
@@ -302,10 +302,10 @@ impl Config {
     }
 }
 
-/// The variables that an env file sets.
+/// Returns the variables of an env file.
 ///
 /// # Errors
-/// What is wrong with the file, a line of text each; never the contents of a line, which may be a secret.
+/// A text for each problem, without the contents of the line, which may be a secret.
 pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Vec<String>> {
     let entries = dotenvy::from_path_iter(path)
         .map_err(|_| vec![format!("--env-file {} cannot be read", path.display())])?;
@@ -324,7 +324,7 @@ pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Vec<String>> 
     if problems.is_empty() { Ok(variables) } else { Err(problems) }
 }
 
-/// Names that look like ours but are not in the table: most likely misspelt, and silently without effect.
+/// Returns names that look like variables of the hub but are none, most likely because they are misspelt.
 #[must_use]
 pub fn unknown_names<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     const PREFIXES: [&str; 5] = ["WEBSOCKET_", "CONTROL_", "ADMIN_", "ENGINE_", "PRESENCE_"];

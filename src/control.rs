@@ -1,11 +1,11 @@
-//! The control plane: tonic services that decode, call the hub or the tickets, and encode.
+//! The control plane: gRPC services that decode requests, call the hub or the tickets, and encode responses.
 //!
-//! Every call passes [`calls`] first (authentication, request id, log line), health and reflection too. Errors become
-//! statuses in [`status`] and nowhere else; generated types become the hub's in [`convert`] and nowhere else. Bounds:
+//! Every call, health and reflection included, passes [`middleware`] first: authentication, request id, log line. Only
+//! [`status`] turns errors into statuses, and only [`convert`] turns generated types into the hub's. Bounds:
 //! `CONTROL_MAX_PUSHES_IN_FLIGHT`, [`limits::GRPC_MESSAGE_BYTES_MAX`], [`limits::GRPC_STREAMS_MAX`].
 
-mod calls;
 mod convert;
+mod middleware;
 mod status;
 mod streams;
 mod threads;
@@ -24,8 +24,8 @@ use tonic::{Request, Response, Status};
 use tower::layer::layer_fn;
 use tracing::info;
 
-use self::calls::{Calls, Pass};
 use self::convert::{duel_id, user_id};
+use self::middleware::{CallMiddleware, CallService};
 use self::status::Failure;
 use self::threads::Threads;
 use crate::clock::{self, UnixMs};
@@ -35,15 +35,15 @@ use crate::event::{DuelStatus, Role, Viewer};
 use crate::hub::{Hub, Pushed, WatchFilter};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
-use crate::metrics::{Kind, Metrics};
+use crate::metrics::{KindLabel, Metrics};
 use crate::pb;
 use crate::pb::control_service_server::{ControlService, ControlServiceServer};
 use crate::ticket::Tickets;
 
-/// The longest life of a ticket that a backend may ask for.
+/// The longest lifetime that a backend may ask for a ticket.
 const TICKET_TTL_MAX: Duration = Duration::from_secs(86_400);
 
-/// The service.
+/// The control service.
 #[derive(Debug)]
 pub struct Control {
     config: ControlConfig,
@@ -53,25 +53,25 @@ pub struct Control {
     in_flight: Arc<Semaphore>,
     started_at: UnixMs,
     limits: Vec<pb::Limit>,
-    /// Ends the streams that would otherwise hold a shutdown up.
+    /// Ends the streams at shutdown.
     stop: CancellationToken,
 }
 
 /// Why the control plane cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The TLS files are not what they should be.
+    /// The TLS files are unusable.
     #[error(
         "CONTROL_TLS_CERT, CONTROL_TLS_KEY or CONTROL_TLS_CLIENT_CA is not valid PEM, or they do not match"
     )]
     Tls,
-    /// The machine has no room for its threads.
+    /// The threads could not be started.
     #[error("the threads of the control plane do not start: {0}")]
     Threads(#[from] std::io::Error),
 }
 
 impl Control {
-    /// Over `hub`, whose tickets are `tickets`. `limits` are what [`ControlService::get_node`] shows.
+    /// Creates the control plane of `hub`, whose tickets are `tickets`. [`ControlService::get_node`] shows `limits`.
     #[must_use]
     pub fn new(
         config: ControlConfig,
@@ -94,8 +94,8 @@ impl Control {
         })
     }
 
-    /// Serves `listener` until `stop`; then no connection is accepted, and the calls under way are waited for. Dropped, what
-    /// it returns ends them.
+    /// Serves `listener` until `stop`. Then no connection is accepted, and the calls in flight are waited for. Dropping the
+    /// returned future ends them.
     ///
     /// # Errors
     /// [`ServeError`], before anything is served.
@@ -114,44 +114,45 @@ impl Control {
             server = server.tls_config(tls_config(tls)).map_err(|_| ServeError::Tls)?;
         }
         let stop = self.stop.clone();
-        let calls = Calls::new(&self.config, Arc::clone(&self.metrics), Arc::clone(&self.hub));
+        let calls =
+            CallMiddleware::new(&self.config, Arc::clone(&self.metrics), Arc::clone(&self.hub));
         let control = ControlServiceServer::new(self)
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
         let others = health.into().add_service(reflection_v1()).add_service(reflection_v1alpha());
-        let pass = move |others| Pass::new(Arc::clone(&calls), control.clone(), others);
-        let router = server.layer(layer_fn(pass)).add_routes(others);
+        let service = move |others| CallService::new(Arc::clone(&calls), control.clone(), others);
+        let router = server.layer(layer_fn(service)).add_routes(others);
         let stopped = stop.clone();
         let threads = Threads::start(|incoming| {
             let stopped = stopped.clone().cancelled_owned();
             let served = router.clone().serve_with_incoming_shutdown(incoming, stopped);
-            // Only a listener can fail, which is not here.
+            // Only accepting can fail, which happens elsewhere.
             async { served.await.unwrap_or_default() }
         })?;
         Ok(threads.serve(listener, stop))
     }
 
-    fn permit(&self) -> Result<InFlight, Failure> {
+    fn permit(&self) -> Result<PushPermit, Failure> {
         match Arc::clone(&self.in_flight).try_acquire_owned() {
-            Ok(permit) => Ok(self.in_flight(permit)),
+            Ok(permit) => Ok(self.push_permit(permit)),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                 let limit = "CONTROL_MAX_PUSHES_IN_FLIGHT";
-                self.metrics.limits_reached.get_or_create(&Kind { kind: limit }).inc();
+                self.metrics.limits_reached.get_or_create(&KindLabel { kind: limit }).inc();
                 Err(Failure::Limit(limit))
             }
         }
     }
 
-    fn in_flight(&self, permit: OwnedSemaphorePermit) -> InFlight {
+    fn push_permit(&self, permit: OwnedSemaphorePermit) -> PushPermit {
         self.metrics.pushes_in_flight.inc();
         let metrics = Arc::clone(&self.metrics);
-        InFlight { _permit: permit, metrics, started_at: Instant::now() }
+        PushPermit { _permit: permit, metrics, started_at: Instant::now() }
     }
 
-    /// Starts a push: what is returned only waits for its answer.
+    /// Starts a push. The returned future waits for the outcome.
     fn start_push(
         &self,
         request: pb::PushEventRequest,
-        in_flight: InFlight,
+        permit: PushPermit,
     ) -> Result<impl Future<Output = Result<pb::PushEventResponse, Failure>> + use<>, Failure> {
         let duel = duel_id("duel_id", request.duel_id)?;
         let key = convert::idempotency_key(&request.idempotency_key)?;
@@ -159,28 +160,28 @@ impl Control {
         let answer = self.hub.push(duel, push, key);
         Ok(async move {
             let pushed = answer.await?;
-            in_flight.stored(&pushed);
+            permit.stored(&pushed);
             Ok(convert::push_event_response(&pushed))
         })
     }
 }
 
-/// A push under way.
-struct InFlight {
+/// Room for one push. Held until its outcome is known.
+struct PushPermit {
     _permit: OwnedSemaphorePermit,
     metrics: Arc<Metrics>,
     started_at: Instant,
 }
 
-impl InFlight {
+impl PushPermit {
     fn stored(&self, pushed: &Pushed) {
         let kind = if pushed.duplicate { "duplicate" } else { "new" };
-        self.metrics.pushes.get_or_create(&Kind { kind }).inc();
+        self.metrics.pushes.get_or_create(&KindLabel { kind }).inc();
         self.metrics.push_duration.observe(self.started_at.elapsed().as_secs_f64());
     }
 }
 
-impl Drop for InFlight {
+impl Drop for PushPermit {
     fn drop(&mut self) {
         self.metrics.pushes_in_flight.dec();
     }
@@ -208,7 +209,7 @@ fn reflection_v1alpha() -> tonic_reflection::server::v1alpha::ServerReflectionSe
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
-        // Both versions name both, whichever is asked.
+        // Each version lists both.
         .include_reflection_service(false)
         .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
@@ -218,23 +219,8 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// The id that [`calls`] gave the request.
-fn request_id<T>(request: &Request<T>) -> RequestId {
-    request.extensions().get().cloned().unwrap_or_else(RequestId::random)
-}
-
 impl Control {
-    async fn try_open(
-        &self,
-        request: pb::OpenDuelRequest,
-    ) -> Result<pb::OpenDuelResponse, Failure> {
-        let duel = duel_id("duel_id", request.duel_id)?;
-        let opened = self.hub.open(duel, convert::declaration(&request)?).await?;
-        let position = Some(convert::position(opened.position));
-        Ok(pb::OpenDuelResponse { position, created: opened.created })
-    }
-
-    async fn try_issue(
+    async fn issue(
         &self,
         request: pb::IssueTicketRequest,
         id: &RequestId,
@@ -255,7 +241,7 @@ impl Control {
             }
         }
         let issued = self.tickets.issue(duel, viewer, ttl);
-        self.metrics.tickets_issued.get_or_create(&Kind { kind: "grpc" }).inc();
+        self.metrics.tickets_issued.get_or_create(&KindLabel { kind: "grpc" }).inc();
         let jti = issued.ticket.jti.as_str();
         info!(request_id = %id, duel_id = duel.get(), user_id = user.get(), jti, "ticket issued");
         Ok(pb::IssueTicketResponse {
@@ -263,91 +249,6 @@ impl Control {
             expires_at: Some(convert::timestamp(issued.ticket.expires_at)),
             jti: jti.to_owned(),
         })
-    }
-
-    async fn try_revoke(
-        &self,
-        request: pb::RevokeTicketsRequest,
-    ) -> Result<pb::RevokeTicketsResponse, Failure> {
-        use pb::revoke_tickets_request::Tickets as Which;
-        let revocation = match request.tickets {
-            None => return Err(Failure::field("tickets", "is required")),
-            Some(Which::Jti(jti)) => Revocation::Ticket(convert::jti(&jti)?),
-            Some(Which::User(tickets)) => Revocation::User {
-                duel: duel_id("user.duel_id", tickets.duel_id)?,
-                user: user_id("user.user_id", tickets.user_id)?,
-                issued_until: clock::now(),
-            },
-        };
-        self.hub.revoke(revocation).await?;
-        Ok(pb::RevokeTicketsResponse {})
-    }
-
-    async fn try_close(
-        &self,
-        request: pb::CloseDuelRequest,
-    ) -> Result<pb::CloseDuelResponse, Failure> {
-        let duel = duel_id("duel_id", request.duel_id)?;
-        let outcome = convert::outcome(request.status)?;
-        let last = convert::last_event(duel, request.last_event, self.config.payload_bytes_max)?;
-        let closed = self.hub.close(duel, outcome, last).await?;
-        Ok(pb::CloseDuelResponse {
-            position: Some(convert::position(closed.position)),
-            duplicate: closed.duplicate,
-            connections: convert::count(closed.connections),
-        })
-    }
-
-    async fn try_get(&self, request: pb::GetDuelRequest) -> Result<pb::GetDuelResponse, Failure> {
-        let duel = duel_id("duel_id", request.duel_id)?;
-        let view = self.hub.duel(duel).await?.ok_or(Failure::DuelUnknown)?;
-        Ok(pb::GetDuelResponse { duel: Some(convert::duel(duel, view)) })
-    }
-
-    async fn try_list(
-        &self,
-        request: pb::ListDuelsRequest,
-    ) -> Result<pb::ListDuelsResponse, Failure> {
-        let count = convert::page_size(request.page_size)?;
-        let after = convert::page_token(&request.page_token)?;
-        let status = convert::status_filter(request.status)?;
-        let mut duels = self.hub.duels(after, status, count + 1).await?;
-        let more = duels.len() > count;
-        duels.truncate(count);
-        let next = duels.last().filter(|_| more).map(|(duel, ..)| duel.to_string());
-        Ok(pb::ListDuelsResponse {
-            duels: duels.into_iter().map(convert::duel_summary).collect(),
-            next_page_token: next.unwrap_or_default(),
-        })
-    }
-
-    async fn try_disconnect(
-        &self,
-        request: pb::DisconnectRequest,
-        id: &RequestId,
-    ) -> Result<pb::DisconnectResponse, Failure> {
-        let duel = duel_id("duel_id", request.duel_id)?;
-        let user = match request.user_id {
-            0 => None,
-            number => Some(user_id("user_id", number)?),
-        };
-        let reason = convert::reason(&request.reason)?;
-        let closed = self.hub.disconnect(duel, user, request.reconnect, reason).await?;
-        info!(request_id = %id, duel_id = duel.get(), connections = closed, "disconnect");
-        Ok(pb::DisconnectResponse { connections: convert::count(closed) })
-    }
-
-    fn try_watch(&self, request: pb::WatchDuelsRequest) -> Result<crate::hub::Watch, Failure> {
-        if request.duel_ids.len() > limits::WATCH_DUELS_MAX {
-            let text = format!("must name at most {} duels", limits::WATCH_DUELS_MAX);
-            return Err(Failure::field("duel_ids", text));
-        }
-        let named = request.duel_ids.into_iter().enumerate();
-        let duels: Result<HashSet<DuelId>, _> =
-            named.map(|(at, number)| duel_id(&format!("duel_ids[{at}]"), number)).collect();
-        let duels = duels?;
-        let filter = if duels.is_empty() { WatchFilter::All } else { WatchFilter::Only(duels) };
-        Ok(self.hub.watch(filter)?)
     }
 
     fn node(&self) -> pb::GetNodeResponse {
@@ -372,48 +273,88 @@ impl Control {
     }
 }
 
-/// Answers a call: a failure becomes a status that carries the request's id.
-fn answer<T>(result: Result<T, Failure>, id: &RequestId) -> Result<Response<T>, Status> {
-    result.map(Response::new).map_err(|failure| failure.status(id))
+/// Splits a request into the id that [`middleware`] gave it, and its message.
+fn parts<T>(request: Request<T>) -> (RequestId, T) {
+    let id = request.extensions().get().cloned().unwrap_or_else(RequestId::random);
+    (id, request.into_inner())
+}
+
+/// Answers a call. A failure becomes a status that carries the request's id.
+async fn answer<T>(
+    id: &RequestId,
+    outcome: impl Future<Output = Result<T, Failure>>,
+) -> Result<Response<T>, Status> {
+    outcome.await.map(Response::new).map_err(|failure| failure.status(id))
+}
+
+fn watch_filter(duel_ids: Vec<u64>) -> Result<WatchFilter, Failure> {
+    if duel_ids.len() > limits::WATCH_DUELS_MAX {
+        let text = format!("must name at most {} duels", limits::WATCH_DUELS_MAX);
+        return Err(Failure::field("duel_ids", text));
+    }
+    let named = duel_ids.into_iter().enumerate();
+    let duels: Result<HashSet<DuelId>, _> =
+        named.map(|(at, number)| duel_id(&format!("duel_ids[{at}]"), number)).collect();
+    let duels = duels?;
+    Ok(if duels.is_empty() { WatchFilter::All } else { WatchFilter::Only(duels) })
 }
 
 #[tonic::async_trait]
 impl ControlService for Arc<Control> {
-    type PushEventsStream = streams::Answers;
-    type WatchDuelsStream = streams::Changes;
+    type PushEventsStream = streams::PushResponses;
+    type WatchDuelsStream = streams::WatchResponses;
 
     async fn open_duel(
         &self,
         request: Request<pb::OpenDuelRequest>,
     ) -> Result<Response<pb::OpenDuelResponse>, Status> {
-        let id = request_id(&request);
-        answer(self.try_open(request.into_inner()).await, &id)
+        let (id, request) = parts(request);
+        let outcome = async {
+            let duel = duel_id("duel_id", request.duel_id)?;
+            let opened = self.hub.open(duel, convert::declaration(&request)?).await?;
+            let position = Some(convert::position(opened.position));
+            Ok(pb::OpenDuelResponse { position, created: opened.created })
+        };
+        answer(&id, outcome).await
     }
 
     async fn issue_ticket(
         &self,
         request: Request<pb::IssueTicketRequest>,
     ) -> Result<Response<pb::IssueTicketResponse>, Status> {
-        let id = request_id(&request);
-        answer(self.try_issue(request.into_inner(), &id).await, &id)
+        let (id, request) = parts(request);
+        answer(&id, self.issue(request, &id)).await
     }
 
     async fn revoke_tickets(
         &self,
         request: Request<pb::RevokeTicketsRequest>,
     ) -> Result<Response<pb::RevokeTicketsResponse>, Status> {
-        let id = request_id(&request);
-        answer(self.try_revoke(request.into_inner()).await, &id)
+        use pb::revoke_tickets_request::Tickets as Which;
+        let (id, request) = parts(request);
+        let outcome = async {
+            let revocation = match request.tickets {
+                None => return Err(Failure::field("tickets", "is required")),
+                Some(Which::Jti(jti)) => Revocation::Ticket(convert::jti(&jti)?),
+                Some(Which::User(tickets)) => Revocation::User {
+                    duel: duel_id("user.duel_id", tickets.duel_id)?,
+                    user: user_id("user.user_id", tickets.user_id)?,
+                    issued_until: clock::now(),
+                },
+            };
+            self.hub.revoke(revocation).await?;
+            Ok(pb::RevokeTicketsResponse {})
+        };
+        answer(&id, outcome).await
     }
 
     async fn push_event(
         &self,
         request: Request<pb::PushEventRequest>,
     ) -> Result<Response<pb::PushEventResponse>, Status> {
-        let id = request_id(&request);
-        let push = self.permit().and_then(|permit| self.start_push(request.into_inner(), permit));
-        match push {
-            Ok(stored) => answer(stored.await, &id),
+        let (id, request) = parts(request);
+        match self.permit().and_then(|permit| self.start_push(request, permit)) {
+            Ok(outcome) => answer(&id, outcome).await,
             Err(failure) => Err(failure.status(&id)),
         }
     }
@@ -422,49 +363,93 @@ impl ControlService for Arc<Control> {
         &self,
         request: Request<tonic::Streaming<pb::PushEventsRequest>>,
     ) -> Result<Response<Self::PushEventsStream>, Status> {
-        let id = request_id(&request);
-        Ok(Response::new(streams::answers(Arc::clone(self), request.into_inner(), &id)))
+        let (id, pushes) = parts(request);
+        Ok(Response::new(streams::push_responses(Arc::clone(self), pushes, &id)))
     }
 
     async fn close_duel(
         &self,
         request: Request<pb::CloseDuelRequest>,
     ) -> Result<Response<pb::CloseDuelResponse>, Status> {
-        let id = request_id(&request);
-        answer(self.try_close(request.into_inner()).await, &id)
+        let (id, request) = parts(request);
+        let outcome = async {
+            let duel = duel_id("duel_id", request.duel_id)?;
+            let outcome = convert::outcome(request.status)?;
+            let payload_bytes_max = self.config.payload_bytes_max;
+            let last = convert::last_event(duel, request.last_event, payload_bytes_max)?;
+            let closed = self.hub.close(duel, outcome, last).await?;
+            Ok(pb::CloseDuelResponse {
+                position: Some(convert::position(closed.position)),
+                duplicate: closed.duplicate,
+                connections: convert::count(closed.connections),
+            })
+        };
+        answer(&id, outcome).await
     }
 
     async fn get_duel(
         &self,
         request: Request<pb::GetDuelRequest>,
     ) -> Result<Response<pb::GetDuelResponse>, Status> {
-        let id = request_id(&request);
-        answer(self.try_get(request.into_inner()).await, &id)
+        let (id, request) = parts(request);
+        let outcome = async {
+            let duel = duel_id("duel_id", request.duel_id)?;
+            let view = self.hub.duel(duel).await?.ok_or(Failure::DuelUnknown)?;
+            Ok(pb::GetDuelResponse { duel: Some(convert::duel(duel, view)) })
+        };
+        answer(&id, outcome).await
     }
 
     async fn list_duels(
         &self,
         request: Request<pb::ListDuelsRequest>,
     ) -> Result<Response<pb::ListDuelsResponse>, Status> {
-        let id = request_id(&request);
-        answer(self.try_list(request.into_inner()).await, &id)
+        let (id, request) = parts(request);
+        let outcome = async {
+            let count = convert::page_size(request.page_size)?;
+            let after = convert::page_token(&request.page_token)?;
+            let status = convert::status_filter(request.status)?;
+            let mut duels = self.hub.duels(after, status, count + 1).await?;
+            let more = duels.len() > count;
+            duels.truncate(count);
+            let next = duels.last().filter(|_| more).map(|(duel, ..)| duel.to_string());
+            Ok(pb::ListDuelsResponse {
+                duels: duels.into_iter().map(convert::duel_summary).collect(),
+                next_page_token: next.unwrap_or_default(),
+            })
+        };
+        answer(&id, outcome).await
     }
 
     async fn disconnect(
         &self,
         request: Request<pb::DisconnectRequest>,
     ) -> Result<Response<pb::DisconnectResponse>, Status> {
-        let id = request_id(&request);
-        answer(self.try_disconnect(request.into_inner(), &id).await, &id)
+        let (id, request) = parts(request);
+        let outcome = async {
+            let duel = duel_id("duel_id", request.duel_id)?;
+            let user = match request.user_id {
+                0 => None,
+                number => Some(user_id("user_id", number)?),
+            };
+            let reason = convert::reason(&request.reason)?;
+            let closed = self.hub.disconnect(duel, user, request.reconnect, reason).await?;
+            info!(request_id = %id, duel_id = duel.get(), connections = closed, "disconnect");
+            Ok(pb::DisconnectResponse { connections: convert::count(closed) })
+        };
+        answer(&id, outcome).await
     }
 
     async fn watch_duels(
         &self,
         request: Request<pb::WatchDuelsRequest>,
     ) -> Result<Response<Self::WatchDuelsStream>, Status> {
-        let id = request_id(&request);
-        let watch = self.try_watch(request.into_inner());
-        answer(watch.map(|watch| streams::changes(watch, self.stop.clone(), id.clone())), &id)
+        let (id, request) = parts(request);
+        let outcome = async {
+            let watch = self.hub.watch(watch_filter(request.duel_ids)?)?;
+            Ok(streams::watch_responses(watch, self.stop.clone(), id.clone()))
+        };
+        answer(&id, outcome).await
     }
 
     async fn get_node(

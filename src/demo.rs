@@ -1,7 +1,7 @@
-//! The newcomer's page, in development only: two phones in one window, and a backend to push with.
+//! The demo page, in development only: two phones in one window, and a backend to push with. The page itself is in `webapp/`.
 //!
-//! The page's buttons come here as JSON and go on through the real control plane, as a backend's calls would: this is a
-//! gRPC client like any other, and has no way into the hub of its own. The page itself is in `webapp/`.
+//! The page's requests come as JSON and are forwarded to the control plane: the demo is a gRPC client like any other. Four
+//! short handlers do that with less than `pbjson` or `prost-reflect` would add to the build.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,13 +29,13 @@ use crate::id::RequestId;
 use crate::pb;
 use crate::pb::control_service_client::ControlServiceClient;
 
-/// The duel of the first page that is opened, so that the line printed at start pushes to it.
+/// The duel of the first page that is opened. The command line printed at start pushes to it.
 pub const FIRST_DUEL: u64 = 77;
 
 /// The players of every demo duel.
 const PLAYERS: [u64; 2] = [1001, 1002];
 
-/// The page's files, as they lie in `webapp/`.
+/// The page's files in `webapp/`.
 const FILES: [(&str, &str, &str); 8] = [
     ("index.html", "text/html; charset=utf-8", include_str!("../webapp/index.html")),
     ("src/main.js", "text/javascript", include_str!("../webapp/src/main.js")),
@@ -47,12 +47,12 @@ const FILES: [(&str, &str, &str); 8] = [
     ("src/style.css", "text/css", include_str!("../webapp/src/style.css")),
 ];
 
-/// Shows the bearer token with every call.
+/// Sends the bearer token with every call.
 #[derive(Debug, Clone)]
 pub struct Bearer(Option<MetadataValue<tonic::metadata::Ascii>>);
 
 impl Bearer {
-    /// With `token`, if the control plane wants one.
+    /// Creates it with `token`, if the control plane needs one.
     #[must_use]
     pub fn new(token: Option<&Secret>) -> Self {
         let value = token.map(|token| format!("Bearer {}", token.as_str()));
@@ -76,7 +76,7 @@ impl Interceptor for Bearer {
 /// A client of the control plane.
 pub type Client = ControlServiceClient<InterceptedService<Channel, Bearer>>;
 
-/// The page and its backend.
+/// The demo page and its backend.
 #[derive(Debug)]
 pub struct Demo {
     client: Client,
@@ -86,7 +86,8 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// For the hub whose control plane listens on `address`. `None` if it wants TLS, which this client does not speak.
+    /// Creates the demo of the hub whose control plane listens on `address`. Returns `None` if that uses TLS, which this client
+    /// does not speak.
     #[must_use]
     pub fn new(config: &ControlConfig, address: SocketAddr) -> Option<Self> {
         if config.tls.is_some() {
@@ -104,7 +105,7 @@ impl Demo {
         })
     }
 
-    /// Everything under `/demo`.
+    /// Returns the routes under `/demo`.
     pub fn router(self) -> Router {
         Router::new()
             .route("/demo", get(async || Redirect::permanent("/demo/")))
@@ -118,7 +119,7 @@ impl Demo {
     }
 }
 
-/// The exact line that pushes to a duel from a terminal.
+/// Returns the command line that pushes to a duel from a terminal.
 #[must_use]
 pub fn grpcurl_line(duel: u64, control: SocketAddr, token_needed: bool) -> String {
     let token = if token_needed { "-H \"authorization: Bearer $CONTROL_TOKEN\" " } else { "" };
@@ -144,14 +145,14 @@ fn refused(id: &RequestId, status: &Status) -> ErrorResponse {
     failure(id, StatusCode::BAD_GATEWAY, &code, status.message()).into()
 }
 
-type Answer = Result<Json<Value>, ErrorResponse>;
-type Given<T> = Result<Json<T>, JsonRejection>;
+type JsonAnswer = Result<Json<Value>, ErrorResponse>;
+type GivenBody<T> = Result<Json<T>, JsonRejection>;
 
 #[expect(
     clippy::result_large_err,
     reason = "the error is axum's own answer, and made once a request"
 )]
-fn read<T>(id: &RequestId, given: Given<T>) -> Result<T, ErrorResponse> {
+fn read<T>(id: &RequestId, given: GivenBody<T>) -> Result<T, ErrorResponse> {
     let bad = |error: JsonRejection| {
         failure(id, StatusCode::BAD_REQUEST, CLIENT_ERROR, &error.body_text()).into()
     };
@@ -159,36 +160,39 @@ fn read<T>(id: &RequestId, given: Given<T>) -> Result<T, ErrorResponse> {
 }
 
 #[derive(Deserialize)]
-struct TicketRequest {
+struct TicketBody {
     duel_id: u64,
     user_id: u64,
 }
 
 #[derive(Deserialize)]
-struct PushRequest {
+struct PushBody {
     duel_id: u64,
     #[serde(default, rename = "type")]
     event_type: String,
     payload: Value,
     #[serde(default)]
-    views: Vec<ViewRequest>,
+    views: Vec<ViewBody>,
 }
 
 #[derive(Deserialize)]
-struct ViewRequest {
+struct ViewBody {
     user_id: u64,
     payload: Value,
 }
 
 #[derive(Deserialize)]
-struct CloseRequest {
+struct CloseBody {
     duel_id: u64,
     status: String,
     payload: Option<Value>,
 }
 
-async fn open_duel(State(demo): State<Arc<Demo>>, Extension(id): Extension<RequestId>) -> Answer {
-    // Random, so that duels of an earlier page are not met again.
+async fn open_duel(
+    State(demo): State<Arc<Demo>>,
+    Extension(id): Extension<RequestId>,
+) -> JsonAnswer {
+    // Random, so that a page does not find an earlier page's duel.
     let later = || u64::from(rand::random::<u32>()) + FIRST_DUEL + 1;
     let taken = demo.first_taken.swap(true, Ordering::Relaxed);
     let duel_id = if taken { later() } else { FIRST_DUEL };
@@ -206,9 +210,9 @@ async fn open_duel(State(demo): State<Arc<Demo>>, Extension(id): Extension<Reque
 async fn issue_ticket(
     State(demo): State<Arc<Demo>>,
     Extension(id): Extension<RequestId>,
-    given: Given<TicketRequest>,
-) -> Answer {
-    let TicketRequest { duel_id, user_id } = read(&id, given)?;
+    given: GivenBody<TicketBody>,
+) -> JsonAnswer {
+    let TicketBody { duel_id, user_id } = read(&id, given)?;
     let request = pb::IssueTicketRequest { duel_id, user_id, ..Default::default() };
     let issued = demo.client.clone().issue_ticket(request).await;
     let issued = issued.map_err(|status| refused(&id, &status))?.into_inner();
@@ -218,9 +222,9 @@ async fn issue_ticket(
 async fn push(
     State(demo): State<Arc<Demo>>,
     Extension(id): Extension<RequestId>,
-    given: Given<PushRequest>,
-) -> Answer {
-    let PushRequest { duel_id, event_type, payload, views } = read(&id, given)?;
+    given: GivenBody<PushBody>,
+) -> JsonAnswer {
+    let PushBody { duel_id, event_type, payload, views } = read(&id, given)?;
     let views = views
         .into_iter()
         .map(|view| pb::View { user_id: view.user_id, payload_json: view.payload.to_string() });
@@ -240,9 +244,9 @@ async fn push(
 async fn close(
     State(demo): State<Arc<Demo>>,
     Extension(id): Extension<RequestId>,
-    given: Given<CloseRequest>,
-) -> Answer {
-    let CloseRequest { duel_id, status, payload } = read(&id, given)?;
+    given: GivenBody<CloseBody>,
+) -> JsonAnswer {
+    let CloseBody { duel_id, status, payload } = read(&id, given)?;
     let status = match status.as_str() {
         "cancelled" => pb::DuelStatus::Cancelled,
         _ => pb::DuelStatus::Finished,

@@ -1,19 +1,19 @@
 //! The data plane: HTTP and WebSocket on one port.
 //!
-//! One task per accepted socket, from its first byte to its last: it speaks HTTP until a handshake succeeds, takes the
-//! raw socket back (so that HTTP's buffers are gone) and follows the duel on it ([`socket`]). Every refusal that a WebApp
-//! has to understand comes after the handshake as an `error` frame; those that protect the server are plain HTTP.
+//! Each accepted socket has one task, from its first byte to its last. The task speaks HTTP until a handshake succeeds, takes
+//! the raw socket back (which frees HTTP's buffers) and follows the duel on it ([`session`]). A refusal that a WebApp has to
+//! understand comes after the handshake, as an `error` frame. One that protects the server is plain HTTP.
 //!
-//! Called by the network; calls the hub and the tickets. Bounds: [`admission`].
+//! Called by the network. Calls the hub and the tickets. Bounds: [`admission`].
 
 mod admission;
-mod close;
+mod close_reason;
 mod handshake;
-mod line;
 mod origin;
 mod protocol;
 mod request;
-mod socket;
+mod session;
+mod shared_socket;
 mod tickets;
 
 use std::convert::Infallible;
@@ -36,18 +36,18 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use self::admission::Admission;
-use self::handshake::Opening;
+use self::handshake::Handshake;
 use self::request::RequestInfo;
 pub use self::request::{CLIENT_ERROR, failure, success};
-use self::socket::Socket;
-pub use self::socket::websocket;
+use self::session::Session;
+pub use self::session::websocket;
 use crate::config::{EdgeConfig, TelegramConfig};
 use crate::hub::Hub;
 use crate::limits;
-use crate::metrics::{Metrics, Reason};
+use crate::metrics::{Metrics, ReasonLabel};
 use crate::ticket::Tickets;
 
-/// Everything that a request on the data plane needs.
+/// What every request on the data plane needs.
 #[derive(Debug)]
 pub struct Edge {
     config: EdgeConfig,
@@ -58,11 +58,11 @@ pub struct Edge {
     admission: Admission,
 }
 
-/// Where a handler leaves a handshake that succeeded, for the task that owns the socket.
-type OpeningSlot = Arc<Mutex<Option<Opening>>>;
+/// Passes a handshake that succeeded from its handler to the task that owns the socket.
+type HandshakeCell = Arc<Mutex<Option<Handshake>>>;
 
 impl Edge {
-    /// Over `hub`, whose tickets are `tickets`.
+    /// Creates the data plane of `hub`, whose tickets are `tickets`.
     #[must_use]
     pub fn new(
         config: EdgeConfig,
@@ -75,8 +75,8 @@ impl Edge {
         Arc::new(Self { config, telegram, hub, tickets, metrics, admission })
     }
 
-    /// Serves `listener` until `stop`; then no socket is accepted, and those that have not finished their handshake are
-    /// dropped. Tasks run on `tasks`. `pages` are served besides the contract's own.
+    /// Serves `listener` until `stop`. Then no socket is accepted, and those without a finished handshake are dropped. Each
+    /// socket's task is one of `tasks`. `pages` are served besides the contract's own.
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
@@ -125,37 +125,36 @@ impl Edge {
         router: Router,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send {
-        // On the heap, and gone when the connection is in: it does not carry through its life what opening it took.
+        // On the heap, and freed when it is attached: a connection has no room for its beginning throughout its life.
         let opening = Box::pin(self.open(stream, peer, router, stop));
         async move {
-            let socket = opening.await;
-            if let Some(socket) = socket {
-                socket.run().await;
+            if let Some(session) = opening.await {
+                session.run().await;
             }
         }
     }
 
-    /// From the socket's first byte until the connection is let in.
+    /// Serves a socket from its first byte until the connection is attached.
     async fn open(
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
         router: Router,
         stop: CancellationToken,
-    ) -> Option<Box<Socket>> {
-        let Some(pending) = self.admission.begin() else {
-            refuse_unread(&stream);
+    ) -> Option<Box<Session>> {
+        let Some(pending) = self.admission.pending() else {
+            refuse(&stream);
             return None;
         };
-        // Frames are small and written whole; waiting to fill a packet would only delay them.
+        // Frames are small and written whole. Waiting to fill a packet would only delay them.
         let _nodelay = stream.set_nodelay(true);
         let http = self.speak_http(stream, peer, router);
-        let (stream, unread, opening) = tokio::select! {
-            // In all, and not for each request: asking again and again is no way to stay without showing a ticket.
+        let (stream, unread, handshake) = tokio::select! {
+            // For all requests together: repeating them is no way to stay without a ticket.
             opened = timeout(self.config.handshake_timeout, http) => opened.ok().flatten()?,
             () = stop.cancelled() => return None,
         };
-        socket::enter(self, (stream, unread), opening, pending).await
+        session::attach(self, (stream, unread), handshake, pending).await
     }
 
     /// Answers requests until the socket closes, or a handshake has succeeded.
@@ -164,10 +163,10 @@ impl Edge {
         stream: TcpStream,
         peer: SocketAddr,
         router: Router,
-    ) -> Option<(TcpStream, Vec<u8>, Opening)> {
-        let slot = OpeningSlot::default();
+    ) -> Option<(TcpStream, Vec<u8>, Handshake)> {
+        let cell = HandshakeCell::default();
         let service = service_fn(|request: Request<hyper::body::Incoming>| {
-            self.respond(request, peer, router.clone(), Arc::clone(&slot))
+            self.respond(request, peer, router.clone(), Arc::clone(&cell))
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -177,11 +176,14 @@ impl Edge {
             .without_shutdown();
         match connection.await {
             Ok(parts) => {
-                let opening = slot.lock().take()?;
-                Some((parts.io.into_inner(), parts.read_buf.to_vec(), opening))
+                let handshake = cell.lock().take()?;
+                Some((parts.io.into_inner(), parts.read_buf.to_vec(), handshake))
             }
             Err(error) => {
-                self.metrics.handshakes_refused.get_or_create(&Reason { reason: "http" }).inc();
+                self.metrics
+                    .handshakes_refused
+                    .get_or_create(&ReasonLabel { reason: "http" })
+                    .inc();
                 debug!(%error, %peer, "a client did not speak HTTP");
                 None
             }
@@ -193,21 +195,21 @@ impl Edge {
         request: Request<hyper::body::Incoming>,
         peer: SocketAddr,
         router: Router,
-        slot: OpeningSlot,
+        cell: HandshakeCell,
     ) -> Result<Response<Body>, Infallible> {
         let mut request = request.map(Body::new);
         let info = RequestInfo::new(&request, peer, &self.config.trusted_proxies);
         request.extensions_mut().insert(info.id.clone());
         request.extensions_mut().insert(info.clone());
-        request.extensions_mut().insert(slot);
+        request.extensions_mut().insert(cell);
         let head = (request.method().clone(), request.uri().path().to_owned());
         let response = router.oneshot(request).await?;
         Ok(info.finish(&head.0, &head.1, response))
     }
 }
 
-/// Answers a socket that there is no room for, without reading a byte of it or waiting for anything.
-fn refuse_unread(stream: &TcpStream) {
+/// Refuses a socket that there is no room for, without reading from it or waiting.
+fn refuse(stream: &TcpStream) {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     let answer = format!(
         "HTTP/1.1 {status}\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"

@@ -1,26 +1,40 @@
-//! The live duels of this node, and the connections that follow them.
+//! The hub: the live duels of this node, and the connections that follow them.
 //!
-//! A duel is a log, a connection is a cursor over it. Pushing appends to the log in the engine; the engine's notice puts
-//! the event at the end of the live duel's tail, hands it to the connections that wait for it, and wakes the others; each
-//! of these takes whatever lies after its own cursor ([`follow`]). Live delivery, resume, a slow client, a lost notice and
-//! the repair sweep are all that one path, so there is no queue of events per connection, and none to overflow.
+//! A duel is a log, and a connection is a cursor over it. A push appends to the log in the engine. The engine's notice adds
+//! the event to the live duel's tail, writes it to the connections that are caught up, and wakes the others. Each of these
+//! takes whatever lies after its own cursor ([`follow`]). Live delivery, resuming, slow clients, lost notices and the repair
+//! sweep all take that one path, so no connection has a queue of events that could overflow.
 //!
-//! Called by the control plane (push, close, look) and the data plane (attach, follow); calls the engine. Invariants:
+//! Called by the control plane and the data plane. Calls the engine. Invariants:
 //!
-//! 1. A connection is in its duel's list before the log's head is read for it, so nothing falls between the two.
-//! 2. No hub lock is held while the engine is called; the engine calls the sink while it holds a duel's own.
-//! 3. A duel is in the map exactly as long as it has connections, or users within their grace.
+//! 1. A connection is in its duel's list before the log's head is read for it, so it misses nothing in between.
+//! 2. A duel is in the map exactly as long as it has connections, or users in their grace period.
+//! 3. No hub lock is held while the engine is called. A subscription ends before its duel leaves the map, and a new one
+//!    begins only after that.
+//!
+//! Locks, in the order in which one thread may take them. None is held across an await.
+//!
+//! | lock | guards | while it is held, may be taken |
+//! |---|---|---|
+//! | an engine's own | the duel's log, while the sink is told | all below |
+//! | [`Hub::duels`] | the map of live duels | none |
+//! | [`LiveDuel`]'s | tail, connections, presence | the three below |
+//! | [`Watchers`]' list | who watches | none |
+//! | [`Connection`]'s fast path | the cursor while it is armed | the next |
+//! | a [`DirectWriter`]'s | what the socket has not taken | none |
+//! | [`DelayQueue`]'s, [`Readiness`]'s | their own state | none |
 //!
 //! Deliberately absent: WebSocket frames, protobuf, sockets.
 
 mod attach;
+mod attachment;
 mod connection;
-mod departures;
-mod dismissals;
-mod due;
+mod delay_queue;
+mod drain;
 mod duel;
 mod fan_out;
 mod follow;
+mod grace_period;
 mod presence;
 mod probe;
 mod sweep;
@@ -36,12 +50,13 @@ use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tracing::debug;
 
-pub use self::attach::{AttachError, Attachment, Recovery, Welcome};
-pub use self::connection::{Connection, Dismissal, Handed, Outlet};
-use self::departures::Departure;
-use self::due::Due;
-use self::duel::{LiveDuel, Noted};
-pub use self::follow::{Batch, Lost};
+pub use self::attach::{AttachError, Recovery, Welcome};
+pub use self::attachment::Attachment;
+pub use self::connection::{CloseRequest, Connection, DirectWriter, WriteOutcome};
+use self::delay_queue::DelayQueue;
+use self::duel::{HeadChange, LiveDuel};
+pub use self::follow::{Batch, ResyncRequired};
+use self::grace_period::GracePeriod;
 pub use self::presence::PresenceChange;
 pub use self::probe::Readiness;
 use self::watch::Watchers;
@@ -64,23 +79,23 @@ pub struct Hub {
     metrics: Arc<Metrics>,
     duels: RwLock<HashMap<DuelId, Arc<LiveDuel>>>,
     watchers: Watchers,
-    departures: Due<Departure, ()>,
-    /// Connections of an epoch that has ended.
-    renewed: Due<ConnectionId, Weak<Connection>>,
+    grace_periods: DelayQueue<GracePeriod, ()>,
+    /// Connections whose epoch has ended.
+    epoch_drain: DelayQueue<ConnectionId, Weak<Connection>>,
     readiness: Readiness,
     next_connection: AtomicU64,
-    /// The players' runtime.
+    /// The runtime that fan-out tasks run on: the players'.
     tasks: Handle,
 }
 
-/// An event was stored.
+/// A stored event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pushed {
-    /// Where it stands.
+    /// The event's position.
     pub position: Position,
-    /// It had been stored before; nothing was stored now.
+    /// Whether it had been stored before, and nothing was stored now.
     pub duplicate: bool,
-    /// To how many connections of this node it was handed.
+    /// Connections of this node that it is addressed to.
     pub connections: usize,
 }
 
@@ -94,29 +109,29 @@ impl From<Appended> for Pushed {
     }
 }
 
-/// A duel and who is in it.
+/// A duel, and who is online in it.
 #[derive(Debug)]
 pub struct DuelView {
-    /// As the engine has it.
+    /// The engine's record.
     pub record: DuelRecord,
-    /// Who is online, by user id.
+    /// The users who are online, in the order of their ids.
     pub online: Vec<OnlineUser>,
     /// This node's connections, spectators included.
     pub connections: usize,
 }
 
-/// Somebody who is online.
+/// A user who is online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnlineUser {
-    /// Who.
+    /// The user's id.
     pub user: UserId,
     /// The role of the latest connection.
     pub role: Role,
-    /// Since when.
+    /// When the user came online.
     pub since: crate::clock::UnixMs,
-    /// Connections on this node.
+    /// The user's connections on this node.
     pub connections: usize,
-    /// The highest seq acked; 0: none.
+    /// The highest seq that a client of the user acked. 0: none.
     pub acked_seq: u64,
 }
 
@@ -132,21 +147,21 @@ impl OnlineUser {
     }
 }
 
-/// What the hub holds.
+/// The sizes of what the hub holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HubCounts {
-    /// The engine's.
+    /// The engine's counts.
     pub engine: EngineCounts,
-    /// Its store's, if it has one.
+    /// The counts of the engine's store, if it has one.
     pub store: Option<StoreCounts>,
-    /// Duels with a connection, or a user within their grace.
+    /// Duels with a connection or a user in their grace period, without the probe's.
     pub live_duels: usize,
-    /// Streams of changes.
+    /// Watches.
     pub watchers: usize,
 }
 
 impl Hub {
-    /// A hub over `engine`, connected to it, on the runtime of its players. Its background work is [`Hub::run`].
+    /// Creates a hub over `engine` and becomes its sink. Fan-out tasks run on the present runtime. Needs [`Hub::run`].
     ///
     /// # Panics
     /// Outside of a runtime.
@@ -158,8 +173,8 @@ impl Hub {
             config,
             metrics,
             duels: RwLock::default(),
-            departures: Due::default(),
-            renewed: Due::default(),
+            grace_periods: DelayQueue::default(),
+            epoch_drain: DelayQueue::default(),
             readiness: Readiness::default(),
             next_connection: AtomicU64::new(1),
             tasks: Handle::current(),
@@ -170,12 +185,12 @@ impl Hub {
         hub
     }
 
-    /// Sweeps, counts absent users out, sends away who has to come back, and proves its own path. Ends only by being dropped.
+    /// Does the background work: sweeps, grace periods, drains, probes. Ends only by being dropped.
     pub async fn run(self: Arc<Self>) {
         tokio::join!(
             self.run_sweeps(),
-            self.run_departures(),
-            self.run_renewals(),
+            self.run_grace_periods(),
+            self.run_epoch_drain(),
             self.run_probe()
         );
     }
@@ -183,7 +198,7 @@ impl Hub {
     /// Declares a duel.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing has taken effect, unless the engine says that it may have.
+    /// [`OpenError`]. Nothing has taken effect, unless the engine says that it may have.
     pub async fn open(&self, duel: DuelId, declaration: Declaration) -> Result<Opened, OpenError> {
         let settings = declaration.settings;
         let opened = self.engine.open(duel, declaration).await?;
@@ -193,11 +208,11 @@ impl Hub {
         Ok(opened)
     }
 
-    /// Stores an event and hands it to the connections. Pushes take effect in the order of the calls, whichever answer is
-    /// awaited first; a dropped answer does not undo the push.
+    /// Stores an event and delivers it. Pushes take effect in the order of the calls, whichever answer is awaited first. A
+    /// dropped answer does not undo the push.
     ///
     /// # Errors
-    /// [`AppendError`]; nothing has taken effect, unless the engine says that it may have.
+    /// [`AppendError`]. Nothing has taken effect, unless the engine says that it may have.
     pub fn push(
         &self,
         duel: DuelId,
@@ -208,23 +223,23 @@ impl Hub {
         async move { Ok(answer.await?.into()) }
     }
 
-    /// Stores the last event, if any, and the end of the duel. Not cancel safe: dropped, it may have been stored.
+    /// Stores the last event, if any, and closes the duel. Not cancel safe: if it is dropped, it may have taken effect.
     ///
     /// # Errors
-    /// [`AppendError`]; nothing has taken effect, unless the engine says that it may have.
+    /// [`AppendError`]. Nothing has taken effect, unless the engine says that it may have.
     pub async fn close(
         &self,
         duel: DuelId,
-        ending: Outcome,
+        outcome: Outcome,
         last: Option<Push>,
     ) -> Result<Pushed, AppendError> {
-        Ok(self.engine.close(duel, ending, last).await?.into())
+        Ok(self.engine.close(duel, outcome, last).await?.into())
     }
 
-    /// A duel as it stands.
+    /// Returns a duel as it stands, if it exists.
     ///
     /// # Errors
-    /// The engine's own.
+    /// [`EngineError`].
     pub async fn duel(&self, duel: DuelId) -> Result<Option<DuelView>, EngineError> {
         let Some(record) = self.engine.get(duel).await? else { return Ok(None) };
         let online = self.online(vec![duel]).await?.remove(&duel).unwrap_or_default();
@@ -232,15 +247,15 @@ impl Hub {
         Ok(Some(DuelView { record, online, connections }))
     }
 
-    /// Who is online in duels, over all nodes.
+    /// Returns who is online in duels, over all nodes.
     async fn online(
         &self,
         duels: Vec<DuelId>,
     ) -> Result<HashMap<DuelId, Vec<OnlineUser>>, EngineError> {
-        let here = |duel: &DuelId| self.live(*duel).map(|live| live.online());
+        let local = |duel: &DuelId| self.live(*duel).map(|live| live.online());
         let Some(rosters) = self.engine.presence(duels.clone()).await? else {
-            let here = duels.iter().filter_map(|duel| Some((*duel, here(duel)?)));
-            return Ok(here.collect());
+            let local = duels.iter().filter_map(|duel| Some((*duel, local(duel)?)));
+            return Ok(local.collect());
         };
         let on_node = |live: &Option<Arc<LiveDuel>>, user| {
             let of_user = |c: &Connection| c.viewer.user == user;
@@ -257,10 +272,11 @@ impl Hub {
         Ok(all.collect())
     }
 
-    /// At most `count` duels with an id above `after`, in the order of their ids, with this node's connections.
+    /// Returns at most `count` duels whose id is above `after`, in the order of their ids, with the number of this node's
+    /// connections.
     ///
     /// # Errors
-    /// The engine's own.
+    /// [`EngineError`].
     pub async fn duels(
         &self,
         after: Option<DuelId>,
@@ -272,10 +288,10 @@ impl Hub {
         Ok(heads.into_iter().map(|(duel, head)| (duel, head, connections(duel))).collect())
     }
 
-    /// Makes tickets worthless. When it returns, no such ticket opens a connection, and one issued later does.
+    /// Revokes tickets. When it returns, no such ticket opens a connection, and one issued later does.
     ///
     /// # Errors
-    /// The engine's own; nothing has taken effect, unless it says that it may have.
+    /// [`EngineError`]. Nothing has taken effect, unless it says that it may have.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), EngineError> {
         let user = match &revocation {
             Revocation::Ticket(_) => None,
@@ -283,9 +299,9 @@ impl Hub {
         };
         self.engine.revoke(revocation).await?;
         if let Some((duel, user)) = user {
-            let told = self.engine.signal(Signal { duel, kind: SignalKind::Revoked { user } });
+            let signaled = self.engine.signal(Signal { duel, kind: SignalKind::Revoked { user } });
             // The tickets are revoked already.
-            told.await.map_err(|_| EngineError::Unavailable { may_have_taken_effect: true })?;
+            signaled.await.map_err(|_| EngineError::Unavailable { may_have_taken_effect: true })?;
             // Once more: a connection may have received a resume ticket between the instant and the signal.
             let issued_until = crate::clock::now();
             let again = self.engine.revoke(Revocation::User { duel, user, issued_until }).await;
@@ -297,10 +313,10 @@ impl Hub {
         Ok(())
     }
 
-    /// Closes connections of a duel, or of one user in it: how many there are on this node.
+    /// Closes the connections of a duel, or of one user in it, on all nodes. Returns how many this node had.
     ///
     /// # Errors
-    /// The engine's own; nothing has taken effect, unless it says that it may have.
+    /// [`EngineError`]. Nothing has taken effect, unless it says that it may have.
     pub async fn disconnect(
         &self,
         duel: DuelId,
@@ -308,15 +324,15 @@ impl Hub {
         reconnect: bool,
         reason: Option<Arc<str>>,
     ) -> Result<usize, EngineError> {
-        let concerned = |connection: &Connection| user.is_none_or(|u| u == connection.viewer.user);
-        let count = self.live(duel).map_or(0, |live| live.count_connections(concerned));
+        let meant = |connection: &Connection| user.is_none_or(|u| u == connection.viewer.user);
+        let count = self.live(duel).map_or(0, |live| live.count_connections(meant));
         let whom = user.map_or(Target::Everybody, Target::User);
         let kind = SignalKind::Disconnect { whom, reconnect, reason };
         self.engine.signal(Signal { duel, kind }).await?;
         Ok(count)
     }
 
-    /// Follows the changes in the duels that `filter` names.
+    /// Begins a watch of the duels that `filter` includes.
     ///
     /// # Errors
     /// [`WatchError::TooMany`].
@@ -324,7 +340,7 @@ impl Hub {
         self.watchers.watch(Arc::clone(self), filter)
     }
 
-    /// What it holds, roughly and at once.
+    /// Returns roughly what the hub holds, at once.
     #[must_use]
     pub fn counts(&self) -> HubCounts {
         HubCounts {
@@ -338,13 +354,13 @@ impl Hub {
         }
     }
 
-    /// The engine's name.
+    /// Returns the engine's name.
     #[must_use]
     pub fn engine_name(&self) -> &'static str {
         self.engine.name()
     }
 
-    /// Whether the path from push to delivery works.
+    /// Returns whether the node is ready.
     #[must_use]
     pub const fn readiness(&self) -> &Readiness {
         &self.readiness
@@ -354,8 +370,24 @@ impl Hub {
         self.duels.read().get(&duel).cloned()
     }
 
-    /// What the engine tells; see [`crate::engine`] for what must not be done here. Answers to how many connections an
-    /// event was handed.
+    fn live_or_new(&self, duel: DuelId) -> Arc<LiveDuel> {
+        self.live(duel).unwrap_or_else(|| {
+            let mut duels = self.duels.write();
+            Arc::clone(duels.entry(duel).or_insert_with(|| Arc::new(LiveDuel::new(duel))))
+        })
+    }
+
+    /// Takes the duel out of the map if nobody is left in it.
+    fn retire(&self, live: &LiveDuel) {
+        if live.retire() {
+            // Whoever attaches meanwhile waits until the duel has left the map, and so subscribes after this.
+            self.engine.unsubscribe(live.id);
+            self.duels.write().remove(&live.id);
+        }
+    }
+
+    /// Takes a notice of the engine, under the engine's own lock; see [`crate::engine`]. Returns to how many connections an
+    /// event is addressed.
     fn notice(&self, notice: Notice) -> usize {
         let mut connections = 0;
         match notice {
@@ -364,8 +396,8 @@ impl Hub {
                 if let Some(live) = self.live(duel) {
                     connections = live.append(epoch, &event, bulk, &self.tasks);
                 }
-                if let Content::Closed(ending) = event.content {
-                    self.watchers.closed(duel, ending, epoch, event.seq);
+                if let Content::Closed(outcome) = event.content {
+                    self.watchers.closed(duel, outcome, epoch, event.seq);
                 }
             }
             Notice::Signal(signal) => {
@@ -380,23 +412,23 @@ impl Hub {
                     live.reconcile(&online, |kind| self.watchers.signaled(&Signal { duel, kind }));
                 }
             }
-            Notice::Head { duel, head } => self.note(duel, &head),
+            Notice::Head { duel, head } => self.observe_head(duel, &head),
             Notice::Interrupted => self.watchers.interrupt(),
         }
         connections
     }
 
-    /// Takes what the engine reported of a log. The probe has to do without, or it would prove nothing.
-    fn note(&self, duel: DuelId, head: &Head) {
+    /// Takes a head that the engine reported. The probe's duel is left out: repaired, it would prove nothing.
+    fn observe_head(&self, duel: DuelId, head: &Head) {
         let live = self.live(duel).filter(|_| duel != DuelId::PROBE);
-        match live.map_or(Noted::Known, |live| live.note(head)) {
-            Noted::Known => {}
-            Noted::Missed => {
+        match live.map_or(HeadChange::None, |live| live.observe_head(head)) {
+            HeadChange::None => {}
+            HeadChange::Missed => {
                 let seq = head.position.seq;
                 self.metrics.sweep_repairs.inc();
-                debug!(duel_id = duel.get(), seq, "events that were missed were found");
+                debug!(duel_id = duel.get(), seq, "found missed events");
             }
-            Noted::Renewed(connections) => self.renew(connections),
+            HeadChange::EpochEnded(connections) => self.drain_ended_epoch(connections),
         }
     }
 

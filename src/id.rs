@@ -1,6 +1,6 @@
-//! The names of things: duels, users, tickets, connections, requests.
+//! The ids of duels, users, tickets, connections and requests.
 //!
-//! An id is checked once, where it enters, and valid ever after. This module knows nothing of JSON or gRPC.
+//! An id is checked once, where it enters, and is valid from then on. This module knows nothing of JSON or gRPC.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ macro_rules! numeric_id {
         pub struct $name(u64);
 
         impl $name {
-            /// The number.
+            /// Returns the number.
             #[must_use]
             pub const fn get(self) -> u64 {
                 self.0
@@ -56,12 +56,12 @@ numeric_id! {
 }
 
 impl DuelId {
-    /// The duel in which a node proves its own path from push to delivery. Outside the range that anybody can name.
+    /// The duel of the node's own probe. Outside the range that anybody can name.
     pub const PROBE: Self = Self(ID_MAX + 1);
 }
 
 impl UserId {
-    /// The user whom the node's own probe connects as. Outside the range that anybody can name.
+    /// The user of the node's own probe. Outside the range that anybody can name.
     pub const PROBE: Self = Self(ID_MAX + 1);
 }
 
@@ -73,44 +73,44 @@ pub const JTI_BYTES_MAX: usize = 64;
 pub struct Jti(Box<str>);
 
 impl Jti {
-    /// Checks the length.
+    /// Checks the length. Returns `None` if it is wrong.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         (1..=JTI_BYTES_MAX).contains(&text.len()).then(|| Self(text.into()))
     }
 
-    /// A new one: 128 random bits as 32 hex digits.
+    /// Returns a new id: 128 random bits as 32 hex digits.
     #[must_use]
     pub fn random() -> Self {
         Self(format!("{:032x}", rand::random::<u128>()).into())
     }
 
-    /// As it stands in the ticket.
+    /// Returns the id as it stands in the ticket.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A connection of this process; never used again within it.
+/// A connection of this process. Never used twice within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
 /// The longest request id that is adopted from a caller, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
-/// The name of one request in answers and log lines.
+/// The id of a request in answers and log lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(Box<str>);
 
 impl RequestId {
-    /// A new one: 16 hex digits.
+    /// Returns a new id: 16 hex digits.
     #[must_use]
     pub fn random() -> Self {
         Self(format!("{:016x}", rand::random::<u64>()).into())
     }
 
-    /// The caller's own, if it is 1 to 64 characters out of `A-Z a-z 0-9 . _ -`, which no log can be confused by.
+    /// Returns the caller's id if it has 1 to 64 characters out of `A-Z a-z 0-9 . _ -`, which are harmless in a log.
     #[must_use]
     pub fn adopt(text: &str) -> Option<Self> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
@@ -118,14 +118,14 @@ impl RequestId {
         fits.then(|| Self(text.into()))
     }
 
-    /// The proxy's own, if it has the form of [`RequestId::random`], which the HTTP API promises to its clients.
+    /// Returns the proxy's id if it has the form of [`RequestId::random`], which the HTTP API promises to its clients.
     #[must_use]
     pub fn adopt_hex(text: &str) -> Option<Self> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         (text.len() == 16 && text.bytes().all(hex)).then(|| Self(text.into()))
     }
 
-    /// As it stands in answers and log lines.
+    /// Returns the id as it stands in answers and log lines.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

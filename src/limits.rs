@@ -1,6 +1,6 @@
-//! The bounds that are fixed, each with its unit and its reason.
+//! The fixed bounds, each with its unit and its reason.
 //!
-//! Those that an operator may change are in [`crate::config`]; where the two must agree, that is asserted here or when the
+//! [`crate::config`] has those that an operator may change. Where the two must agree, that is asserted here or when the
 //! configuration is read.
 
 use std::time::Duration;
@@ -24,13 +24,13 @@ pub const COALESCE_KEY_BYTES_MAX: usize = 64;
 /// Bytes of the reason a backend gives for a disconnect: a close frame holds 123 (RFC 6455, section 5.5).
 pub const DISCONNECT_REASON_BYTES_MAX: usize = 120;
 
-/// Events that a live duel keeps at hand for its cursors, by count. Who lags further behind reads from the engine.
+/// Events in the tail of a live duel. A connection that lags further behind reads from the engine.
 pub const TAIL_EVENTS_MAX: usize = 64;
 
-/// The same by bytes: one largest push always fits.
+/// Bytes of events in the tail of a live duel. The largest push always fits.
 pub const TAIL_BYTES_MAX: usize = 1024 * 1024;
 
-/// Events that a connection takes from the log at a time, so that one that catches up does not hold the rest of it.
+/// Events that a connection takes from the log at a time, so that catching up keeps few events in memory.
 pub const BATCH_EVENTS_MAX: usize = 64;
 
 /// Types of events whose latest is kept for connections that start from the state, per duel. Past it, the type that was
@@ -41,13 +41,13 @@ pub const LATEST_TYPES_MAX: usize = 16;
 /// all would cost N² frames.
 pub const ONLINE_LISTED_MAX: usize = 128;
 
-/// Changes of presence that a duel keeps for its connections. Who lags further behind is closed as too slow.
+/// Changes of presence that a duel keeps for its connections. A connection that lags further behind is closed as too slow.
 pub const PRESENCE_CHANGES_MAX: usize = 256;
 
 /// The longest presence grace: beyond it, "offline" would be no news to anybody.
 pub const PRESENCE_GRACE_MAX: Duration = Duration::from_secs(60);
 
-/// Changes that wait for one watcher. Past it the watch is ended and has to start anew from the state.
+/// Changes that wait for one watcher. Past it the watch ends, and has to begin anew from the state.
 pub const WATCH_CHANGES_MAX: usize = 1024;
 
 /// Duels that one watcher may name.
@@ -56,7 +56,7 @@ pub const WATCH_DUELS_MAX: usize = 1000;
 /// Duels on a page of a list.
 pub const LIST_PAGE_MAX: usize = 1000;
 
-/// Unanswered pushes of one stream; past it the hub stops reading from it.
+/// Unanswered pushes of one stream. Past it the hub stops reading from the stream.
 pub const STREAM_PUSHES_MAX: usize = 256;
 
 /// The largest gRPC message that is decoded. Far above the largest push, so that one that is too large is still told which
@@ -84,7 +84,7 @@ pub const DISK_ROOM_MIN: u64 = 128 * 1024 * 1024;
 /// Bytes that a backend may send on one stream before the hub has read them (RFC 9113, section 5.2).
 pub const GRPC_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
-/// The same on one connection.
+/// Bytes that a backend may send on one connection before the hub has read them.
 ///
 /// The HTTP/2 library ends a connection whose small unread frames weigh more than half of it, a frame under 256 bytes
 /// weighing what it lacks: so it is large enough for several streams of the smallest pushes that wait for the engine.
@@ -105,33 +105,32 @@ pub const READ_BUFFER_BYTES: usize = 128;
 /// Bytes of an HTTP request's head on the data plane. A ticket is about 300 bytes, initData about 600.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Bytes of a ticket that is looked at.
+/// Bytes of the longest ticket that is parsed.
 pub const TICKET_BYTES_MAX: usize = 1024;
 
-/// Bytes of initData that is looked at.
+/// Bytes of the longest initData that is parsed.
 pub const INIT_DATA_BYTES_MAX: usize = 8 * 1024;
 
-/// Fields of initData that are looked at.
+/// Fields of the longest initData that is parsed.
 pub const INIT_DATA_FIELDS_MAX: usize = 32;
 
-/// Connections of a duel to which an event is handed by whoever stores it; with more of them, tasks do it. Two players and who
-/// looks on; writing to them takes some 10 µs each.
-pub const HANDED_AT_ONCE_MAX: usize = 16;
+/// Connections of a duel that the storing thread writes to directly. With more of them, fan-out tasks do it. Room for two
+/// players and some spectators: a write takes about 10 µs.
+pub const DIRECT_WRITES_MAX: usize = 16;
 
-/// Connections to which one such task hands an event: what else its thread has to do waits so long, half a millisecond.
-pub const HANDED_BY_TASK_MAX: usize = 64;
+/// Connections of a fan-out task. Whatever else its thread has to do waits so long: half a millisecond.
+pub const FAN_OUT_CHUNK_MAX: usize = 64;
 
-/// Notices of one commit above which they are bulk: whoever is told writes to no socket, and leaves it to tasks.
+/// Notices of one commit above which they are bulk: the hub then wakes tasks and writes to no socket itself.
 pub const BULK_ABOVE: usize = 16;
 
-/// Connections that the kernel has made and nobody has accepted yet; lowered by it to `net.core.somaxconn` (4096).
+/// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn` (4096).
 ///
-/// What comes beyond is dropped, and tried again by its client's kernel after a second, so that everybody who comes back
-/// after a restart must fit in here for as long as one turn of the accepting task takes.
+/// The kernel drops further ones, and their clients retry after a second. So everybody who reconnects after a restart within
+/// one turn of the accepting task must fit in here.
 pub const LISTEN_BACKLOG: u32 = 4096;
 
-/// Between two tries, when no connection can be accepted: most likely no descriptor is free. Whoever waits in the backlog
-/// waits a little longer.
+/// The pause after a connection could not be accepted, most likely because no descriptor is free.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Descriptors that the process keeps for everything that is not a player's socket.
@@ -140,13 +139,13 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 /// How long Redis may take to answer before it counts as away.
 pub const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a node that shares its duels with others counts as alive without a sign of life; after it, its users are offline.
+/// How long a node counts as alive for other nodes without a sign of life. After it, its users are offline.
 pub const NODE_LEASE: Duration = Duration::from_secs(10);
 
-/// How often the node proves its own path from push to delivery.
+/// How often the node probes its own path from push to delivery.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long that may take before the node calls itself not ready.
+/// How long a probe may take before the node is not ready.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const _: () = {

@@ -1,8 +1,8 @@
-//! The only wiring: engine, hub, listeners; the order in which they start, and in which they stop.
+//! The wiring of engine, hub and listeners, and the order in which they start and stop.
 //!
-//! Start: every listener is bound before anything is served, so that a taken port is an error and not half a service.
-//! Stop: readiness goes off; no socket and no call is accepted any more; calls under way end while the clients are told to
-//! come back, spread over the drain; then whoever is left is dropped.
+//! Start: every listener is bound before anything is served, so a taken port is an error and not half a service.
+//! Stop: the node is no longer ready; no socket and no call is accepted; calls in flight end while the clients are drained;
+//! whatever is left is dropped.
 
 use std::io;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ pub enum StartError {
     /// The engine cannot find its Redis.
     #[error(transparent)]
     Redis(#[from] RedisUrlError),
-    /// The hub's background work has ended, which only a fault of ours can make it do.
+    /// The hub's background work has ended, which is an error of the hub.
     #[error("the hub's background work has ended")]
     WorkEnded,
     /// A listener could not be bound.
@@ -54,7 +54,7 @@ pub enum StartError {
         variable: &'static str,
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The error.
         error: io::Error,
     },
 }
@@ -82,7 +82,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds every listener, and opens the engine; nothing is served yet.
+    /// Binds every listener and opens the engine. Nothing is served yet.
     ///
     /// # Errors
     /// [`StartError::Bind`], [`StartError::Store`], [`StartError::Redis`].
@@ -97,16 +97,16 @@ impl Server {
         Ok(Self { config, engine, edge: edge.0, control: control.0, admin: admin.0, addresses })
     }
 
-    /// Where it listens: the ports that the kernel chose, where the configuration said 0.
+    /// Returns where it listens. A configured port 0 is the one that the kernel chose.
     #[must_use]
     pub const fn addresses(&self) -> Addresses {
         self.addresses
     }
 
-    /// Serves until `shutdown`, then stops in good order.
+    /// Serves until `shutdown`, then stops in order.
     ///
     /// # Errors
-    /// [`StartError::Control`], before anything is served; [`StartError::WorkEnded`], after stopping in good order.
+    /// [`StartError::Control`] before anything is served, [`StartError::WorkEnded`] after stopping in order.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
         let Self { config, engine, addresses, .. } = self;
         let metrics = Arc::new(Metrics::new());
@@ -152,7 +152,7 @@ impl Server {
 
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
-            // Without it nothing is repaired or pruned; the service manager starts a process that is whole.
+            // Without it nothing is repaired or pruned. The service manager starts a new process.
             _ended = &mut work => Err(StartError::WorkEnded),
         };
         info!(drain_seconds = config.hub.drain.as_secs_f64(), "stopping");
@@ -166,12 +166,12 @@ impl Server {
             drain(&hub, &sockets, config.hub.drain),
         );
         if rpcs.is_err() {
-            warn!("calls were still under way when their time was up, and were ended");
+            warn!("calls were still in flight at the end of the shutdown, and were aborted");
         }
         closed.cancel();
         background.iter().chain([&work]).for_each(tokio::task::JoinHandle::abort);
         if timeout(limits::ENGINE_STOP_TIMEOUT, engine.stop()).await.is_err() {
-            warn!("the engine was still at work when its time was up");
+            warn!("the engine did not stop in time");
         }
         info!("stopped");
         outcome
@@ -195,19 +195,19 @@ async fn open_engine(
     }
 }
 
-/// Sends the clients away, and waits until they have gone.
+/// Drains the clients, and waits until their sockets are closed.
 async fn drain(hub: &Hub, sockets: &TaskTracker, spread: Duration) {
     let clients = sockets.len();
-    hub.dismiss_all(spread).await;
-    // Those that were let in while the others were being dismissed.
-    hub.dismiss_all(Duration::ZERO).await;
+    hub.drain(spread).await;
+    // Those that were attached meanwhile.
+    hub.drain(Duration::ZERO).await;
     if timeout(2 * limits::CLOSE_TIMEOUT, sockets.wait()).await.is_err() {
-        warn!(left = sockets.len(), "sockets were still open when their time was up");
+        warn!(left = sockets.len(), "sockets were still open at the end of the drain");
     }
-    info!(clients, "clients sent away");
+    info!(clients, "clients drained");
 }
 
-/// As `TcpListener::bind` does, but for how many may wait to be accepted.
+/// Does as `TcpListener::bind`, with a longer backlog.
 fn bind(
     variable: &'static str,
     address: SocketAddr,
@@ -223,7 +223,7 @@ fn bind(
     listen().map_err(|error| StartError::Bind { variable, address, error })
 }
 
-/// Raises the descriptor limit as far as it goes: what it is then; `None`: there is none.
+/// Raises the descriptor limit as far as it goes. Returns it, or `None` if there is none.
 pub fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -234,8 +234,7 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     limit.current
 }
 
-/// Raises the descriptor limit, and returns how many connections fit under it beside those that are
-/// still pending.
+/// Raises the descriptor limit. Returns how many connections fit under it besides pending sockets.
 fn fit_descriptors(wanted: usize, pending: usize) -> usize {
     let Some(descriptors) = raise_descriptor_limit() else { return wanted };
     let reserved = limits::DESCRIPTORS_RESERVED + pending as u64;
@@ -273,14 +272,14 @@ fn shown_limits(config: &Config) -> Vec<(&'static str, u64)> {
     rows.into_iter().map(|(name, value)| (name, value as u64)).collect()
 }
 
-/// Keeps gRPC's health service saying what `/readyz` says. At `stop` it ends its streams, which would hold the shutdown up.
+/// Keeps gRPC's health service in step with `/readyz`. At `stop`, ends its streams, which would delay the shutdown.
 async fn report_health(mut reporter: HealthReporter, hub: Arc<Hub>, stop: CancellationToken) {
     const SERVICES: [&str; 2] = ["", <ControlServiceServer<Arc<Control>> as NamedService>::NAME];
     let mut ticks = tokio::time::interval(limits::PROBE_INTERVAL / 4);
     let mut shown = None;
     while !stop.is_cancelled() {
         let ready = hub.readiness().ready().is_some();
-        // Every report reaches every watcher, also one that says nothing new.
+        // Every report reaches every watcher, even if nothing changed.
         if shown.replace(ready) != Some(ready) {
             let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
             for service in SERVICES {
@@ -298,8 +297,8 @@ async fn report_health(mut reporter: HealthReporter, hub: Arc<Hub>, stop: Cancel
     }
 }
 
-/// Tells systemd that the service is up, which is when it is ready, and from then on that it lives (`sd_notify(3)`). One
-/// that cannot become ready, as with a full disk, is up all the same: players may connect.
+/// Tells systemd when the service has started, which is when it is ready, and then feeds the watchdog (`sd_notify(3)`). A node
+/// that cannot become ready, such as with a full disk, has started all the same: players may connect.
 async fn notify_service_manager(hub: Arc<Hub>) {
     let _in_time = timeout(limits::PROBE_TIMEOUT, hub.readiness().until_ready()).await;
     let _told = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

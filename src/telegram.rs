@@ -1,4 +1,4 @@
-//! Telegram's initData: who a WebApp's user is, by Telegram's word.
+//! Telegram's initData: proof of who a WebApp's user is.
 //!
 //! The rule (core.telegram.org/bots/webapps, "Validating data received via the Mini App"): HMAC-SHA256 over the sorted
 //! `key=value` lines of all fields but `hash`, with the key HMAC-SHA256("WebAppData", bot token). Called by the HTTP
@@ -19,13 +19,13 @@ use crate::limits;
 /// How far ahead of our clock Telegram's may be.
 const AUTH_AHEAD_MAX: Duration = Duration::from_secs(30);
 
-/// Why initData is not believed. For the log: the caller is told only that they are not authorized.
+/// Why initData is refused. For the log: the caller learns only that they are not authorized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InitDataError {
     /// Larger, or of more fields, than Telegram sends.
     #[error("too large")]
     TooLarge,
-    /// A key is there twice, so that two readers could see two values.
+    /// A key is given twice, so that two readers could see two values.
     #[error("a key is given twice")]
     DuplicateKey,
     /// `hash`, `auth_date` or `user` is missing or malformed.
@@ -47,10 +47,10 @@ struct TelegramUser {
     id: u64,
 }
 
-/// Checks `init_data` as it stood at `now`, and names its user.
+/// Verifies `init_data` at the time `now`. Returns its user.
 ///
 /// # Errors
-/// [`InitDataError`]; nothing about the contents is said before the hash has proved right.
+/// [`InitDataError`]. An error about the contents means that the hash was right.
 pub fn verify(
     init_data: &str,
     bot_token: &Secret,
@@ -85,7 +85,7 @@ pub fn verify(
     TelegramId::try_from(user.id).map_err(|_| InitDataError::Malformed)
 }
 
-/// Makes initData for `user`, as Telegram would have signed it at `now`.
+/// Returns initData for `user`, as Telegram would sign it at `now`.
 #[must_use]
 pub fn sign(user: TelegramId, bot_token: &Secret, now: UnixMs) -> String {
     let fields = vec![

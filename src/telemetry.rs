@@ -1,7 +1,7 @@
-//! Logs: JSON lines in production, readable ones in development, both on standard output.
+//! Logs: JSON lines in production, readable lines in development, both on standard output.
 //!
-//! Levels: `error` somebody must act, `warn` something is not as it should be, `info` life cycle, `debug` each request
-//! and connection in detail. Fields carry their unit in the name. Tickets, secrets and payloads are never logged.
+//! Levels: `error` somebody must act, `warn` something is wrong, `info` life cycle, `debug` details of requests and
+//! connections. Field names end with their unit. Tickets, secrets and payloads are never logged.
 
 use std::io::IsTerminal as _;
 
@@ -23,7 +23,7 @@ pub fn init(config: &Config) {
             fmt::layer().with_ansi(std::io::stdout().is_terminal()).with_target(false).boxed()
         }
     };
-    // The libraries' own lines are for their developers; a trace of ours must not drown in them, nor show a header.
+    // The libraries' own lines are for their developers, and might show a header.
     let ours = tracing_subscriber::filter::filter_fn(|meta| meta.target().starts_with("duelhub"));
     let _installed =
         Registry::default().with(format.with_filter(level).with_filter(ours)).try_init();

@@ -1,8 +1,8 @@
 //! Tickets: signed, single-use permissions to open one connection.
 //!
 //! A ticket is a JWT (RFC 7519) signed with HS256 (RFC 7518, section 3.2), the only algorithm that is ever accepted.
-//! Called by the control plane and the HTTP ticket API (issue) and by the data plane (verify, resume tickets). Verifying
-//! proves that we signed it and that it is in time; that it was not used before is the engine's to say
+//! The control plane and the HTTP ticket API issue tickets. The data plane verifies them and issues resume tickets. Verifying
+//! proves that the hub signed a ticket and that it has not expired. Only the engine knows whether it was used
 //! ([`crate::engine::TicketEngine::redeem`]).
 
 use std::time::Duration;
@@ -26,24 +26,24 @@ const ISSUED_AHEAD_MAX: Duration = Duration::from_secs(5);
 /// What a ticket permits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
-    /// Its id.
+    /// The ticket's id.
     pub jti: Jti,
     /// The duel it opens.
     pub duel: DuelId,
-    /// For whom, in which role.
+    /// The user, and their role.
     pub viewer: Viewer,
     /// When it was signed.
     pub issued_at: UnixMs,
-    /// From then on it is refused. Whole seconds.
+    /// When it expires. Whole seconds.
     pub expires_at: UnixMs,
 }
 
 /// A signed ticket. The text is a secret until it is used.
 #[derive(Debug)]
 pub struct Issued {
-    /// What the client shows.
+    /// The text that the client sends.
     pub text: Secret,
-    /// What it permits.
+    /// The ticket in it.
     pub ticket: Ticket,
 }
 
@@ -53,7 +53,7 @@ pub enum TicketError {
     /// Not a ticket of ours: malformed, another algorithm, another key, another audience, a claim missing or doubled.
     #[error("the ticket is invalid")]
     Invalid,
-    /// It was one, until it expired.
+    /// A ticket of ours that has expired.
     #[error("the ticket has expired")]
     Expired,
 }
@@ -79,7 +79,7 @@ enum ClaimedRole {
     Spectator,
 }
 
-/// Issues and verifies.
+/// Issues and verifies tickets.
 pub struct Tickets {
     kid: String,
     encoding: EncodingKey,
@@ -96,7 +96,7 @@ impl std::fmt::Debug for Tickets {
 }
 
 impl Tickets {
-    /// Prepares the keys.
+    /// Prepares the keys of a configuration.
     #[must_use]
     pub fn new(config: &TicketConfig) -> Self {
         let secrets = std::iter::once(&config.secret).chain(&config.secret_previous);
@@ -115,7 +115,7 @@ impl Tickets {
         }
     }
 
-    /// Signs a ticket that lives for `ttl`, or for the configured time.
+    /// Issues a ticket that lives for `ttl`, or for the configured time.
     #[must_use]
     pub fn issue(&self, duel: DuelId, viewer: Viewer, ttl: Option<Duration>) -> Issued {
         let issued_at = clock::now();
@@ -125,13 +125,13 @@ impl Tickets {
         self.sign(Ticket { jti: Jti::random(), duel, viewer, issued_at, expires_at })
     }
 
-    /// Signs a ticket for coming back without the backend.
+    /// Issues a ticket with which a client reconnects without asking the backend.
     #[must_use]
     pub fn issue_resume(&self, duel: DuelId, viewer: Viewer) -> Issued {
         self.issue(duel, viewer, Some(self.resume_ttl))
     }
 
-    /// The life of a resume ticket.
+    /// Returns the lifetime of a resume ticket.
     #[must_use]
     pub const fn resume_ttl(&self) -> Duration {
         self.resume_ttl
@@ -162,10 +162,10 @@ impl Tickets {
         Issued { text: Secret::new(text), ticket }
     }
 
-    /// Checks that `text` is a ticket of ours and in time.
+    /// Verifies that `text` is a ticket of ours that has not expired. Returns the ticket.
     ///
     /// # Errors
-    /// [`TicketError`]. An expired ticket is told from an invalid one only after its signature has proved right.
+    /// [`TicketError`]. Only a ticket of ours is called expired.
     pub fn verify(&self, text: &str) -> Result<Ticket, TicketError> {
         if text.len() > limits::TICKET_BYTES_MAX {
             return Err(TicketError::Invalid);
@@ -181,7 +181,7 @@ impl Tickets {
         Ok(ticket)
     }
 
-    /// What a text claims that has the form of a ticket, whoever signed it. For people to look at, never to act on.
+    /// Returns the claims of a text in the form of a ticket, whoever signed it. For people to read, never to act on.
     #[must_use]
     pub fn claims(text: &str) -> Option<serde_json::Value> {
         jsonwebtoken::dangerous::insecure_decode_claims(text).ok()
@@ -216,7 +216,7 @@ impl Tickets {
     }
 }
 
-/// Names a key without giving it away, so that a rotation needs no numbering by hand.
+/// Returns an id of a key that does not reveal it, so that a rotation needs no numbering by hand.
 fn kid(secret: &Secret) -> String {
     let mut hash = Sha256::new();
     hash.update(b"duelhub kid");

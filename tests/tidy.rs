@@ -1,7 +1,7 @@
 //! House rules, read off the sources: what imports what, what is documented, what has grown too large.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -106,9 +106,7 @@ fn imports_run_one_way() {
 
 #[test]
 fn every_file_says_what_it_is_and_is_one_thing() {
-    let tests = ["tests/it", "tests/engines", "tests/model", "tests/nodes", "tests/durability"];
-    let tests = tests.into_iter().flat_map(|directory| files(directory, "rs"));
-    for path in files("src", "rs").into_iter().chain(tests) {
+    for path in [files("src", "rs"), files("tests", "rs"), files("benches", "rs")].concat() {
         let source = read(&path);
         assert!(source.starts_with("//! "), "{} has no module documentation", path.display());
         let lines = code(&source).lines().count();
@@ -116,12 +114,114 @@ fn every_file_says_what_it_is_and_is_one_thing() {
     }
 }
 
+/// A path of the map without its braces: `a/{b,c}.rs` are two.
+fn expand(path: &str) -> Vec<String> {
+    let Some((before, rest)) = path.split_once('{') else { return vec![path.to_owned()] };
+    let (names, after) = rest.split_once('}').expect("a brace that is closed");
+    names.split(',').map(|name| format!("{before}{name}{after}")).collect()
+}
+
+/// The files of `src` that the map's first column names, each as often as it does. A path that does not begin with `src/`
+/// belongs to the row's first one: `event/payload.rs` beside `src/event.rs`.
+fn mapped(map: &str) -> Vec<String> {
+    let (_, map) = map.split_once("## Map").expect("a map");
+    let rows = map.split("\n## ").next().unwrap().lines();
+    let columns = rows.filter_map(|row| row.strip_prefix("| `src/")?.split(" |").next());
+    let paths = columns.flat_map(|column| column.trim_end_matches('`').split("`, `"));
+    let paths = paths.map(|path| path.trim_start_matches("src/"));
+    paths.filter(|path| path.ends_with(".rs")).flat_map(expand).collect()
+}
+
 #[test]
-fn every_module_is_on_the_map_of_the_architecture() {
-    let map = read(&Path::new(ROOT).join("ARCHITECTURE.md"));
+fn the_map_of_the_architecture_names_every_file_and_no_other() {
+    let src = Path::new(ROOT).join("src");
+    let mut mapped = mapped(&read(&Path::new(ROOT).join("ARCHITECTURE.md")));
+    // It stands in the text of the row of `main.rs`; `build.rs` stands beside the code that it generates.
+    mapped.push("lib.rs".to_owned());
+    mapped.retain(|path| path != "build.rs");
+    mapped.sort_unstable();
+    let relative = |path: PathBuf| path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+    let mut there: Vec<_> = files("src", "rs").into_iter().map(relative).collect();
+    there.sort_unstable();
+    let missing: Vec<_> = there.iter().filter(|path| !mapped.contains(path)).collect();
+    let gone: Vec<_> = mapped.iter().filter(|path| !there.contains(path)).collect();
+    assert!(missing.is_empty() && gone.is_empty(), "no row for {missing:?}; gone are {gone:?}");
+    assert_eq!(mapped, there, "a file has one row");
+}
+
+#[test]
+fn a_map_that_lacks_a_file_or_names_it_in_another_place_is_noticed() {
+    let row = |path: &str| format!("## Map\n\n| `{path}` | what for |\n\n## Next\n| `src/no.rs` |");
+    assert_eq!(mapped(&row("src/a.rs`, `a/{b,c}.rs")), ["a.rs", "a/b.rs", "a/c.rs"]);
+    assert_eq!(mapped(&row("src/a/{b,c}.rs`, `scripts/*.lua")), ["a/b.rs", "a/c.rs"]);
+    assert_eq!(mapped(&row("tests/a.rs")), [""; 0]);
+}
+
+/// The name that a line defines for others: of a type, or of a function.
+fn defined<'a>(line: &'a str, kinds: &[&str]) -> Option<&'a str> {
+    let line = line.trim_start();
+    let rest = line.strip_prefix("pub")?;
+    let rest = if rest.starts_with('(') { rest.split_once(')')?.1 } else { rest };
+    let rest = kinds.iter().find_map(|kind| rest.strip_prefix(&format!(" {kind} ")))?;
+    Some(rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
+}
+
+/// Names that stand for two types within one top-level module, and should not.
+const SHARED_TYPE_NAMES: &[(&str, &str)] =
+    &[("engine", "Message"), ("engine", "Opened"), ("engine", "Order"), ("engine", "Rosters")];
+
+#[test]
+fn a_type_name_stands_for_one_type_within_a_module() {
+    let src = Path::new(ROOT).join("src");
+    let mut known = BTreeMap::new();
+    let mut problems = Vec::new();
     for path in files("src", "rs") {
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        assert!(map.contains(name), "{} is not in ARCHITECTURE.md", path.display());
+        let file = path.strip_prefix(&src).unwrap().to_str().unwrap();
+        let module = file.split(['/', '.']).next().unwrap().to_owned();
+        for name in code(&read(&path)).lines().filter_map(|line| {
+            defined(line, &["struct", "enum", "trait", "type", "union"]).map(str::to_owned)
+        }) {
+            let allowed = SHARED_TYPE_NAMES.contains(&(module.as_str(), name.as_str()));
+            if let Some(before) = known.insert((module.clone(), name.clone()), file.to_owned())
+                && !allowed
+            {
+                problems.push(format!("{name}: {before} and {file}"));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+/// Lines of a function, its signature included.
+const FUNCTION_LINES_MAX: usize = 80;
+
+#[test]
+fn every_function_fits_on_a_screen() {
+    for path in files("src", "rs") {
+        let source = read(&path);
+        let lines: Vec<_> = source.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let words: Vec<_> = line.split(' ').filter(|word| !word.is_empty()).collect();
+            let modifiers = words.iter().take_while(|word| **word != "fn");
+            let is_function = words.contains(&"fn")
+                && modifiers.clone().all(|word| {
+                    word.starts_with("pub")
+                        || ["async", "const"].contains(word)
+                        || *word == "super)"
+                });
+            if !is_function {
+                continue;
+            }
+            // rustfmt ends a function with a brace that stands where it began.
+            let end = lines[start..].iter().position(|line| {
+                line.strip_prefix(&" ".repeat(indent)).is_some_and(|rest| rest == "}")
+            });
+            let length =
+                if line.ends_with('}') || line.ends_with(';') { 1 } else { end.unwrap() + 1 };
+            let place = format!("{}:{}", path.display(), start + 1);
+            assert!(length <= FUNCTION_LINES_MAX, "{place}: {length} lines");
+        }
     }
 }
 

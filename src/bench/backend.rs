@@ -12,9 +12,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tonic::Status;
 
-use super::hub::Hub;
-use super::unary::Calls;
-use super::{BenchError, PushBy, wire};
+use super::hub::TargetHub;
+use super::unary::UnaryClient;
+use super::{BenchError, PushBy, frames};
 use crate::demo::Client;
 use crate::pb;
 
@@ -24,21 +24,21 @@ const TICKET_CALLS_MAX: usize = 64;
 /// Pushes of a stream that wait to be sent.
 const STREAM_QUEUE_MAX: usize = 1024;
 
-/// Keep-alive connections over which a yardstick is pushed to.
+/// Keep-alive connections for pushes to a yardstick.
 const HTTP_CONNECTIONS: usize = 16;
 
-/// Between two pushes, at least: those of a higher rate go a few at a time.
+/// The shortest time between two pushes. At a higher rate they go a few at a time.
 const PACE_MIN: Duration = Duration::from_micros(50);
 
-/// Somebody who is to connect.
+/// A player who is to connect.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Player {
+pub(super) struct PlayerSpec {
     pub(super) duel: u64,
     pub(super) user: u64,
     pub(super) role: pb::Role,
 }
 
-/// Pushes to be made: `count` of them at `rate` a second, in turn to the duels with the numbers up to `duels`.
+/// Pushes to be made: `count` of them at `rate` per second, in turn to the duels with the numbers up to `duels`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub(super) by: PushBy,
@@ -49,14 +49,14 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The duel of a push. Neighbours in time are not neighbours in number.
+    /// Returns the duel of a push. Consecutive pushes go to distant duels.
     pub(super) const fn duel(&self, push: u32) -> u64 {
         // A prime, so that all duels have their turn before any has its second.
         (push as u64 * 7919) % self.duels + 1
     }
 
     fn payload(&self, push: u32) -> String {
-        wire::payload(self.duel(push), u64::from(push), self.payload_bytes)
+        frames::payload(self.duel(push), u64::from(push), self.payload_bytes)
     }
 
     fn request(&self, push: u32) -> pb::PushEventRequest {
@@ -69,15 +69,15 @@ impl Plan {
     }
 }
 
-/// When a push was called, and when it was answered: nanoseconds since the bench began.
+/// When a push was called and answered, in nanoseconds since the bench began.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Pushed {
+pub(super) struct PushTiming {
     pub(super) called_ns: u64,
-    /// 0: it was not.
+    /// 0: it was not answered.
     pub(super) answered_ns: u64,
 }
 
-/// The clock that all of the bench goes by.
+/// The clock of the whole bench.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock(Instant);
 
@@ -91,16 +91,16 @@ impl Clock {
     }
 }
 
-/// A ticket for each player, in their order.
+/// Returns a ticket for each player, in their order.
 pub(super) async fn tickets(
-    hub: &Hub,
+    hub: &TargetHub,
     by: PushBy,
-    players: &[Player],
+    players: &[PlayerSpec],
 ) -> Result<Vec<String>, BenchError> {
     if by == PushBy::Http {
         return Ok(players.iter().map(|p| format!("{}.{}", p.duel, p.user)).collect());
     }
-    let issue = |player: &Player| {
+    let issue = |player: &PlayerSpec| {
         let mut client = hub.client.clone();
         let request = pb::IssueTicketRequest {
             duel_id: player.duel,
@@ -119,8 +119,12 @@ pub(super) async fn tickets(
     Ok(tickets)
 }
 
-/// Makes the pushes of a plan: of each, when it was called and answered. One that was refused is an error of all.
-pub(super) async fn push(hub: &Hub, plan: Plan, clock: Clock) -> Result<Vec<Pushed>, BenchError> {
+/// Makes the pushes of a plan. Returns when each was called and answered. Fails if one was refused.
+pub(super) async fn push(
+    hub: &TargetHub,
+    plan: Plan,
+    clock: Clock,
+) -> Result<Vec<PushTiming>, BenchError> {
     match plan.by {
         PushBy::Unary => push_unary(hub, plan, clock).await,
         PushBy::Stream => push_stream(hub.client.clone(), plan, clock).await,
@@ -128,13 +132,11 @@ pub(super) async fn push(hub: &Hub, plan: Plan, clock: Clock) -> Result<Vec<Push
     }
 }
 
-/// Says when each push is due: the numbers of those that are by now, once there are any.
-///
-/// A thread of its own keeps the time, since the runtime's timer has ticks of a millisecond: at 2,000 a second pushes would
-/// come two by two, which is not what backends do, and the second of them would wait for the first.
+/// Paces the pushes. A thread of its own keeps the time: with the runtime's ticks of a millisecond, 2,000 pushes per second
+/// would come two by two, and the second of them would wait for the first.
 struct Pacer {
     tick: Arc<Notify>,
-    /// Dropped, it ends the thread.
+    /// Dropping it ends the thread.
     _running: std::sync::mpsc::SyncSender<()>,
     started: Instant,
     plan: Plan,
@@ -181,17 +183,21 @@ impl Pacer {
     }
 }
 
-async fn push_unary(hub: &Hub, plan: Plan, clock: Clock) -> Result<Vec<Pushed>, BenchError> {
-    let connection = Calls::connect(hub).await?;
+async fn push_unary(
+    hub: &TargetHub,
+    plan: Plan,
+    clock: Clock,
+) -> Result<Vec<PushTiming>, BenchError> {
+    let connection = UnaryClient::connect(hub).await?;
     let (mut pacer, mut calls) = (Pacer::new(plan)?, JoinSet::new());
-    let mut pushed = vec![Pushed::default(); plan.count as usize];
+    let mut pushed = vec![PushTiming::default(); plan.count as usize];
     while pacer.next < plan.count {
         for push in pacer.due().await {
             let called_ns = clock.ns();
             let answer = connection.push(&plan.request(push));
             calls.spawn(async move {
                 answer.await?;
-                Ok::<_, Status>((push, Pushed { called_ns, answered_ns: clock.ns() }))
+                Ok::<_, Status>((push, PushTiming { called_ns, answered_ns: clock.ns() }))
             });
         }
         while let Some(call) = calls.try_join_next() {
@@ -205,8 +211,8 @@ async fn push_unary(hub: &Hub, plan: Plan, clock: Clock) -> Result<Vec<Pushed>, 
 }
 
 fn note(
-    pushed: &mut [Pushed],
-    call: Result<Result<(u32, Pushed), Status>, tokio::task::JoinError>,
+    pushed: &mut [PushTiming],
+    call: Result<Result<(u32, PushTiming), Status>, tokio::task::JoinError>,
 ) -> Result<(), BenchError> {
     let call = call.unwrap_or_else(|error| Err(Status::internal(error.to_string())));
     let (push, figures) = call.map_err(BenchError::refused("PushEvent"))?;
@@ -218,7 +224,7 @@ async fn push_stream(
     mut client: Client,
     plan: Plan,
     clock: Clock,
-) -> Result<Vec<Pushed>, BenchError> {
+) -> Result<Vec<PushTiming>, BenchError> {
     let (sender, receiver) = mpsc::channel(STREAM_QUEUE_MAX);
     let requests = futures_util::stream::unfold(receiver, async |mut receiver| {
         receiver.recv().await.map(|request| (request, receiver))
@@ -251,10 +257,14 @@ async fn push_stream(
     }
     let called = sending.await.unwrap_or_else(|_| Ok(Vec::new()))?;
     let both = called.into_iter().zip(answered);
-    Ok(both.map(|(called_ns, answered_ns)| Pushed { called_ns, answered_ns }).collect())
+    Ok(both.map(|(called_ns, answered_ns)| PushTiming { called_ns, answered_ns }).collect())
 }
 
-async fn push_http(hub: SocketAddr, plan: Plan, clock: Clock) -> Result<Vec<Pushed>, BenchError> {
+async fn push_http(
+    hub: SocketAddr,
+    plan: Plan,
+    clock: Clock,
+) -> Result<Vec<PushTiming>, BenchError> {
     let failed = BenchError::machine("a push over HTTP");
     let (sender, receiver) = mpsc::channel::<(u32, u64)>(STREAM_QUEUE_MAX);
     let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
@@ -264,10 +274,10 @@ async fn push_http(hub: SocketAddr, plan: Plan, clock: Clock) -> Result<Vec<Push
         workers.spawn(async move {
             let (mut stream, mut pushed) = (TcpStream::connect(hub).await?, Vec::new());
             stream.set_nodelay(true)?;
-            // Waiting for the next push is all that happens while the queue is locked.
+            // While the queue is locked, nothing happens but waiting for the next push.
             while let Some((push, called_ns)) = { receiver.lock().await.recv().await } {
                 post(&mut stream, plan.duel(push), &plan.payload(push)).await?;
-                pushed.push((push, Pushed { called_ns, answered_ns: clock.ns() }));
+                pushed.push((push, PushTiming { called_ns, answered_ns: clock.ns() }));
             }
             Ok::<_, std::io::Error>(pushed)
         });
@@ -279,7 +289,7 @@ async fn push_http(hub: SocketAddr, plan: Plan, clock: Clock) -> Result<Vec<Push
         }
     }
     drop(sender);
-    let mut pushed = vec![Pushed::default(); plan.count as usize];
+    let mut pushed = vec![PushTiming::default(); plan.count as usize];
     let done = workers.join_all().await.into_iter().collect::<Result<Vec<_>, _>>();
     for (push, figures) in done.map_err(failed)?.into_iter().flatten() {
         pushed[push as usize] = figures;

@@ -1,4 +1,4 @@
-//! The hub under load: one that runs, or one of the bench's own, which can be killed and started again.
+//! The hub under load: a running one, or one of the bench's own, which can be killed and restarted.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -12,49 +12,49 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 
-use super::{BenchError, Target};
+use super::{BenchError, BenchTarget};
 use crate::config::Secret;
 use crate::demo::{Bearer, Client};
 use crate::pb::control_service_client::ControlServiceClient;
 
-/// How long a hub of its own may take until it is ready: the embedded engine reads all of its store before.
+/// How long its own hub may take until it is ready. The embedded engine reads its whole store first.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Between two looks at whether it is.
+/// The time between two checks of whether it is ready.
 const START_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long it may take to end.
+/// How long its own hub may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the hub is, and how it is asked.
-pub(super) struct Hub {
-    /// Where players connect; more than one of several nodes.
+/// The hub's addresses, and a client of it.
+pub(super) struct TargetHub {
+    /// Where players connect: an address for each node.
     pub(super) data: Vec<SocketAddr>,
     pub(super) path: String,
     pub(super) control: SocketAddr,
     pub(super) token: Option<Secret>,
     pub(super) client: Client,
-    /// Its processes, as far as they are on this machine.
+    /// The hub's processes on this machine.
     pub(super) pids: Vec<u32>,
     own: Option<Own>,
 }
 
-/// A hub that was started here.
+/// A hub that the bench started.
 struct Own {
     engine: &'static str,
     admin: SocketAddr,
-    /// The same after it was killed, so that tickets stay good.
+    /// Kept over a restart, so that tickets stay valid.
     secret: Secret,
     directory: PathBuf,
     // Killed when it is dropped.
     process: Option<Child>,
 }
 
-impl Hub {
-    /// Starts one, or finds the one that runs.
-    pub(super) async fn new(target: &Target) -> Result<Self, BenchError> {
+impl TargetHub {
+    /// Starts a hub, or uses the running one.
+    pub(super) async fn new(target: &BenchTarget) -> Result<Self, BenchError> {
         match target {
-            Target::Running { data, path, control, token, pids } => Ok(Self {
+            BenchTarget::Running { data, path, control, token, pids } => Ok(Self {
                 data: data.clone(),
                 path: path.clone(),
                 control: *control,
@@ -63,7 +63,7 @@ impl Hub {
                 pids: pids.clone(),
                 own: None,
             }),
-            Target::Own { engine } => {
+            BenchTarget::Own { engine } => {
                 let [data, control, admin] = free_addresses()?;
                 let id = std::process::id();
                 let directory = std::env::temp_dir().join(format!("duelhub-bench-{id}"));
@@ -79,17 +79,17 @@ impl Hub {
         }
     }
 
-    /// Whether it can be killed and started again.
+    /// Returns whether the hub can be killed and restarted.
     pub(super) const fn is_own(&self) -> bool {
         self.own.is_some()
     }
 
-    /// Whether its events are there again after it was killed.
+    /// Returns whether its events survive being killed.
     pub(super) fn keeps_events(&self) -> bool {
         self.own.as_ref().is_some_and(|own| own.engine == "embedded")
     }
 
-    /// Starts the hub of its own: answers once it is ready.
+    /// Starts its own hub. Returns once the hub is ready.
     pub(super) async fn start(&mut self) -> Result<(), BenchError> {
         let Some(own) = &mut self.own else { return Ok(()) };
         let program = std::env::current_exe().map_err(BenchError::machine("this program"))?;
@@ -104,9 +104,9 @@ impl Hub {
             .env("CONTROL_PORT", self.control.port().to_string())
             .env("ADMIN_PORT", own.admin.port().to_string())
             .env("WEBSOCKET_TICKET_SECRET", own.secret.as_str())
-            // Descriptors that wait for tickets are not there for connections, and this process is short of them.
+            // Leaves most descriptors to connections.
             .env("WEBSOCKET_MAX_PENDING_HANDSHAKES", "240")
-            // Its own load is what it is there to take.
+            // The load is wanted.
             .env("WEBSOCKET_MAX_HANDSHAKES_PER_SECOND", "1000000")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -119,20 +119,20 @@ impl Hub {
         ready.map_err(|_| BenchError::NotReady)
     }
 
-    /// Ends the hub of its own in good order, whoever is still connected to it.
+    /// Stops its own hub in order.
     pub(super) async fn stop(mut self) -> Result<(), BenchError> {
         let Some(process) = self.own.as_mut().and_then(|own| own.process.as_mut()) else {
             return Ok(());
         };
         let pid = process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let told = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
+        let signaled = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
         match timeout(STOP_TIMEOUT, process.wait()).await {
-            Ok(Ok(status)) if told && status.success() => Ok(()),
+            Ok(Ok(status)) if signaled && status.success() => Ok(()),
             _ => Err(BenchError::NotEnded),
         }
     }
 
-    /// Kills the hub of its own, as `kill -9` does.
+    /// Kills its own hub, as `kill -9` does.
     pub(super) async fn kill(&mut self) {
         if let Some(own) = &mut self.own
             && let Some(mut process) = own.process.take()
@@ -154,7 +154,7 @@ fn client(control: SocketAddr, token: Option<&Secret>) -> Result<Client, BenchEr
     Ok(ControlServiceClient::with_interceptor(endpoint.connect_lazy(), Bearer::new(token)))
 }
 
-/// Addresses that nobody listens on, at the moment.
+/// Returns addresses that nobody listens on at the moment.
 fn free_addresses() -> Result<[SocketAddr; 3], BenchError> {
     let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listeners = (0..3).map(bind).collect::<Result<Vec<_>, _>>();

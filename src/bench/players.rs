@@ -1,14 +1,13 @@
-//! All players, on one thread of its own: non-blocking sockets, one epoll, one buffer for everybody.
+//! All players, on one thread: non-blocking sockets, one epoll, one buffer.
 //!
-//! It checks what a player is promised: every event once, in the order of `seq`, none skipped; a connection that resumes
-//! goes on where it was. What breaks a promise is a fault in the [`Tally`]. Every player sends a ping when it is let in and
-//! every 20 s, as the WebApp does. On loopback the players come from several source addresses, as many as the hub
-//! allows to each.
+//! The thread checks that a player receives every event once and in the order of `seq`, and that a resumed connection
+//! continues where it was. A violation is a fault in the [`Tally`]. Every player sends a ping when it is connected and every
+//! 20 s, as the WebApp does. On loopback the players have several source addresses, so that the hub allows them.
 //!
-//! Called by the scenarios, through a queue of [`Order`]s. Bounds: orders wait in a queue of [`ORDERS_MAX`]; a player holds
+//! Called by the scenarios, through a queue of [`PlayerCommand`]s. Bounds: commands wait in a queue of [`COMMANDS_MAX`]; a player holds
 //! one incomplete frame and one ticket.
 
-mod crowd;
+mod event_loop;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,44 +17,44 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use self::crowd::Crowd;
+use self::event_loop::EventLoop;
 use super::BenchError;
 use super::backend::Clock;
 
 /// Orders that wait.
-const ORDERS_MAX: usize = 16;
+const COMMANDS_MAX: usize = 16;
 
-/// Faults that are remembered in words.
-const FAULTS_TOLD_MAX: usize = 10;
+/// Faults whose messages are kept.
+const FAULTS_SHOWN_MAX: usize = 10;
 
 /// What the players have seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Connections that are let in.
+    /// Connections that are open.
     pub(super) open: AtomicU64,
-    /// Events, the state that a connection starts with left out.
+    /// Events received, without the state that a connection starts with.
     pub(super) deliveries: AtomicU64,
     pub(super) pongs: AtomicU64,
-    /// Connections that came back and were told that nothing is missing.
+    /// Reconnections that recovered.
     pub(super) recovered: AtomicU64,
-    /// Handshakes that the hub put off.
+    /// Handshakes that the hub refused.
     pub(super) refused: AtomicU64,
     pub(super) faults: AtomicU64,
-    told: Mutex<Vec<String>>,
+    messages: Mutex<Vec<String>>,
 }
 
 impl Tally {
     fn fault(&self, fault: impl FnOnce() -> String) {
         self.faults.fetch_add(1, Ordering::Relaxed);
-        let mut told = self.told.lock();
-        if told.len() < FAULTS_TOLD_MAX {
-            told.push(fault());
+        let mut messages = self.messages.lock();
+        if messages.len() < FAULTS_SHOWN_MAX {
+            messages.push(fault());
         }
     }
 
-    /// The first faults, in words.
-    pub(super) fn told(&self) -> Vec<String> {
-        self.told.lock().clone()
+    /// Returns the messages of the first faults.
+    pub(super) fn messages(&self) -> Vec<String> {
+        self.messages.lock().clone()
     }
 }
 
@@ -67,7 +66,7 @@ pub(super) struct Delivery {
     pub(super) at_ns: u64,
 }
 
-/// What came since it was last taken.
+/// What was received since it was last taken.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) deliveries: Vec<Delivery>,
@@ -75,28 +74,28 @@ pub(super) struct Taken {
     pub(super) cpu: Duration,
 }
 
-/// Somebody's way in.
+/// What a player connects with.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) duel: u64,
     pub(super) ticket: String,
 }
 
-enum Order {
-    /// Connect them, so many at a time and so many a second.
+enum PlayerCommand {
+    /// Connect players, so many at a time and so many per second.
     Open {
         entries: Vec<Entry>,
         at_a_time: usize,
         per_second: u32,
     },
-    /// From now on, who loses its connection comes back with its resume ticket.
-    ComeBack(SyncSender<()>),
+    /// From now on, reconnect with the resume ticket when a connection is lost.
+    Reconnect(SyncSender<()>),
     Take(SyncSender<Taken>),
 }
 
 /// The thread's handle. Dropped, all connections close.
 pub(super) struct Players {
-    orders: SyncSender<Order>,
+    commands: SyncSender<PlayerCommand>,
     pub(super) tally: Arc<Tally>,
 }
 
@@ -107,37 +106,37 @@ impl Players {
         path: &str,
         clock: Clock,
     ) -> Result<Self, BenchError> {
-        let (orders, waiting) = mpsc::sync_channel(ORDERS_MAX);
+        let (commands, waiting) = mpsc::sync_channel(COMMANDS_MAX);
         let tally = Arc::new(Tally::default());
-        let crowd = Crowd::new(nodes, path, clock, Arc::clone(&tally));
-        let crowd = crowd.map_err(|error| BenchError::machine("epoll")(error.into()))?;
+        let event_loop = EventLoop::new(nodes, path, clock, Arc::clone(&tally));
+        let event_loop = event_loop.map_err(|error| BenchError::machine("epoll")(error.into()))?;
         let thread = std::thread::Builder::new().name("duelhub-players".to_owned());
-        let thread = thread.spawn(move || crowd.run(&waiting));
+        let thread = thread.spawn(move || event_loop.run(&waiting));
         thread.map_err(BenchError::machine("a thread for the players"))?;
-        Ok(Self { orders, tally })
+        Ok(Self { commands, tally })
     }
 
-    /// Connects everybody, so many at a time and so many a second at most; see [`Tally::open`] for how far it is.
+    /// Connects players, at most so many at a time and so many per second. [`Tally::open`] shows the progress.
     pub(super) fn open(&self, entries: Vec<Entry>, at_a_time: usize, per_second: u32) {
-        self.order(Order::Open { entries, at_a_time, per_second });
+        self.command(PlayerCommand::Open { entries, at_a_time, per_second });
     }
 
-    /// From now on, who loses its connection comes back with its resume ticket, until it is in.
-    pub(super) fn come_back(&self) {
+    /// From now on, has players reconnect with their resume tickets when they lose their connections.
+    pub(super) fn reconnect(&self) {
         let (reply, known) = mpsc::sync_channel(1);
-        self.order(Order::ComeBack(reply));
+        self.command(PlayerCommand::Reconnect(reply));
         let _ended = known.recv();
     }
 
-    /// What came since it was last taken.
+    /// Returns what was received since it was last taken.
     pub(super) fn take(&self) -> Taken {
         let (reply, taken) = mpsc::sync_channel(1);
-        self.order(Order::Take(reply));
+        self.command(PlayerCommand::Take(reply));
         taken.recv().unwrap_or(Taken { deliveries: Vec::new(), cpu: Duration::ZERO })
     }
 
-    fn order(&self, order: Order) {
-        if self.orders.send(order).is_err() {
+    fn command(&self, command: PlayerCommand) {
+        if self.commands.send(command).is_err() {
             self.tally.fault(|| "the players' thread has ended".to_owned());
         }
     }
@@ -150,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// What is told of players who are served these seqs after `connected` with the seq 5.
+    /// Returns the faults of a player that receives these seqs after `connected` with the seq 5.
     fn faults_of(seqs: &'static [u64]) -> Vec<String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -171,7 +170,7 @@ mod tests {
             socket.write_all(&[0x81, u8::try_from(text.len()).unwrap()]).unwrap();
             socket.write_all(text.as_bytes()).unwrap();
         }
-        // Its ping says that it was let in; the end of the socket comes after all frames, and is a fault of its own.
+        // Its ping shows that it is connected. The end of the socket comes after all frames, and is another fault.
         assert!(socket.read(&mut request).unwrap() > 0);
         drop(socket);
         while players.tally.faults.load(Ordering::Relaxed) == 0
@@ -179,12 +178,12 @@ mod tests {
         {
             std::thread::yield_now();
         }
-        players.tally.told()
+        players.tally.messages()
     }
 
     #[test]
     fn what_is_lost_doubled_or_out_of_order_is_a_fault() {
-        let gone = "duel 7: a connection went: closed";
+        let gone = "duel 7: a connection was lost: closed";
         assert_eq!(faults_of(&[5, 6, 7]), [gone], "5 is the state it starts with");
         assert_eq!(faults_of(&[6, 8]), ["duel 7: seq 8 after 6", gone]);
         assert_eq!(faults_of(&[6, 6, 7]), ["duel 7: seq 6 after 6", gone]);

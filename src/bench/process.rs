@@ -1,35 +1,35 @@
-//! What the kernel says of a process: CPU time, memory, its sockets. From `/proc`, as proc(5) describes it.
+//! CPU time and memory of a process, from `/proc` (proc(5)). The `procfs` crate would parse 60 fields for these five.
 
 use std::fs;
 use std::time::Duration;
 
-/// `/proc/PID/stat` counts in ticks of 10 ms (`USER_HZ`, the same on every Linux).
-const TICK: Duration = Duration::from_millis(10);
+use rustix::time::{ClockId, clock_gettime};
 
 /// Memory of a process, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Memory {
-    /// Resident.
+    /// Resident memory.
     pub(super) rss: u64,
-    /// Proportional: what is shared is divided among those who share it.
+    /// Proportional memory: shared pages are divided among the processes that share them.
     pub(super) pss: u64,
 }
 
 impl Memory {
-    /// Of two processes together.
+    /// Returns the memory of two processes together.
     pub(super) const fn plus(self, other: Self) -> Self {
         Self { rss: self.rss + other.rss, pss: self.pss + other.pss }
     }
 }
 
-/// CPU time that a process has used, in all its threads, the kernel's part included.
+/// Returns the CPU time of all threads of a process, the kernel's part included.
 pub(super) fn cpu(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything; behind it, utime and stime are the 12th and 13th.
+    // The name in brackets may hold anything. After it, utime and stime are the 12th and 13th field.
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<u32>().ok();
-    Some(TICK * ticks()?.checked_add(ticks()?)?)
+    let fields = rest.split_ascii_whitespace().skip(11).take(2);
+    let ticks = fields.map(|field| field.parse::<u32>().ok()).sum::<Option<u32>>()?;
+    let ticks_per_second = u32::try_from(rustix::param::clock_ticks_per_second()).ok()?;
+    Some(Duration::from_secs(ticks.into()) / ticks_per_second)
 }
 
 pub(super) fn memory(pid: u32) -> Option<Memory> {
@@ -37,28 +37,27 @@ pub(super) fn memory(pid: u32) -> Option<Memory> {
     Some(Memory { rss: kilobytes(&rollup, "Rss:")?, pss: kilobytes(&rollup, "Pss:")? })
 }
 
-/// What the kernel itself holds, of this whole machine: its objects, sockets among them.
+/// Returns the memory of the kernel's objects, sockets among them, on the whole machine.
 pub(super) fn kernel_slab() -> Option<u64> {
     kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "Slab:")
 }
 
-/// A line like `Rss:  1234 kB`, in bytes.
+/// Returns the value of a line like `Rss:  1234 kB`, in bytes.
 fn kilobytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }
 
-/// CPU time of this process, all threads.
+/// Returns the CPU time of all threads of this process.
 pub(super) fn own_cpu() -> Duration {
-    clock(rustix::time::ClockId::ProcessCPUTime)
+    clock(ClockId::ProcessCPUTime)
 }
 
-/// CPU time of the thread that asks.
+/// Returns the CPU time of this thread.
 pub(super) fn thread_cpu() -> Duration {
-    clock(rustix::time::ClockId::ThreadCPUTime)
+    clock(ClockId::ThreadCPUTime)
 }
 
-fn clock(id: rustix::time::ClockId) -> Duration {
-    let time = rustix::time::clock_gettime(id);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+fn clock(id: ClockId) -> Duration {
+    clock_gettime(id).try_into().unwrap_or_default()
 }

@@ -1,25 +1,25 @@
-//! What was found: figures with their spread, for people and as JSON.
+//! The report of a bench: figures with their spread, for people and as JSON.
 
 use std::fmt;
 
 use serde_json::json;
 
-/// Faults that are told one by one; the rest is only counted.
-const FAULTS_TOLD_MAX: usize = 10;
+/// Faults that are shown. Further ones are only counted.
+const FAULTS_SHOWN_MAX: usize = 10;
 
-/// A figure, of one value per run.
+/// A figure, with one value per run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// What it is of.
+pub struct Figure {
+    /// What was measured.
     pub name: &'static str,
-    /// Its unit.
+    /// The unit.
     pub unit: &'static str,
-    /// One per run, in order of size.
+    /// One value per run, sorted.
     values: Vec<f64>,
 }
 
-impl Row {
-    /// The one in the middle.
+impl Figure {
+    /// Returns the median.
     #[must_use]
     pub fn median(&self) -> f64 {
         self.values[self.values.len() / 2]
@@ -34,29 +34,29 @@ impl Row {
     }
 }
 
-/// What a bench found.
+/// The report of a bench.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Report {
-    /// What was asked for, in words.
+pub struct BenchReport {
+    /// What was measured, in words.
     pub title: String,
-    /// The figures, in the order in which they were first found.
-    pub rows: Vec<Row>,
-    /// What must not happen, and did: the first of them.
+    /// The figures, in the order in which they were first added.
+    pub rows: Vec<Figure>,
+    /// The messages of the first faults.
     pub faults: Vec<String>,
-    /// How many faults there were in all.
+    /// The number of all faults.
     pub fault_count: u64,
 }
 
-impl Report {
+impl BenchReport {
     pub(super) fn new(title: String) -> Self {
         Self { title, ..Self::default() }
     }
 
-    /// Takes what one run found.
+    /// Adds the value of one run.
     pub(super) fn add(&mut self, name: &'static str, unit: &'static str, value: f64) {
         let known = self.rows.iter_mut().find(|row| row.name == name);
         let Some(row) = known else {
-            return self.rows.push(Row { name, unit, values: vec![value] });
+            return self.rows.push(Figure { name, unit, values: vec![value] });
         };
         let at = row.values.partition_point(|other| *other < value);
         row.values.insert(at, value);
@@ -64,21 +64,21 @@ impl Report {
 
     pub(super) fn fault(&mut self, fault: String) {
         self.fault_count += 1;
-        if self.faults.len() < FAULTS_TOLD_MAX {
+        if self.faults.len() < FAULTS_SHOWN_MAX {
             self.faults.push(fault);
         }
     }
 
-    /// Whether every expected event was received exactly once and in order, and every connection held.
+    /// Returns whether every expected event was received once and in order, and no connection was lost.
     #[must_use]
     pub const fn is_exact(&self) -> bool {
         self.fault_count == 0
     }
 
-    /// For programs.
+    /// Returns the report as JSON.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
-        let row = |row: &Row| {
+        let row = |row: &Figure| {
             json!({ "name": row.name, "unit": row.unit, "median": row.median(),
                 "least": row.least(), "most": row.most(), "values": row.values })
         };
@@ -87,8 +87,7 @@ impl Report {
     }
 }
 
-/// For people.
-impl fmt::Display for Report {
+impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.title)?;
         writeln!(f, "{:<44}{:>12}{:>12}{:>12}", "", "median", "least", "most")?;
@@ -107,7 +106,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// With as many digits as it deserves.
+/// Formats a value with three or four digits.
 fn figure(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => format!("{value:.0}"),
@@ -122,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_row_shows_its_median_and_its_spread() {
-        let mut report = Report::new("test".to_owned());
+        let mut report = BenchReport::new("test".to_owned());
         [3.0, 1.0, 2000.0].into_iter().for_each(|value| report.add("cost", "µs", value));
         assert_eq!(report.rows[0].median(), 3.0);
         let line = report.to_string().lines().nth(2).unwrap().to_owned();

@@ -1,19 +1,18 @@
-//! The kinds of load, one function each: who connects, what is pushed, what is measured.
+//! The scenarios: who connects, what is pushed, what is measured.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::backend::{self, Clock, Plan, Player, Pushed};
-use super::hub::Hub;
+use super::backend::{self, Clock, Plan, PlayerSpec, PushTiming};
+use super::hub::TargetHub;
 use super::players::{Delivery, Entry, Players};
-use super::report::Report;
-use super::{BenchError, Options, Progress, PushBy, Scenario, process};
+use super::report::BenchReport;
+use super::{BenchError, BenchOptions, Progress, PushBy, Scenario, process};
 use crate::pb;
 
-/// Connections that are under way at a time while a scenario is set up, and how many begin in a second: below what a hub
-/// takes by default.
+/// Connections in progress at a time while a scenario is set up, and how many begin per second. Below a hub's default limits.
 const SETUP_AT_A_TIME: usize = 128;
 const SETUP_PER_SECOND: u32 = 4000;
 
@@ -21,41 +20,44 @@ const SETUP_PER_SECOND: u32 = 4000;
 const STORM_AT_A_TIME: usize = 200;
 const STORM_PER_SECOND: u32 = 1_000_000;
 
-/// How long everybody may take to connect, or an event to arrive, without any progress.
+/// How long connecting or receiving may take without any progress.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two looks at how far it is.
+/// The time between two checks of the progress.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
-/// What a hub may still do for a connection after it was let in: its first ping, its presence.
+/// How long a hub may be busy with a connection after it was opened: its first ping, its presence.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Of 100 deliveries, 99 must take less: then a rate is one that the hub can take.
+/// A hub can take a rate if 99 of 100 deliveries take less.
 const CEILING_P99: Duration = Duration::from_millis(10);
 
-/// Pushes a second where they only prove that everybody is served.
+/// Pushes per second where they only prove that everybody is served.
 const ROUND_RATE: u32 = 2000;
 
-/// How long one rate is tried, the first one, and how often the range is halved after it was found.
+/// How long a rate is tried, the first rate, and how often the range is halved.
 const CEILING_STEP: Duration = Duration::from_secs(3);
 const CEILING_FIRST: u32 = 1000;
 const CEILING_HALVINGS: usize = 4;
 
-/// A scenario under way.
+/// A running scenario.
 struct Bench<'a> {
-    options: &'a Options,
+    options: &'a BenchOptions,
     progress: Progress<'a>,
     clock: Clock,
-    hub: Hub,
+    hub: TargetHub,
     players: Players,
-    report: Report,
+    report: BenchReport,
 }
 
-pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Report, BenchError> {
+pub(super) async fn run(
+    options: &BenchOptions,
+    progress: Progress<'_>,
+) -> Result<BenchReport, BenchError> {
     let clock = Clock::start();
-    let hub = Hub::new(&options.target).await?;
+    let hub = TargetHub::new(&options.target).await?;
     let players = Players::spawn(hub.data.clone(), &hub.path, clock)?;
-    let report = Report::new(title(options));
+    let report = BenchReport::new(title(options));
     let mut bench = Bench { options, progress, clock, hub, players, report };
     match options.scenario {
         Scenario::Duels { duels, rate } => {
@@ -63,7 +65,7 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Rep
             bench.push_runs(Load { duels, rate, audience: 2 }).await?;
         }
         Scenario::Broadcast { spectators, rate } => {
-            let spectator = |user| Player { duel: 1, user, role: pb::Role::Spectator };
+            let spectator = |user| PlayerSpec { duel: 1, user, role: pb::Role::Spectator };
             bench.connect((1..=spectators).map(spectator).collect()).await?;
             bench.push_runs(Load { duels: 1, rate, audience: spectators }).await?;
         }
@@ -73,13 +75,13 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Rep
     }
     let Bench { players, mut report, hub, .. } = bench;
     report.fault_count += players.tally.faults.load(Ordering::Relaxed);
-    report.faults.extend(players.tally.told());
+    report.faults.extend(players.tally.messages());
     drop(players);
     hub.stop().await?;
     Ok(report)
 }
 
-fn title(options: &Options) -> String {
+fn title(options: &BenchOptions) -> String {
     let (runs, seconds) = (options.runs, options.duration.as_secs_f64());
     let pushes = match options.push_by {
         PushBy::Unary => "calls of PushEvent",
@@ -106,14 +108,14 @@ fn title(options: &Options) -> String {
     }
 }
 
-/// Two players for each duel.
-fn pairs(duels: u64) -> Vec<Player> {
+/// Returns two players for each duel.
+fn pairs(duels: u64) -> Vec<PlayerSpec> {
     let role = pb::Role::Player;
-    let pair = |duel| [2 * duel - 1, 2 * duel].map(|user| Player { duel, user, role });
+    let pair = |duel| [2 * duel - 1, 2 * duel].map(|user| PlayerSpec { duel, user, role });
     (1..=duels).flat_map(pair).collect()
 }
 
-/// Pushes of which each reaches so many.
+/// Pushes to `duels` duels. Each push reaches `audience` players.
 #[derive(Clone, Copy)]
 struct Load {
     duels: u64,
@@ -121,9 +123,9 @@ struct Load {
     audience: u64,
 }
 
-/// What one run of pushes found.
+/// The measurements of one run of pushes.
 struct Run {
-    pushed: Vec<Pushed>,
+    pushed: Vec<PushTiming>,
     deliveries: Vec<Delivery>,
     wall: Duration,
     server_cpu: Option<Duration>,
@@ -131,7 +133,7 @@ struct Run {
     players_cpu: Duration,
 }
 
-/// Differences between when things happened, in µs, in order of size.
+/// Latencies in µs, sorted.
 struct Latencies(Vec<f64>);
 
 impl Latencies {
@@ -145,7 +147,7 @@ impl Latencies {
         Self(all)
     }
 
-    /// That of which so many per thousand are less.
+    /// Returns the latency that so many per thousand are below.
     fn at(&self, per_mille: usize) -> f64 {
         let index = (self.0.len() * per_mille / 1000).min(self.0.len().saturating_sub(1));
         self.0.get(index).copied().unwrap_or(f64::NAN)
@@ -158,7 +160,7 @@ impl Run {
         Latencies::of(&self.deliveries, since)
     }
 
-    fn report(&self, report: &mut Report) {
+    fn report(&self, report: &mut BenchReport) {
         let (pushes, deliveries) =
             (count(self.pushed.len() as u64), count(self.deliveries.len() as u64));
         if let Some(cpu) = self.server_cpu {
@@ -208,8 +210,8 @@ impl Bench<'_> {
         self.players.tally.open.load(Ordering::Relaxed)
     }
 
-    /// Everybody comes in, at a pace that any hub takes.
-    async fn connect(&mut self, players: Vec<Player>) -> Result<(), BenchError> {
+    /// Connects everybody, at a pace that any hub takes.
+    async fn connect(&mut self, players: Vec<PlayerSpec>) -> Result<(), BenchError> {
         (self.progress)(&format!("{} tickets", players.len()));
         let wanted = players.len() as u64;
         let entries = self.entries(&players).await?;
@@ -219,7 +221,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    async fn entries(&self, players: &[Player]) -> Result<Vec<Entry>, BenchError> {
+    async fn entries(&self, players: &[PlayerSpec]) -> Result<Vec<Entry>, BenchError> {
         let tickets = backend::tickets(&self.hub, self.options.push_by, players).await?;
         let both = players.iter().zip(tickets);
         Ok(both.map(|(player, ticket)| Entry { duel: player.duel, ticket }).collect())
@@ -231,14 +233,14 @@ impl Bench<'_> {
         if open == wanted {
             return Ok(());
         }
-        let why = self.players.tally.told().into_iter().next();
+        let why = self.players.tally.messages().into_iter().next();
         let why = why.unwrap_or_else(|| "the hub puts them off".to_owned());
         Err(BenchError::NotConnected { connected: open, wanted, why })
     }
 
-    /// Waits until there are so many, or nothing has come for [`PATIENCE`]: how many there are.
+    /// Waits until there are so many, or there was no progress for [`PATIENCE`]. Returns how many there are.
     async fn until(&mut self, wanted: u64, what: &str, so_far: impl Fn() -> u64) -> u64 {
-        let (mut last, mut since, mut told) = (0, Instant::now(), Instant::now());
+        let (mut last, mut since, mut shown) = (0, Instant::now(), Instant::now());
         loop {
             let now = so_far();
             if now >= wanted || (now == last && since.elapsed() > PATIENCE) {
@@ -247,8 +249,8 @@ impl Bench<'_> {
             if now != last {
                 (last, since) = (now, Instant::now());
             }
-            if told.elapsed() > Duration::from_millis(500) {
-                told = Instant::now();
+            if shown.elapsed() > Duration::from_millis(500) {
+                shown = Instant::now();
                 (self.progress)(&format!("{now} of {wanted} {what}"));
             }
             sleep(LOOK_PAUSE).await;
@@ -261,7 +263,7 @@ impl Bench<'_> {
             let found = self.push_run(load, self.options.duration).await?;
             found.report(&mut self.report);
         }
-        self.weigh();
+        self.measure_memory();
         Ok(())
     }
 
@@ -290,8 +292,8 @@ impl Bench<'_> {
         Ok(Run { pushed, deliveries, wall, server_cpu, own_cpu, players_cpu })
     }
 
-    /// What the process weighs with everybody there.
-    fn weigh(&mut self) {
+    /// Measures the memory of the hub with everybody connected.
+    fn measure_memory(&mut self) {
         let Some(memory) = self.memory() else { return };
         let connections = count(self.open()).max(1.0);
         self.report.add("proportional memory (PSS)", "MB", count(memory.pss) / 1e6);
@@ -302,7 +304,7 @@ impl Bench<'_> {
     async fn idle(&mut self, connections: u64) -> Result<(), BenchError> {
         let (before, slab) = (self.memory(), process::kernel_slab());
         self.connect(pairs(connections / 2)).await?;
-        // Everybody's first ping is answered, and some of the next round.
+        // Everybody's first ping is answered.
         sleep(SETTLE).await;
         let open = count(self.open()).max(1.0);
         for run in 1..=self.options.runs {
@@ -325,7 +327,7 @@ impl Bench<'_> {
             let grown = count(after.saturating_sub(before)) / open;
             self.report.add("kernel objects per connection, both ends", "bytes", grown);
         }
-        // They are alive: each duel is pushed to once.
+        // Proves that they are alive.
         self.push_round(connections / 2).await?;
         let pongs = self.players.tally.pongs.load(Ordering::Relaxed);
         self.report.add("pings answered", "", count(pongs));
@@ -360,12 +362,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Kills the hub, starts it again, and sees everybody come back without having missed anything.
+    /// Kills and restarts the hub, and checks that everybody reconnects and has missed nothing.
     async fn restart(&mut self, duels: u64) -> Result<(), BenchError> {
-        // What was acknowledged just before the end has reached them, or reaches them when they are back.
+        // What was acknowledged just before the end reaches the players now or when they are back.
         let load = Load { duels, rate: ROUND_RATE, audience: 2 };
         self.push_run(load, Duration::from_secs(1)).await?;
-        self.players.come_back();
+        self.players.reconnect();
         (self.progress)("killed");
         self.hub.kill().await;
         self.until_gone().await;
@@ -380,11 +382,11 @@ impl Bench<'_> {
         if self.hub.keeps_events() && recovered != duels * 2 {
             self.report.fault(format!("{recovered} of {} connections recovered", duels * 2));
         }
-        // Whoever had missed something would find a gap.
+        // A player who missed something would notice a gap.
         self.push_round(duels).await
     }
 
-    /// A push to every duel.
+    /// Pushes to every duel once.
     async fn push_round(&mut self, duels: u64) -> Result<(), BenchError> {
         let every = Load { duels, rate: ROUND_RATE, audience: 2 };
         #[expect(clippy::cast_precision_loss, reason = "duels of a bench fit into 52 bits")]
@@ -426,12 +428,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Whether the hub, and the bench, can do this rate.
+    /// Returns whether the hub and the bench can take this rate.
     async fn takes(&mut self, duels: u64, rate: u32) -> Result<bool, BenchError> {
         let run = self.push_run(Load { duels, rate, audience: 2 }, CEILING_STEP).await?;
         let p99 = run.since_call().at(990);
         (self.progress)(&format!("{rate} pushes/s: p99 {:.2} ms", p99 / 1e3));
-        // A backend that cannot keep the pace has not shown that the hub can.
+        // If the backend cannot keep the pace, the rate was not reached.
         let kept_pace = run.wall < CEILING_STEP.mul_f64(1.1);
         if kept_pace && p99 < micros(CEILING_P99) {
             self.report.rows.retain(|row| row.name != "at that rate: server CPU per push");

@@ -1,7 +1,7 @@
 //! Unary calls of `PushEvent`, each written to the socket at once: head and message together.
 //!
-//! So do gRPC's C core, which PHP and Python call through, and grpc-go; the library's own client makes three writes of one
-//! call, and the hub would be measured by how it wakes up for the parts. One connection carries all calls, as a channel does.
+//! gRPC's C core, which PHP and Python use, and grpc-go do so, too. tonic's client makes three writes of one call, and would
+//! measure how the hub wakes up for the parts. One connection carries all calls, as a channel does.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
@@ -11,26 +11,26 @@ use tonic::codegen::http::{Method, Request, Version, header};
 use tonic::{Code, Status};
 
 use super::BenchError;
-use super::hub::Hub;
+use super::hub::TargetHub;
 use crate::pb;
 use crate::pb::control_service_server::SERVICE_NAME;
 
-/// The HTTP/2 library ends a connection whose small unread frames weigh more than half of its window (RFC 9113, section 5.2);
-/// answers that a busy machine has not read yet are such frames.
+/// Large, because the HTTP/2 library ends a connection with too many small unread frames in its window (RFC 9113, section
+/// 5.2), such as answers that a busy machine has not read yet.
 const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
 /// A connection to the control plane.
-pub(super) struct Calls {
+pub(super) struct UnaryClient {
     connection: SendRequest<Bytes>,
-    /// What every call's head says.
+    /// The head of every call.
     head: Request<()>,
 }
 
-impl Calls {
-    pub(super) async fn connect(hub: &Hub) -> Result<Self, BenchError> {
+impl UnaryClient {
+    pub(super) async fn connect(hub: &TargetHub) -> Result<Self, BenchError> {
         let failed = BenchError::machine("a connection to the control plane");
         let stream = TcpStream::connect(hub.control).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(BenchError::machine("TCP_NODELAY"))?;
@@ -38,7 +38,7 @@ impl Calls {
         let mut client = h2::client::Builder::new();
         client.initial_connection_window_size(WINDOW_BYTES);
         let (connection, driver) = client.handshake(stream).await.map_err(refused)?;
-        // Its end shows in the calls.
+        // If it ends, the calls fail.
         tokio::spawn(async move { driver.await.ok() });
         let uri = format!("http://{}/{SERVICE_NAME}/PushEvent", hub.control);
         let mut head = Request::builder()
@@ -54,7 +54,7 @@ impl Calls {
         Ok(Self { connection, head })
     }
 
-    /// Begins a call: what is returned waits for its answer.
+    /// Begins a call. The returned future waits for its answer.
     pub(super) fn push(
         &self,
         request: &pb::PushEventRequest,
@@ -69,7 +69,7 @@ impl Calls {
         message.put_u8(0);
         message.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
         message.put(request.encode_to_vec().as_slice());
-        // One handle lets one call wait for its turn to be opened.
+        // One handle lets only one call wait for its turn.
         let mut connection = self.connection.clone();
         let (answer, mut body) = connection.send_request(self.head.clone(), false)?;
         body.send_data(message.freeze(), true)?;

@@ -1,4 +1,4 @@
-//! Whether the service comes back after a crash, by systemd's own word.
+//! Checks with systemd that the service restarts after a crash.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::{Report, Verdict, bad};
+use super::{Reporter, Verdict, bad};
 use crate::config::Config;
 
-/// How long the service may take to be back: `RestartSec` and a start, several times over.
-const COMING_BACK: Duration = Duration::from_secs(30);
+/// How long the service may take to restart: several times `RestartSec` and a start.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 
 const LOOK: &str =
     "systemctl status and journalctl -u of the unit, deploy/quizbot-websocket.service";
 
-pub(super) async fn check(unit: &str, kill: bool, config: &Config, report: Report<'_>) {
+pub(super) async fn check(unit: &str, kill: bool, config: &Config, report: Reporter<'_>) {
     let what = format!("{unit} would restart after a crash");
     let before = match properties(unit).await {
         Ok(properties) => properties,
@@ -47,7 +47,7 @@ async fn killed(unit: &str, before: &HashMap<String, String>, config: &Config) -
     if let Err(error) = systemctl(&["kill", "--kill-whom=main", "--signal=KILL", unit]).await {
         return bad(error, LOOK);
     }
-    while started.elapsed() < COMING_BACK {
+    while started.elapsed() < RESTART_TIMEOUT {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let Ok(now) = properties(unit).await else { continue };
         let active = now.get("ActiveState").is_some_and(|state| state == "active");
@@ -60,7 +60,7 @@ async fn killed(unit: &str, before: &HashMap<String, String>, config: &Config) -
             ));
         }
     }
-    bad(format!("not back within {COMING_BACK:?}"), LOOK)
+    bad(format!("not back within {RESTART_TIMEOUT:?}"), LOOK)
 }
 
 async fn properties(unit: &str) -> Result<HashMap<String, String>, String> {

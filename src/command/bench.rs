@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use duelhub::bench::{self, Options, PAYLOAD_BYTES_MIN, PushBy, Scenario, Target};
+use duelhub::bench::{self, BenchOptions, BenchTarget, PAYLOAD_BYTES_MIN, PushBy, Scenario};
 use duelhub::config::{Config, EngineKind};
 use duelhub::limits;
 use duelhub::server::raise_descriptor_limit;
@@ -113,7 +113,7 @@ pub(super) async fn run(matches: &ArgMatches, config: Config) -> ExitCode {
     if report.is_exact() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn options(name: &str, matches: &ArgMatches, config: Config) -> Result<Options, String> {
+fn options(name: &str, matches: &ArgMatches, config: Config) -> Result<BenchOptions, String> {
     let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or_default();
     let many = |name: &str| u64::from(number(name));
     let scenario = match name {
@@ -134,10 +134,10 @@ fn options(name: &str, matches: &ArgMatches, config: Config) -> Result<Options, 
         _ => PushBy::Unary,
     };
     let target = target(matches, config)?;
-    if push_by == PushBy::Http && matches!(target, Target::Own { .. }) {
+    if push_by == PushBy::Http && matches!(target, BenchTarget::Own { .. }) {
         return Err("--push http needs --url: a hub takes no pushes over HTTP".to_owned());
     }
-    Ok(Options {
+    Ok(BenchOptions {
         scenario,
         target,
         push_by,
@@ -147,7 +147,7 @@ fn options(name: &str, matches: &ArgMatches, config: Config) -> Result<Options, 
     })
 }
 
-fn target(matches: &ArgMatches, config: Config) -> Result<Target, String> {
+fn target(matches: &ArgMatches, config: Config) -> Result<BenchTarget, String> {
     let Some(urls) = matches.get_many::<String>("url") else {
         let engine = match config.engine_kind {
             EngineKind::Memory => "memory",
@@ -157,7 +157,7 @@ fn target(matches: &ArgMatches, config: Config) -> Result<Target, String> {
         if engine == "redis" {
             return Err("with ENGINE=redis a bench needs --url, of nodes that run".to_owned());
         }
-        return Ok(Target::Own { engine });
+        return Ok(BenchTarget::Own { engine });
     };
     if config.control.tls.is_some() {
         return Err("the control plane uses TLS, which a load does not speak".to_owned());
@@ -173,5 +173,5 @@ fn target(matches: &ArgMatches, config: Config) -> Result<Target, String> {
     }
     let pids = matches.get_many::<u32>("pid").into_iter().flatten().copied().collect();
     let (control, token) = (config.control.address, config.control.token);
-    Ok(Target::Running { data, path, control, token, pids })
+    Ok(BenchTarget::Running { data, path, control, token, pids })
 }

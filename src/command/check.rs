@@ -1,11 +1,11 @@
-//! `duelhub check`: the release checks, against a live deployment.
+//! `duelhub check`: checks a live deployment.
 #![expect(clippy::print_stdout, reason = "a command line prints")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use duelhub::check::{self, Options, Verdict};
+use duelhub::check::{self, CheckOptions, Verdict};
 use duelhub::config::Config;
 
 pub(super) fn command() -> Command {
@@ -33,7 +33,7 @@ pub(super) fn command() -> Command {
 
 pub(super) async fn run(matches: &ArgMatches, config: Config) -> ExitCode {
     let text = |name| matches.get_one::<String>(name).cloned();
-    let options = Options {
+    let options = CheckOptions {
         url: text("url").unwrap_or_default(),
         api: text("api").unwrap_or_default(),
         origin: text("origin"),

@@ -18,7 +18,7 @@ pub(super) async fn run(config: Config) -> ExitCode {
     if let Err(error) = super::refuse_huge_pages() {
         warn!(%error, "huge pages cannot be refused: single pushes may take a millisecond longer");
     }
-    // Before anything can be seen of the process: a signal must not kill what it should stop.
+    // Before the process can be seen: a signal must stop it, and not kill it.
     let shutdown = match shutdown_signal() {
         Ok(shutdown) => shutdown,
         Err(error) => return super::fail(&format!("signals cannot be received: {error}")),
@@ -75,7 +75,7 @@ fn greet(Addresses { edge, control, admin }: Addresses, token: bool) {
     );
 }
 
-/// What completes at SIGTERM (systemd, Docker) or SIGINT (Ctrl-C), from now on.
+/// Returns a future that completes at SIGTERM (systemd, Docker) or SIGINT (Ctrl-C).
 fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,4 +1,4 @@
-//! `duelhub ticket`: issue one by hand, or see what one says.
+//! `duelhub ticket`: issues or inspects a ticket by hand.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
 use std::io::Read as _;

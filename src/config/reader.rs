@@ -1,4 +1,4 @@
-//! Turns texts into values, and remembers every problem on the way.
+//! Parses the texts of variables, and collects every problem.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,8 +21,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Reads variables one by one. A value that cannot be read is noted and its default used instead, so that one pass
-/// finds every problem.
+/// Reads variables one by one. An unusable value becomes a problem, and its default is used, so that one pass finds every
+/// problem.
 pub(super) struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     pub(super) problems: Vec<Problem>,
@@ -37,12 +37,12 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { name, text: text.into() });
     }
 
-    /// The text of a variable that may be unset. Empty means unset: env files are full of `NAME=`.
+    /// Returns the text of a variable. Empty means unset: env files are full of `NAME=`.
     pub(super) fn optional(&self, name: &'static str) -> Option<String> {
         (self.lookup)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
-    /// The value of a variable that has a default.
+    /// Returns the value of a variable that has a default.
     pub(super) fn value<T>(
         &mut self,
         name: &'static str,
@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
         parse(default).expect("every default in the table parses, which a test proves")
     }
 
-    /// A whole number within bounds, both included.
+    /// Returns a whole number from `min` to `max`.
     pub(super) fn number(&mut self, name: &'static str, min: u64, max: u64) -> u64 {
         self.value(name, |text| match text.parse::<u64>() {
             Ok(number) if (min..=max).contains(&number) => Ok(number),
@@ -67,18 +67,18 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// [`Reader::number`] for what is counted in memory.
+    /// Returns [`Reader::number`] as a size in memory.
     pub(super) fn count(&mut self, name: &'static str, min: u32, max: u32) -> usize {
         let number = self.number(name, u64::from(min), u64::from(max));
         usize::try_from(number).unwrap_or(usize::MAX)
     }
 
-    /// A duration in whole seconds within bounds, both included.
+    /// Returns a duration of `min` to `max` whole seconds.
     pub(super) fn seconds(&mut self, name: &'static str, min: u64, max: u64) -> Duration {
         Duration::from_secs(self.number(name, min, max))
     }
 
-    /// A duration in seconds, fractions allowed, within bounds, both included.
+    /// Returns a duration of `min` to `max` seconds, fractions allowed.
     pub(super) fn fraction(&mut self, name: &'static str, min: f64, max: f64) -> Duration {
         self.value(name, |text| match text.parse::<f64>() {
             Ok(seconds) if (min..=max).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The contents of the file that an optional variable names.
+    /// Returns the contents of the file that a variable names.
     pub(super) fn file(&mut self, name: &'static str) -> Option<Vec<u8>> {
         let path = self.optional(name)?;
         match std::fs::read(&path) {

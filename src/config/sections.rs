@@ -1,4 +1,4 @@
-//! One function per section: from variables to settings, and what must hold between them.
+//! Reads the variables of each section, and checks what must hold between them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::limits;
 
-/// Half of what waits for the engine's writer: the rest is for tickets, declarations, and the ends of duels.
+/// Half of the engine's queue. The rest is for tickets, declarations, and closing duels.
 const PUSHES_IN_FLIGHT_MAX: u32 = 8192;
 const _: () = assert!(PUSHES_IN_FLIGHT_MAX as usize <= limits::ENGINE_QUEUE_MAX / 2);
 
@@ -130,7 +130,7 @@ fn read_redis(reader: &mut Reader<'_>, wanted: bool) -> Option<RedisConfig> {
 }
 
 pub(super) fn read_engine(reader: &mut Reader<'_>) -> EngineConfig {
-    // The log must hold the largest push and the end of the duel, or what was just stored would fall off it.
+    // The log must hold the largest push and the end of the duel, or it would drop what was just stored.
     let log_bytes_min = 4 * u32::try_from(limits::PUSH_BYTES_MAX).unwrap_or(u32::MAX);
     EngineConfig {
         duels_max: reader.count("ENGINE_MAX_DUELS", 1, 100_000_000),
@@ -187,7 +187,7 @@ pub(super) fn read_edge(reader: &mut Reader<'_>, production: bool) -> EdgeConfig
     }
 }
 
-/// Whoever can still come back to a closed duel must still find it closed, and not a new one.
+/// A client that returns to a closed duel must find it closed, and not a new one.
 pub(super) fn check_retention(reader: &mut Reader<'_>, config: &Config) {
     let longest = config.tickets.resume_ttl.max(config.tickets.ttl);
     if config.engine.closed_retention < longest {
@@ -197,7 +197,7 @@ pub(super) fn check_retention(reader: &mut Reader<'_>, config: &Config) {
     }
 }
 
-/// The origin of a URL (RFC 6454, section 6.1), as a browser writes it in its `Origin` header.
+/// Returns the origin of a URL (RFC 6454, section 6.1), as a browser writes it in its `Origin` header.
 fn read_origin(reader: &mut Reader<'_>, url: &str) -> Option<String> {
     let uri = url.parse::<axum::http::Uri>().ok();
     let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16())));
@@ -266,12 +266,10 @@ pub(super) fn read_admin(
     let address: SocketAddr = reader.address("ADMIN_HOST", "ADMIN_PORT").into();
     if !address.ip().is_loopback() {
         if production {
-            reader.problem(
-                "ADMIN_HOST",
-                "must be loopback in production: it asks nobody who they are",
-            );
+            reader
+                .problem("ADMIN_HOST", "must be loopback in production: it has no authentication");
         }
-        warnings.push("ADMIN_HOST is not loopback, and asks nobody who they are".into());
+        warnings.push("ADMIN_HOST is not loopback, and has no authentication".into());
     }
     AdminConfig { address }
 }

@@ -1,20 +1,19 @@
-//! Every variable of the configuration, once: name, default, meaning.
-//!
-//! The command line, the environment, the env file and the README's table all follow this list.
+//! The table of all variables: name, default, meaning. The command line, the environment, the env file and the README's table
+//! follow it.
 
 /// One variable.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
-    /// Its name in the environment and the env file. As a flag: `--websocket-host`.
+    /// The name in the environment and the env file.
     pub name: &'static str,
-    /// The text that stands for it when it is unset or empty; `None`: unset means unset.
+    /// The text used when it is unset or empty. `None`: there is no default.
     pub default: Option<&'static str>,
-    /// What it is, with its unit.
+    /// The meaning, with the unit.
     pub help: &'static str,
 }
 
 impl Variable {
-    /// Its name as a flag, without the dashes in front.
+    /// Returns the name as a flag, without the leading dashes.
     #[must_use]
     pub fn flag(&self) -> String {
         self.name.to_lowercase().replace('_', "-")
@@ -29,7 +28,7 @@ const fn none(name: &'static str, help: &'static str) -> Variable {
     Variable { name, default: None, help }
 }
 
-/// All of them, in the order of the documentation.
+/// All variables, in the order of the documentation.
 pub const VARIABLES: &[Variable] = &[
     with(
         "APP_ENV",
@@ -84,7 +83,7 @@ pub const VARIABLES: &[Variable] = &[
     with(
         "WEBSOCKET_DRAIN_SECONDS",
         "5",
-        "at shutdown, and after a failover of Redis, clients are sent away spread over this time",
+        "at shutdown, and when an epoch ends, clients are closed spread over this time",
     ),
     with("TRUSTED_PROXIES", "127.0.0.1,::1", "addresses whose X-Forwarded-For is believed"),
     none("WEBAPP_URL", "allowed browser origins, comma-separated; production: required"),

@@ -1,4 +1,4 @@
-//! Between the generated types and the hub's. Whatever comes in is checked here, and named when it is wrong.
+//! Conversion between the generated types and the hub's. Every field of a request is checked here.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) fn jti(text: &str) -> Result<Jti, Failure> {
     Jti::parse(text).ok_or_else(problem)
 }
 
-/// `None`: not said.
+/// Returns `None` if it is unset.
 pub(super) fn role(number: i32) -> Result<Option<Role>, Failure> {
     match pb::Role::try_from(number) {
         Ok(pb::Role::Unspecified) => Ok(None),
@@ -62,7 +62,7 @@ pub(super) fn status_filter(number: i32) -> Result<StatusFilter, Failure> {
     Ok(StatusFilter::Only(status))
 }
 
-/// `None`: not said.
+/// Returns `None` if it is unset.
 pub(super) fn duration(
     field: &str,
     given: Option<prost_types::Duration>,
@@ -87,7 +87,7 @@ pub(super) fn page_size(number: u32) -> Result<usize, Failure> {
     }
 }
 
-/// The token is the id of the last duel seen.
+/// The token is the id of the last duel on the page before.
 pub(super) fn page_token(text: &str) -> Result<Option<DuelId>, Failure> {
     if text.is_empty() {
         return Ok(None);
@@ -175,7 +175,7 @@ pub(super) fn last_event(
     event.map(|event| event_content("last_event.", duel, event, payload_bytes_max)).transpose()
 }
 
-/// `prefix` is what stands before the names of the fields.
+/// `prefix` is put before the names of fields.
 fn event_content(
     prefix: &str,
     duel: DuelId,
@@ -193,7 +193,7 @@ fn event_content(
         let problem = format!("must have at most {bytes} bytes, payload_json included");
         return Err(Failure::field(format!("{prefix}views"), problem));
     }
-    // The names of fields are put together where something is wrong with them: this is the way of every push.
+    // Every push passes here, so field names are formatted only for errors.
     let payload = |json: String, field: &dyn Fn() -> String| {
         Payload::parse(duel, json, payload_bytes_max)
             .map_err(|error| Failure::field(field(), error.to_string()))
@@ -210,7 +210,7 @@ fn event_content(
         if views.iter().any(|(other, _)| *other == user) {
             return Err(Failure::field(field("user_id"), "is given twice"));
         }
-        // Whether a user is a player is not known here; every other audience says whom it includes.
+        // Nobody's role is known here, so `Players` includes everybody.
         if !audience.includes(Viewer { user, role: Role::Player }) {
             return Err(Failure::field(field("user_id"), "is not in the audience"));
         }

@@ -1,4 +1,4 @@
-//! Why a call fails, and what its caller is told. The only table of gRPC codes and reasons.
+//! Why a call fails, and the status that its caller receives. The only table of gRPC codes and reasons.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ pub(super) enum Failure {
     Field { field: String, problem: Cow<'static, str> },
     /// The duel is closed.
     DuelClosed,
-    /// Nobody has heard of the duel.
+    /// The duel does not exist.
     DuelUnknown,
     /// The duel was declared without this player.
     NotAParticipant,
@@ -35,20 +35,20 @@ pub(super) enum Failure {
     WatcherTooSlow,
     /// This node is stopping.
     ShuttingDown,
-    /// A fault of ours; whether it has taken effect is not known.
+    /// An error of the hub. The call may have taken effect.
     Internal,
-    /// The caller does not show the token.
+    /// The caller's token is missing or wrong.
     Unauthenticated,
-    /// The request cannot be decoded as what it should be.
+    /// The request cannot be decoded.
     Undecodable,
-    /// The request is larger than anything that this hub reads.
+    /// The request is larger than [`crate::limits::GRPC_MESSAGE_BYTES_MAX`].
     MessageTooLarge,
-    /// There is no such call.
+    /// There is no such method.
     UnknownMethod,
 }
 
-/// What a caller is told.
-struct Row {
+/// The row of a failure in the table.
+struct StatusRow {
     code: Code,
     reason: &'static str,
     message: Cow<'static, str>,
@@ -59,10 +59,11 @@ impl Failure {
         Self::Field { field: field.into(), problem: problem.into() }
     }
 
-    fn row(&self) -> Row {
-        let row = |code, reason, message| Row { code, reason, message: Cow::Borrowed(message) };
+    fn row(&self) -> StatusRow {
+        let row =
+            |code, reason, message| StatusRow { code, reason, message: Cow::Borrowed(message) };
         match self {
-            Self::Field { field, problem } => Row {
+            Self::Field { field, problem } => StatusRow {
                 code: Code::InvalidArgument,
                 reason: "INVALID_FIELD",
                 message: format!("{field} {problem}").into(),
@@ -79,7 +80,7 @@ impl Failure {
                 "IDEMPOTENCY_KEY_REUSED",
                 "the idempotency key was used for another content",
             ),
-            Self::Limit(limit) => Row {
+            Self::Limit(limit) => StatusRow {
                 code: Code::ResourceExhausted,
                 reason: "LIMIT_REACHED",
                 message: format!("{limit} is reached").into(),
@@ -94,7 +95,7 @@ impl Failure {
             ),
             Self::ShuttingDown => row(Code::Unavailable, "SHUTTING_DOWN", "this node is stopping"),
             Self::Internal => {
-                row(Code::Internal, "INTERNAL", "a fault of the hub; its log has more")
+                row(Code::Internal, "INTERNAL", "an error of the hub; its log has more")
             }
             Self::Undecodable => row(
                 Code::InvalidArgument,
@@ -117,9 +118,9 @@ impl Failure {
         }
     }
 
-    /// The status of a call, which carries its request id.
+    /// Returns the status of a call, which carries the request's id.
     pub(super) fn status(&self, id: &RequestId) -> Status {
-        let Row { code, reason, message } = self.row();
+        let StatusRow { code, reason, message } = self.row();
         let mut metadata = HashMap::from([("request_id".to_owned(), id.to_string())]);
         if let Self::Limit(limit) = self {
             metadata.insert("limit".to_owned(), (*limit).to_owned());
@@ -138,7 +139,7 @@ impl Failure {
         matches!(self, Self::Internal | Self::EngineUnavailable { may_have_taken_effect: true })
     }
 
-    /// What the gRPC library found wrong before, or instead of, ours; `None`: nothing that has a name here.
+    /// Returns the failure that a status of the gRPC library stands for, or `None` if the status has no failure here.
     pub(super) fn of_library(status: &Status) -> Option<Self> {
         if !status.details().is_empty() {
             return None;
@@ -154,9 +155,9 @@ impl Failure {
         }
     }
 
-    /// The answer to one push of a stream.
+    /// Returns the response to one push of a stream.
     pub(super) fn push_error(&self) -> pb::PushError {
-        let Row { code, reason, message } = self.row();
+        let StatusRow { code, reason, message } = self.row();
         let field =
             if let Self::Field { field, .. } = self { field.clone() } else { String::new() };
         pb::PushError {

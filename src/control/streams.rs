@@ -8,39 +8,39 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::status::Failure;
-use super::{Control, InFlight, convert};
+use super::{Control, PushPermit, convert};
 use crate::hub::{Change, Watch, WatchError};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
 use crate::pb;
 
-/// What `PushEvents` answers.
-pub(super) type Answers =
+/// The responses of `PushEvents`.
+pub(super) type PushResponses =
     Pin<Box<dyn Stream<Item = Result<pb::PushEventsResponse, Status>> + Send>>;
 
-/// What `WatchDuels` answers.
-pub(super) type Changes =
+/// The responses of `WatchDuels`.
+pub(super) type WatchResponses =
     Pin<Box<dyn Stream<Item = Result<pb::WatchDuelsResponse, Status>> + Send>>;
 
-/// One answer per push, in order. Pushes are started one by one as they come, and up to
-/// [`limits::STREAM_PUSHES_MAX`] of them wait for their answers together.
-pub(super) fn answers(
+/// Returns one response per push, in order. Pushes are started one by one, and up to [`limits::STREAM_PUSHES_MAX`] of them
+/// wait for their outcomes together.
+pub(super) fn push_responses(
     control: Arc<Control>,
     pushes: Streaming<pb::PushEventsRequest>,
     id: &RequestId,
-) -> Answers {
+) -> PushResponses {
     let stopping = control.stop.clone();
     let stopped = Failure::ShuttingDown.status(id);
     let pushes = pushes.take_until(stopping.clone().cancelled_owned());
     let id = id.clone();
-    let answers = pushes.then(move |push| start(Arc::clone(&control), push, id.clone()));
-    let answers = answers.buffered(limits::STREAM_PUSHES_MAX);
-    // The last answer of a stream that the shutdown cut short says so.
+    let responses = pushes.then(move |push| start(Arc::clone(&control), push, id.clone()));
+    let responses = responses.buffered(limits::STREAM_PUSHES_MAX);
+    // The last response of a stream that a shutdown ended.
     let last = stream::once(async move { stopping.is_cancelled().then_some(Err(stopped)) });
-    Box::pin(answers.chain(last.filter_map(future::ready)))
+    Box::pin(responses.chain(last.filter_map(future::ready)))
 }
 
-/// Starts one push, once there is room for it: a stream waits where a single call would be refused.
+/// Starts one push once there is room for it. A stream waits where a single call would be refused.
 async fn start(
     control: Arc<Control>,
     push: Result<pb::PushEventsRequest, Status>,
@@ -48,37 +48,37 @@ async fn start(
 ) -> Pin<Box<dyn Future<Output = Result<pb::PushEventsResponse, Status>> + Send>> {
     let push = match push {
         Ok(push) => push,
-        Err(status) => return future::err(named(status, &id)).boxed(),
+        Err(status) => return future::err(own_status(status, &id)).boxed(),
     };
     let tag = push.tag;
     let Ok(permit) = Arc::clone(&control.in_flight).acquire_owned().await else {
         return future::ok(outcome(tag, Err(Failure::ShuttingDown))).boxed();
     };
-    let mut answer = match start_push(&control, push, control.in_flight(permit)) {
-        Ok(answer) => Box::pin(answer),
+    let mut stored = match start_push(&control, push, control.push_permit(permit)) {
+        Ok(stored) => Box::pin(stored),
         Err(failure) => return future::ok(outcome(tag, Err(failure))).boxed(),
     };
-    if let Some(answer) = answer.as_mut().now_or_never() {
-        return future::ok(outcome(tag, answer)).boxed();
+    if let Some(stored) = stored.as_mut().now_or_never() {
+        return future::ok(outcome(tag, stored)).boxed();
     }
-    // On a task of its own: a push that is stored gives its place back, also if nobody reads its answer.
-    tokio::spawn(answer)
+    // On a task of its own, so that the permit is given back even if nobody reads the response.
+    tokio::spawn(stored)
         .map(move |ended| Ok(outcome(tag, ended.unwrap_or(Err(Failure::Internal)))))
         .boxed()
 }
 
-/// A status of the library's in our words.
-fn named(status: Status, id: &RequestId) -> Status {
+/// Turns a status of the library into one of the hub.
+fn own_status(status: Status, id: &RequestId) -> Status {
     Failure::of_library(&status).map_or(status, |failure| failure.status(id))
 }
 
 fn start_push(
     control: &Arc<Control>,
     push: pb::PushEventsRequest,
-    in_flight: InFlight,
+    permit: PushPermit,
 ) -> Result<impl Future<Output = Result<pb::PushEventResponse, Failure>> + use<>, Failure> {
     let push = push.push.ok_or_else(|| Failure::field("push", "is required"))?;
-    control.start_push(push, in_flight)
+    control.start_push(push, permit)
 }
 
 fn outcome(tag: u64, answer: Result<pb::PushEventResponse, Failure>) -> pb::PushEventsResponse {
@@ -90,53 +90,57 @@ fn outcome(tag: u64, answer: Result<pb::PushEventResponse, Failure>) -> pb::Push
     pb::PushEventsResponse { tag, outcome: Some(outcome) }
 }
 
-/// Where a watch is.
+/// What a watch sends next.
 enum Stage {
-    /// In its state: the pages after this duel are to come, and so many duels were told.
+    /// The page of the state after a duel. So many duels were sent.
     State { after: Option<DuelId>, duels: u64 },
-    /// After it.
+    /// Changes.
     Live,
-    /// At its end.
+    /// Nothing.
     Ended,
 }
 
-/// The present state, then Synced, then what changes, until the watcher goes, is too slow, or the node stops.
-pub(super) fn changes(watch: Watch, stop: CancellationToken, id: RequestId) -> Changes {
+/// Returns the present state, then Synced, then changes, until the watcher leaves, is too slow, or the node stops.
+pub(super) fn watch_responses(
+    watch: Watch,
+    stop: CancellationToken,
+    id: RequestId,
+) -> WatchResponses {
     let start = Stage::State { after: None, duels: 0 };
     let steps = stream::unfold((watch, stop, start), move |(mut watch, stop, stage)| {
         let id = id.clone();
         async move {
-            let (told, next) = match stage {
+            let (sent, next) = match stage {
                 Stage::State { after, duels } => state(&watch, after, duels).await,
                 Stage::Live => live(&mut watch, &stop).await,
                 Stage::Ended => return None,
             };
-            let told: Vec<_> = told.into_iter().map(|t| t.map_err(|f| f.status(&id))).collect();
-            Some((stream::iter(told), (watch, stop, next)))
+            let sent: Vec<_> = sent.into_iter().map(|s| s.map_err(|f| f.status(&id))).collect();
+            Some((stream::iter(sent), (watch, stop, next)))
         }
     });
     Box::pin(steps.flatten())
 }
 
-type Told = Vec<Result<pb::WatchDuelsResponse, Failure>>;
+type Sent = Vec<Result<pb::WatchDuelsResponse, Failure>>;
 
-async fn state(watch: &Watch, after: Option<DuelId>, duels: u64) -> (Told, Stage) {
+async fn state(watch: &Watch, after: Option<DuelId>, duels: u64) -> (Sent, Stage) {
     let (changes, count, next) = match watch.state(after).await {
         Ok(page) => page,
         Err(error) => return (vec![Err(error.into())], Stage::Ended),
     };
     let duels = duels + count;
-    let mut told: Told = changes.into_iter().map(|change| Ok(convert::change(change))).collect();
+    let mut sent: Sent = changes.into_iter().map(|change| Ok(convert::change(change))).collect();
     match next {
-        Some(after) => (told, Stage::State { after: Some(after), duels }),
+        Some(after) => (sent, Stage::State { after: Some(after), duels }),
         None => {
-            told.push(Ok(convert::synced(duels)));
-            (told, Stage::Live)
+            sent.push(Ok(convert::synced(duels)));
+            (sent, Stage::Live)
         }
     }
 }
 
-async fn live(watch: &mut Watch, stop: &CancellationToken) -> (Told, Stage) {
+async fn live(watch: &mut Watch, stop: &CancellationToken) -> (Sent, Stage) {
     let next: Result<Change, WatchError> = tokio::select! {
         next = watch.next() => next,
         () = stop.cancelled() => return (vec![Err(Failure::ShuttingDown)], Stage::Ended),

@@ -1,7 +1,7 @@
 //! The control plane's threads, one for each core. A connection stays on one of them.
 //!
-//! So a push is read, stored, handed to its players and answered without another thread being woken for a part of it. A connection uses one core at most: its frames come one after the other anyway. A
-//! backend that pushes more than a core can take opens several.
+//! So a push is read, stored, delivered and answered without waking another thread. A connection uses one core at most: its
+//! frames come one after the other anyway. A backend that needs more opens several connections.
 //!
 //! Called by [`super::Control::serve`]. Bounds: [`ACCEPTED_MAX`] connections wait for each thread.
 
@@ -18,10 +18,10 @@ use tracing::warn;
 
 use crate::limits;
 
-/// Connections that were accepted, and wait for the thread whose turn it is.
+/// Accepted connections that wait for one thread.
 const ACCEPTED_MAX: usize = 16;
 
-/// What a thread serves: its connections, until there are no more of them.
+/// The connections of one thread.
 pub(super) type Incoming = stream::BoxStream<'static, io::Result<TcpStream>>;
 
 /// The threads.
@@ -29,12 +29,12 @@ pub(super) struct Threads(Vec<Thread>);
 
 struct Thread {
     connections: mpsc::Sender<std::net::TcpStream>,
-    /// Known once it has served the last of them. Dropped, it stops serving at once.
+    /// Completes once all connections are served. Dropping it stops the thread at once.
     served: oneshot::Receiver<()>,
 }
 
 impl Threads {
-    /// Starts a thread for each core, each of which runs what `serve` makes of its connections.
+    /// Starts a thread for each core. Each runs `serve` on its connections.
     pub(super) fn start<F>(serve: impl Fn(Incoming) -> F) -> io::Result<Self>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -43,17 +43,17 @@ impl Threads {
         (0..count).map(|number| Thread::start(number, &serve)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Deals out the connections of `listener` in turn until `stop`, and returns once all have been served. Dropped, it
-    /// ends whatever is still under way.
+    /// Gives the connections of `listener` to the threads in turn until `stop`. Returns once all are served. Dropping the
+    /// future ends what is in flight.
     pub(super) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let dealt = async {
+        let accepting = async {
             for thread in self.0.iter().cycle() {
                 let connection = accept(&listener).await;
-                // Waits for the thread, if that is behind; it cannot be gone.
+                // Waits while the thread is behind. The thread cannot be gone.
                 let _gone = thread.connections.send(connection).await;
             }
         };
-        stop.run_until_cancelled(dealt).await;
+        stop.run_until_cancelled(accepting).await;
         drop(listener);
         join_all(self.0.into_iter().map(|thread| thread.served)).await;
     }
@@ -75,7 +75,7 @@ impl Thread {
                     () = done.closed() => {}
                 }
             });
-            // Calls that nobody waits for any longer end before it is told.
+            // Ends calls that nobody waits for, before this is reported.
             drop(runtime);
             let _nobody_waits = done.send(());
         };
@@ -84,7 +84,7 @@ impl Thread {
     }
 }
 
-/// The connections of a thread, as its own runtime sees them.
+/// Returns the connections of a thread, registered with its own runtime.
 fn incoming(
     waiting: mpsc::Receiver<std::net::TcpStream>,
 ) -> impl Stream<Item = io::Result<TcpStream>> {
@@ -99,14 +99,14 @@ async fn accept(listener: &TcpListener) -> std::net::TcpStream {
         match listener.accept().await.and_then(|(stream, _)| prepared(stream)) {
             Ok(connection) => return connection,
             Err(error) => {
-                warn!(%error, "a connection of a backend could not be accepted");
+                warn!(%error, "cannot accept a backend's connection");
                 tokio::time::sleep(limits::ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Answers are small; waiting to fill a packet would delay them by the other side's delayed acknowledgement.
+/// Answers are small. Waiting to fill a packet would delay them.
 fn prepared(stream: TcpStream) -> io::Result<std::net::TcpStream> {
     stream.set_nodelay(true)?;
     stream.into_std()

@@ -1,7 +1,7 @@
-//! How many sockets may be there, and how fast they may come.
+//! Admission control: how many sockets there may be, and how fast they may come.
 //!
-//! Bounds, each with its variable: sockets that have not shown a valid ticket, connections in all, connections of one
-//! address, handshakes a second. What is over one of them is answered with 429 or 503, counted, and touches nobody else.
+//! Bounds, each with its variable: sockets without a valid ticket yet, connections in all, connections of one address,
+//! handshakes per second. What exceeds one of them is refused with 429 or 503 and counted.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,45 +13,45 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::EdgeConfig;
-use crate::metrics::{Kind, Metrics};
+use crate::metrics::{KindLabel, Metrics};
 
-/// The counts of a node.
+/// The limits of this node, and how much of each is used.
 #[derive(Debug)]
 pub(super) struct Admission {
     pending: Arc<Semaphore>,
-    handshakes: Mutex<Bucket>,
-    requests: Mutex<Bucket>,
-    counts: Arc<Counts>,
+    handshakes: Mutex<TokenBucket>,
+    ticket_requests: Mutex<TokenBucket>,
+    counts: Arc<ConnectionCounts>,
     metrics: Arc<Metrics>,
     trusted_proxies: Vec<IpAddr>,
 }
 
 #[derive(Debug)]
-struct Counts {
+struct ConnectionCounts {
     connections: AtomicUsize,
     connections_max: usize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
     per_address_max: usize,
 }
 
-/// A socket that has not shown a valid ticket. Dropped when it has, or is gone.
+/// A socket that has not shown a valid ticket yet. Dropped when it has, or is closed.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct PendingSocket {
     _permit: OwnedSemaphorePermit,
     metrics: Arc<Metrics>,
 }
 
-/// A place among the connections. Dropped with the connection.
+/// One of the connections that the limits allow. Dropped with the connection.
 #[derive(Debug)]
-pub(super) struct Place {
-    counts: Arc<Counts>,
+pub(super) struct ConnectionSlot {
+    counts: Arc<ConnectionCounts>,
     /// `None`: the address is not counted.
     address: Option<IpAddr>,
 }
 
-/// Why there is no place.
+/// The limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum LimitReached {
     /// Too many handshakes a second.
     Rate,
     /// Too many connections in all.
@@ -60,8 +60,8 @@ pub(super) enum Refusal {
     Address,
 }
 
-impl Refusal {
-    /// The variable that bounds it.
+impl LimitReached {
+    /// Returns the variable that sets the limit.
     pub(super) const fn limit(self) -> &'static str {
         match self {
             Self::Rate => "WEBSOCKET_MAX_HANDSHAKES_PER_SECOND",
@@ -75,9 +75,9 @@ impl Admission {
     pub(super) fn new(config: &EdgeConfig, metrics: Arc<Metrics>) -> Self {
         Self {
             pending: Arc::new(Semaphore::new(config.pending_handshakes_max)),
-            handshakes: Mutex::new(Bucket::new(config.handshakes_per_second_max)),
-            requests: Mutex::new(Bucket::new(config.handshakes_per_second_max)),
-            counts: Arc::new(Counts {
+            handshakes: Mutex::new(TokenBucket::new(config.handshakes_per_second_max)),
+            ticket_requests: Mutex::new(TokenBucket::new(config.handshakes_per_second_max)),
+            counts: Arc::new(ConnectionCounts {
                 connections: AtomicUsize::new(0),
                 connections_max: config.connections_max,
                 by_address: Mutex::default(),
@@ -88,68 +88,68 @@ impl Admission {
         }
     }
 
-    /// A new socket; `None` if too many have not shown a ticket.
-    pub(super) fn begin(&self) -> Option<Pending> {
+    /// Admits a new socket. Returns `None` if there are too many without a ticket.
+    pub(super) fn pending(&self) -> Option<PendingSocket> {
         let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else {
             self.count("WEBSOCKET_MAX_PENDING_HANDSHAKES");
             return None;
         };
         self.metrics.pending_handshakes.inc();
-        Some(Pending { _permit: permit, metrics: Arc::clone(&self.metrics) })
+        Some(PendingSocket { _permit: permit, metrics: Arc::clone(&self.metrics) })
     }
 
-    /// A handshake from `client`.
-    pub(super) fn admit(&self, client: IpAddr) -> Result<Place, Refusal> {
-        let admitted = if self.handshakes.lock().take(Instant::now()) {
-            // A proxy on this machine that does not say for whom it speaks speaks for everybody.
+    /// Reserves a connection for a handshake from `client`.
+    pub(super) fn reserve(&self, client: IpAddr) -> Result<ConnectionSlot, LimitReached> {
+        let reserved = if self.handshakes.lock().take(Instant::now()) {
+            // A trusted proxy that does not forward the client's address speaks for everybody.
             let counted = (!self.trusted_proxies.contains(&client)).then(|| network(client));
-            Counts::admit(&self.counts, counted)
+            ConnectionCounts::reserve(&self.counts, counted)
         } else {
-            Err(Refusal::Rate)
+            Err(LimitReached::Rate)
         };
-        if let Err(refusal) = admitted {
-            self.count(refusal.limit());
+        if let Err(reached) = reserved {
+            self.count(reached.limit());
         }
-        admitted
+        reserved
     }
 
-    /// A request for a ticket. As fast as handshakes, but counted apart: who asks for tickets without ever getting one must not
-    /// use up the handshakes of those who have theirs.
-    pub(super) fn admit_request(&self) -> bool {
-        let admitted = self.requests.lock().take(Instant::now());
-        if !admitted {
-            self.count(Refusal::Rate.limit());
+    /// Returns whether a request for a ticket is within the rate. The rate is that of handshakes, but counted apart, so that
+    /// requests without a right to a ticket do not use up the handshakes of others.
+    pub(super) fn allow_ticket_request(&self) -> bool {
+        let allowed = self.ticket_requests.lock().take(Instant::now());
+        if !allowed {
+            self.count(LimitReached::Rate.limit());
         }
-        admitted
+        allowed
     }
 
     fn count(&self, limit: &'static str) {
-        self.metrics.limits_reached.get_or_create(&Kind { kind: limit }).inc();
+        self.metrics.limits_reached.get_or_create(&KindLabel { kind: limit }).inc();
     }
 }
 
-impl Counts {
-    fn admit(this: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, Refusal> {
+impl ConnectionCounts {
+    fn reserve(this: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionSlot, LimitReached> {
         if this.connections.fetch_add(1, Ordering::Relaxed) >= this.connections_max {
             this.connections.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refusal::Full);
+            return Err(LimitReached::Full);
         }
         // From here on, dropping it gives everything back.
-        let mut place = Place { counts: Arc::clone(this), address: None };
+        let mut slot = ConnectionSlot { counts: Arc::clone(this), address: None };
         if let Some(address) = address {
             let mut by_address = this.by_address.lock();
             let count = by_address.entry(address).or_default();
             if *count >= this.per_address_max {
-                return Err(Refusal::Address);
+                return Err(LimitReached::Address);
             }
             *count += 1;
-            place.address = Some(address);
+            slot.address = Some(address);
         }
-        Ok(place)
+        Ok(slot)
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.counts.connections.fetch_sub(1, Ordering::Relaxed);
         let Some(address) = self.address else { return };
@@ -163,13 +163,13 @@ impl Drop for Place {
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingSocket {
     fn drop(&mut self) {
         self.metrics.pending_handshakes.dec();
     }
 }
 
-/// What counts as one address: of IPv6 the /64, which one household or phone has to itself.
+/// Returns what counts as one address: of IPv6 the /64, which one household or phone has to itself.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -177,15 +177,15 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A token bucket that holds one second's worth.
+/// A token bucket that holds the tokens of one second. `governor` would add five crates to the build.
 #[derive(Debug)]
-struct Bucket {
+struct TokenBucket {
     per_second: f64,
     tokens: f64,
     filled_at: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second);
         Self { per_second, tokens: per_second, filled_at: Instant::now() }
@@ -211,9 +211,9 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_rate_and_one_second_of_burst() {
-        let mut bucket = Bucket::new(10);
+        let mut bucket = TokenBucket::new(10);
         let start = bucket.filled_at;
-        let taken = |bucket: &mut Bucket, at| (0..100).filter(|_| bucket.take(at)).count();
+        let taken = |bucket: &mut TokenBucket, at| (0..100).filter(|_| bucket.take(at)).count();
         assert_eq!(taken(&mut bucket, start), 10);
         assert_eq!(taken(&mut bucket, start + Duration::from_millis(550)), 5);
         assert_eq!(taken(&mut bucket, start + Duration::from_secs(60)), 10);
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_place_given_back_is_free_again() {
-        let counts = Arc::new(Counts {
+        let counts = Arc::new(ConnectionCounts {
             connections: AtomicUsize::new(0),
             connections_max: 3,
             by_address: Mutex::default(),
@@ -229,11 +229,15 @@ mod tests {
         });
         let [one, two] =
             ["2001:db8::1", "2001:db8::2"].map(|ip| Some(network(ip.parse().unwrap())));
-        let first = Counts::admit(&counts, one).unwrap();
-        let second = Counts::admit(&counts, two).unwrap();
-        assert_eq!(Counts::admit(&counts, one).unwrap_err(), Refusal::Address, "one /64");
-        let third = Counts::admit(&counts, None).unwrap();
-        assert_eq!(Counts::admit(&counts, None).unwrap_err(), Refusal::Full);
+        let first = ConnectionCounts::reserve(&counts, one).unwrap();
+        let second = ConnectionCounts::reserve(&counts, two).unwrap();
+        assert_eq!(
+            ConnectionCounts::reserve(&counts, one).unwrap_err(),
+            LimitReached::Address,
+            "one /64"
+        );
+        let third = ConnectionCounts::reserve(&counts, None).unwrap();
+        assert_eq!(ConnectionCounts::reserve(&counts, None).unwrap_err(), LimitReached::Full);
         drop((first, second, third));
         assert_eq!(counts.connections.load(Ordering::Relaxed), 0);
         assert!(counts.by_address.lock().is_empty());

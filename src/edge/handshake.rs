@@ -8,33 +8,33 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::admission::{Place, Refusal};
+use super::admission::{ConnectionSlot, LimitReached};
 use super::request::{CLIENT_ERROR, RequestInfo, failure};
-use super::{Edge, OpeningSlot, origin};
+use super::{Edge, HandshakeCell, origin};
 use crate::config::Secret;
 use crate::event::{Epoch, Position};
-use crate::metrics::Reason;
+use crate::metrics::ReasonLabel;
 
-/// The subprotocol that this hub speaks. A ticket may be offered beside it, which keeps it out of every access log.
+/// The subprotocol of this hub. A ticket may be offered beside it, which keeps the ticket out of access logs.
 const SUBPROTOCOL: &str = "duelhub.v1";
 
 /// A handshake that succeeded.
 #[derive(Debug)]
-pub(super) struct Opening {
+pub(super) struct Handshake {
     pub(super) info: RequestInfo,
-    /// What the client showed as its ticket.
+    /// The text that the client gave as its ticket.
     pub(super) ticket: Option<Secret>,
-    /// Where the client wants to go on.
+    /// The position that the client asks to resume from.
     pub(super) resume: Option<Position>,
     /// Held for as long as the connection lives.
-    pub(super) place: Place,
+    pub(super) slot: ConnectionSlot,
 }
 
 /// Answers `GET /`, `/ws` and `/ws/`.
 pub(super) async fn open(
     State(edge): State<Arc<Edge>>,
     Extension(info): Extension<RequestInfo>,
-    Extension(slot): Extension<OpeningSlot>,
+    Extension(cell): Extension<HandshakeCell>,
     request: Request<Body>,
 ) -> Response<Body> {
     let headers = request.headers();
@@ -43,19 +43,19 @@ pub(super) async fn open(
         Err(refusal) => return refusal.answer(&edge, &info),
     };
     if !origin::is_allowed(headers, &edge.config.origins) {
-        return HandshakeError::Origin.answer(&edge, &info);
+        return HandshakeRefusal::Origin.answer(&edge, &info);
     }
-    let place = match edge.admission.admit(info.client) {
-        Ok(place) => place,
-        Err(refusal) => return HandshakeError::Limit(refusal).answer(&edge, &info),
+    let slot = match edge.admission.reserve(info.client) {
+        Ok(slot) => slot,
+        Err(limit) => return HandshakeRefusal::Limit(limit).answer(&edge, &info),
     };
     let (speaks, offered_ticket) = subprotocols(headers);
     let query = request.uri().query().unwrap_or_default();
     let ticket = offered_ticket.or_else(|| parameter(query, "ticket")).map(Secret::new);
-    // What is there but cannot be read is a position in no history, so the client is told that it has missed something.
+    // An unreadable position is in no history, so that the client is told that it was not recovered.
     let resume = parameter(query, "resume")
         .map(|text| text.parse().unwrap_or_else(|_| Position { epoch: Epoch::random(), seq: 0 }));
-    *slot.lock() = Some(Opening { info, ticket, resume, place });
+    *cell.lock() = Some(Handshake { info, ticket, resume, slot });
     switching_protocols(&accept, speaks)
 }
 
@@ -75,20 +75,20 @@ fn switching_protocols(accept: &str, speaks: bool) -> Response<Body> {
 }
 
 /// Why a handshake is refused with plain HTTP.
-enum HandshakeError {
-    /// Not a WebSocket handshake at all: somebody looks at the address with a browser.
+enum HandshakeRefusal {
+    /// Not a WebSocket handshake: somebody opens the address in a browser.
     NotAHandshake,
     /// A handshake of another version (RFC 6455, section 4.4).
     Version,
     /// No usable `Sec-WebSocket-Key`.
     Key,
-    /// A page that is not the WebApp.
+    /// The Origin is not the WebApp's.
     Origin,
     /// A limit is reached.
-    Limit(Refusal),
+    Limit(LimitReached),
 }
 
-impl HandshakeError {
+impl HandshakeRefusal {
     fn answer(&self, edge: &Edge, info: &RequestInfo) -> Response<Body> {
         let (status, code, text) = match self {
             Self::NotAHandshake => (
@@ -105,17 +105,17 @@ impl HandshakeError {
                 "Sec-WebSocket-Key must be 16 bytes in base64",
             ),
             Self::Origin => (StatusCode::FORBIDDEN, "origin", "This Origin is not in WEBAPP_URL"),
-            Self::Limit(Refusal::Address) => {
+            Self::Limit(LimitReached::Address) => {
                 (StatusCode::TOO_MANY_REQUESTS, "too_many_connections", "Too many connections")
             }
-            Self::Limit(Refusal::Rate) => {
+            Self::Limit(LimitReached::Rate) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many handshakes at a time")
             }
-            Self::Limit(Refusal::Full) => {
+            Self::Limit(LimitReached::Full) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many connections in all")
             }
         };
-        edge.metrics.handshakes_refused.get_or_create(&Reason { reason: code }).inc();
+        edge.metrics.handshakes_refused.get_or_create(&ReasonLabel { reason: code }).inc();
         let mut response = failure(&info.id, status, code, text);
         let headers = response.headers_mut();
         match self {
@@ -132,8 +132,8 @@ impl HandshakeError {
     }
 }
 
-/// What to answer in `Sec-WebSocket-Accept` (RFC 6455, section 4.2.2).
-fn accept_key(version: Version, headers: &HeaderMap) -> Result<String, HandshakeError> {
+/// Returns the value of `Sec-WebSocket-Accept` (RFC 6455, section 4.2.2).
+fn accept_key(version: Version, headers: &HeaderMap) -> Result<String, HandshakeRefusal> {
     let has = |name, token: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values
@@ -142,21 +142,21 @@ fn accept_key(version: Version, headers: &HeaderMap) -> Result<String, Handshake
     };
     let upgrade = has(header::UPGRADE, "websocket") && has(header::CONNECTION, "upgrade");
     if version < Version::HTTP_11 || !upgrade {
-        return Err(HandshakeError::NotAHandshake);
+        return Err(HandshakeRefusal::NotAHandshake);
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(HandshakeError::Version);
+        return Err(HandshakeRefusal::Version);
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(HandshakeError::Key)?.as_bytes();
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(HandshakeRefusal::Key)?.as_bytes();
     let base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
     // 16 bytes are 22 characters of base64 and two of padding.
     if key.len() != 24 || !key[..22].iter().all(base64) || &key[22..] != b"==" {
-        return Err(HandshakeError::Key);
+        return Err(HandshakeRefusal::Key);
     }
     Ok(derive_accept_key(key))
 }
 
-/// Whether the client offers ours, and the ticket beside it.
+/// Returns whether the client offers our subprotocol, and the ticket that it offers beside it.
 fn subprotocols(headers: &HeaderMap) -> (bool, Option<String>) {
     let lists = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let lists = lists.filter_map(|list| list.to_str().ok());
@@ -168,7 +168,7 @@ fn subprotocols(headers: &HeaderMap) -> (bool, Option<String>) {
     (true, ticket.map(|ticket| (*ticket).to_owned()))
 }
 
-/// The value of a query parameter that is there exactly once.
+/// Returns the value of a query parameter that is given exactly once.
 fn parameter(query: &str, name: &str) -> Option<String> {
     let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
     match (values.next(), values.next()) {

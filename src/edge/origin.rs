@@ -10,12 +10,12 @@ use super::request::X_REQUEST_ID;
 /// Telegram's proof of who the user is.
 pub(super) const X_TELEGRAM_INIT_DATA: HeaderName = HeaderName::from_static("x-telegram-init-data");
 
-/// Its stand-in on somebody's desk.
+/// Stands in for it in development.
 pub(super) const X_DEV_TELEGRAM_USER_ID: HeaderName =
     HeaderName::from_static("x-dev-telegram-user-id");
 
-/// Whether a handshake may come from where it says it does. Only browsers say, and only they need to be asked: other
-/// programs can write into the header what they like.
+/// Returns whether a handshake's Origin is allowed. Only browsers are checked: other programs may omit the header, or write
+/// into it what they like.
 pub(super) fn is_allowed(headers: &HeaderMap, origins: &[String]) -> bool {
     let mut given = headers.get_all(header::ORIGIN).iter();
     match (given.next(), given.next()) {
@@ -28,7 +28,7 @@ pub(super) fn is_allowed(headers: &HeaderMap, origins: &[String]) -> bool {
     }
 }
 
-/// The same for `fetch` (Fetch Standard, "HTTP-CORS protocol").
+/// Applies the same rule to `fetch` (Fetch Standard, "HTTP-CORS protocol").
 pub(super) fn cors(origins: &[String]) -> CorsLayer {
     let list: Vec<_> = origins.iter().filter_map(|o| HeaderValue::from_str(o).ok()).collect();
     let allow = if list.is_empty() { AllowOrigin::any() } else { AllowOrigin::list(list) };

@@ -1,5 +1,5 @@
-//! The frames: JSON texts, one object each, encoded with their header (RFC 6455, section 5.2); those of events once for
-//! everybody who receives the same body.
+//! The frames: JSON objects as text, encoded with their header (RFC 6455, section 5.2). An event is encoded once for all who
+//! receive the same body.
 
 use std::io::Write as _;
 
@@ -14,23 +14,22 @@ use crate::event::{Content, Event, Outcome, Push, Viewer};
 use crate::hub::{PresenceChange, Recovery, Welcome};
 use crate::id::{DuelId, RequestId, UserId};
 
-/// Why writing to one cannot fail.
-const VECTOR: &str = "a vector takes everything";
+const VECTOR: &str = "writing to a vector cannot fail";
 
 /// What a client may send. Everything else is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum ClientFrame {
-    /// A sign of life; answered by `pong`.
+    /// Answered by `pong`.
     Ping,
-    /// The client has everything up to here.
+    /// The client has everything up to `seq`.
     Ack { seq: u64 },
-    /// Of a type, or a later version, that this hub does not know.
+    /// Of a type that this hub does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// Reads a client's text; `None`: not a frame.
+/// Parses a client's text. Returns `None` if it is no frame.
 pub(super) fn parse(text: &str) -> Option<ClientFrame> {
     serde_json::from_str(text).ok()
 }
@@ -80,7 +79,7 @@ impl ServerFrame<'_> {
     }
 
     fn encode(&self) -> Bytes {
-        whole(&self.text())
+        text_frame(&self.text())
     }
 }
 
@@ -119,44 +118,43 @@ pub(super) fn presence(duel: DuelId, change: PresenceChange) -> Bytes {
     ServerFrame::Presence { duel_id, user_id, online: change.online }.encode()
 }
 
-/// A text for the library, which sends it before the close.
-pub(super) fn error(word: &str, request_id: &RequestId, retry: bool) -> Utf8Bytes {
-    ServerFrame::Error { message: word, request_id: request_id.as_str(), retry }.text().into()
+/// Returns a text for the library, which sends it before the close.
+pub(super) fn error(message: &str, request_id: &RequestId, retry: bool) -> Utf8Bytes {
+    ServerFrame::Error { message, request_id: request_id.as_str(), retry }.text().into()
 }
 
-/// The frame of an event as `viewer` sees it. `None`: it is not addressed to them.
-pub(super) fn event(duel: DuelId, event: &Event, viewer: Viewer) -> Option<Bytes> {
+/// Returns the frame of an event as `viewer` sees it, or `None` if it is not addressed to them.
+pub(super) fn event_frame(duel: DuelId, event: &Event, viewer: Viewer) -> Option<Bytes> {
     let outcome = match &event.content {
-        Content::Pushed(push) => return pushed(push, event.seq, viewer).cloned(),
+        Content::Pushed(push) => return push_frame(push, event.seq, viewer).cloned(),
         Content::Closed(Outcome::Finished) => "finished",
         Content::Closed(Outcome::Cancelled) => "cancelled",
     };
     Some(ServerFrame::DuelClosed { duel_id: duel.get(), seq: event.seq, status: outcome }.encode())
 }
 
-/// The frame of a push, encoded once per distinct body. `None`: it is not addressed to `viewer`.
-pub(super) fn pushed(push: &Push, seq: u64, viewer: Viewer) -> Option<&Bytes> {
+/// Returns the frame of a push, encoded once per distinct body, or `None` if it is not addressed to `viewer`.
+pub(super) fn push_frame(push: &Push, seq: u64, viewer: Viewer) -> Option<&Bytes> {
     Some(push.payload_for(viewer)?.encoded(|payload| {
         // The type has no character that JSON escapes, and the payload is an object already.
         let event_type = push.event_type.as_str();
         let digits = 1 + seq.checked_ilog10().unwrap_or(0) as usize;
         let around = r#"{"type":"","seq":,"payload":}"#.len();
-        let mut frame = begun(around + event_type.len() + digits + payload.len());
+        let mut frame = frame_header(around + event_type.len() + digits + payload.len());
         write!(frame, r#"{{"type":"{event_type}","seq":{seq},"payload":{payload}}}"#)
             .expect(VECTOR);
         frame.into()
     }))
 }
 
-/// A text as a whole frame.
-fn whole(text: &str) -> Bytes {
-    let mut frame = begun(text.len());
+fn text_frame(text: &str) -> Bytes {
+    let mut frame = frame_header(text.len());
     frame.extend_from_slice(text.as_bytes());
     frame.into()
 }
 
-/// A text frame of so many bytes, of which there is the header.
-fn begun(bytes: usize) -> Vec<u8> {
+/// Returns the header of a text frame, with room for its body of so many bytes.
+fn frame_header(bytes: usize) -> Vec<u8> {
     let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
     let length = bytes as u64;
     let mut frame = Vec::with_capacity(header.len(length) + bytes);

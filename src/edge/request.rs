@@ -1,4 +1,4 @@
-//! What every HTTP request has in common: its id, its client's address, its log line, the envelope of its answer.
+//! What all HTTP requests have in common: an id, the client's address, a log line, the envelope of the answer.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,10 +16,10 @@ use crate::id::RequestId;
 /// The header that carries a request's id, both ways.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The code of a request that this API does not know.
+/// The code of a malformed request.
 pub const CLIENT_ERROR: &str = "bad_request";
 
-/// A request, apart from what it asks.
+/// A request's id and origin.
 #[derive(Debug, Clone)]
 pub(super) struct RequestInfo {
     pub(super) id: RequestId,
@@ -37,7 +37,7 @@ impl RequestInfo {
         }
     }
 
-    /// Completes the answer with the request's id, and logs the request. The query never shows: it may hold a ticket.
+    /// Adds the request's id to the answer, and logs the request without its query, which may hold a ticket.
     pub(super) fn finish(
         &self,
         method: &Method,
@@ -57,11 +57,11 @@ impl RequestInfo {
     }
 }
 
-/// The address of the client: behind proxies that we trust, the last one that they did not add themselves.
+/// Returns the client's address: behind trusted proxies, the last one in `X-Forwarded-For` that is not a trusted proxy.
 fn client_address<B>(request: &Request<B>, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
     let mut client = peer.to_canonical();
     let forwarded = request.headers().get_all("x-forwarded-for");
-    // By bytes: what a client put before a proxy's own entry may be anything, and must not hide that entry.
+    // As bytes: a client may put anything before a proxy's entry, and must not hide that entry.
     let lists = forwarded.iter().rev().map(HeaderValue::as_bytes);
     for hop in lists.flat_map(|list| list.rsplit(|byte| *byte == b',')) {
         if !trusted.contains(&client) {
@@ -74,13 +74,13 @@ fn client_address<B>(request: &Request<B>, peer: IpAddr, trusted: &[IpAddr]) -> 
     client
 }
 
-/// The envelope of an answer that gives something.
+/// Returns a successful answer in the envelope of the API.
 pub fn success(id: &RequestId, data: impl Serialize) -> Response<Body> {
     let envelope = json!({"success": true, "request_id": id.as_str(), "data": data});
     no_store(Json(envelope).into_response())
 }
 
-/// The envelope of a refusal: a text for people, and a stable code.
+/// Returns a refusal in the envelope of the API: a text for people, and a stable code.
 pub fn failure(id: &RequestId, status: StatusCode, code: &str, error: &str) -> Response<Body> {
     let id = id.as_str();
     let envelope = json!({"success": false, "request_id": id, "error": error, "code": code});

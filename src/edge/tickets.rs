@@ -1,6 +1,6 @@
-//! The HTTP ticket API: a WebApp fetches its ticket with Telegram's word for who it is.
+//! The HTTP ticket API: a WebApp fetches its ticket with Telegram's proof of who its user is.
 //!
-//! The texts are part of the contract: the WebApp that exists decides by them whether to try again.
+//! The texts are part of the contract: the existing WebApp decides by them whether to retry.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::clock;
 use crate::engine::{EngineError, Participant};
 use crate::event::{DuelStatus, Role, Viewer};
 use crate::id::{DuelId, TelegramId};
-use crate::metrics::Kind;
+use crate::metrics::KindLabel;
 use crate::telegram;
 use crate::ticket::Issued;
 
 /// Why there is no ticket.
 #[derive(Debug, Clone, Copy)]
-enum Refusal {
+enum TicketRefusal {
     DuelMissing,
     Unauthorized,
     NotAParticipant,
@@ -36,7 +36,7 @@ enum Refusal {
     NotConfigured,
 }
 
-impl Refusal {
+impl TicketRefusal {
     const fn row(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::DuelMissing => (StatusCode::BAD_REQUEST, "duel_id_missing", "Не указан ID дуэли"),
@@ -66,7 +66,7 @@ impl Refusal {
     }
 }
 
-impl From<EngineError> for Refusal {
+impl From<EngineError> for TicketRefusal {
     fn from(error: EngineError) -> Self {
         warn!(%error, "the engine failed the ticket API");
         match error {
@@ -94,13 +94,13 @@ pub(super) async fn issue(
         Err(refusal) => {
             let (status, code, text) = refusal.row();
             let mut response = failure(&info.id, status, code, text);
-            if matches!(refusal, Refusal::TooMany | Refusal::Unavailable) {
+            if matches!(refusal, TicketRefusal::TooMany | TicketRefusal::Unavailable) {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             (code, response)
         }
     };
-    edge.metrics.ticket_api_answers.get_or_create(&Kind { kind: code }).inc();
+    edge.metrics.ticket_api_answers.get_or_create(&KindLabel { kind: code }).inc();
     response
 }
 
@@ -109,21 +109,21 @@ async fn try_issue(
     info: &RequestInfo,
     headers: &HeaderMap,
     query: &str,
-) -> Result<Issued, Refusal> {
-    if !edge.admission.admit_request() {
-        return Err(Refusal::TooMany);
+) -> Result<Issued, TicketRefusal> {
+    if !edge.admission.allow_ticket_request() {
+        return Err(TicketRefusal::TooMany);
     }
     let telegram = authenticate(edge, info, headers)?;
-    let duel = duel_id(query).ok_or(Refusal::DuelMissing)?;
-    let view = edge.hub.duel(duel).await?.ok_or(Refusal::DuelUnknown)?;
-    let participants = view.record.participants.ok_or(Refusal::DuelUnknown)?;
+    let duel = duel_id(query).ok_or(TicketRefusal::DuelMissing)?;
+    let view = edge.hub.duel(duel).await?.ok_or(TicketRefusal::DuelUnknown)?;
+    let participants = view.record.participants.ok_or(TicketRefusal::DuelUnknown)?;
     let participant = participants.iter().find(|p: &&Participant| p.telegram == telegram);
-    let user = participant.ok_or(Refusal::NotAParticipant)?.user;
+    let user = participant.ok_or(TicketRefusal::NotAParticipant)?.user;
     if view.record.head.status != DuelStatus::Open {
-        return Err(Refusal::DuelClosed);
+        return Err(TicketRefusal::DuelClosed);
     }
     let issued = edge.tickets.issue(duel, Viewer { user, role: Role::Player }, None);
-    edge.metrics.tickets_issued.get_or_create(&Kind { kind: "http" }).inc();
+    edge.metrics.tickets_issued.get_or_create(&KindLabel { kind: "http" }).inc();
     info!(request_id = %info.id, duel_id = duel.get(), user_id = user.get(),
         jti = issued.ticket.jti.as_str(), "ticket issued");
     Ok(issued)
@@ -137,12 +137,12 @@ fn duel_id(query: &str) -> Option<DuelId> {
     }
 }
 
-/// Who asks, by Telegram's word or, on somebody's desk, by their own.
+/// Returns who asks: by Telegram's proof, or in development by the request's own claim.
 fn authenticate(
     edge: &Edge,
     info: &RequestInfo,
     headers: &HeaderMap,
-) -> Result<TelegramId, Refusal> {
+) -> Result<TelegramId, TicketRefusal> {
     let config = &edge.telegram;
     let init_data = headers.get(X_TELEGRAM_INIT_DATA).and_then(|value| value.to_str().ok());
     if let Some(dev) = config.dev_auth
@@ -151,12 +151,12 @@ fn authenticate(
         let header = headers.get(X_DEV_TELEGRAM_USER_ID).and_then(|value| value.to_str().ok());
         let user = header.and_then(|text| text.parse().ok()).or(dev.user);
         let user = user.and_then(|user| TelegramId::try_from(user).ok());
-        return user.ok_or(Refusal::Unauthorized);
+        return user.ok_or(TicketRefusal::Unauthorized);
     }
-    let bot_token = config.bot_token.as_ref().ok_or(Refusal::NotConfigured)?;
-    let init_data = init_data.ok_or(Refusal::Unauthorized)?;
+    let bot_token = config.bot_token.as_ref().ok_or(TicketRefusal::NotConfigured)?;
+    let init_data = init_data.ok_or(TicketRefusal::Unauthorized)?;
     telegram::verify(init_data, bot_token, config.init_data_ttl, clock::now()).map_err(|error| {
         info!(request_id = %info.id, %error, "initData refused");
-        Refusal::Unauthorized
+        TicketRefusal::Unauthorized
     })
 }

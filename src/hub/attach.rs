@@ -1,22 +1,32 @@
-//! How a connection enters a duel, and how it leaves.
+//! How a connection attaches to its duel, step by step.
+//!
+//! Each step consumes the one before, so the compiler keeps their order:
+//!
+//! | step | what holds from then on |
+//! |---|---|
+//! | [`Listed`] | whatever happens in the duel wakes the connection |
+//! | [`Subscribed`] | the engine tells this node what happens in the duel |
+//! | [`Redeemed`] | the ticket is used; a later revocation finds the connection in the list |
+//! | [`Located`] | the duel admits the user, and it is known where the connection starts |
+//! | [`Announced`] | the user is online |
+//! | [`Attachment`] | the cursor is set, and the client's first frame is known |
+//!
+//! Dropping any of them takes the connection out and undoes what was done, except that a used ticket stays used.
 
 use std::sync::Arc;
 
-use tracing::warn;
-
 use super::Hub;
-use super::connection::{Connection, Dismissal, Outlet};
-use super::duel::{Joined, LiveDuel, Noted};
-use super::follow::{Batch, Cursor, Lost};
+use super::attachment::{Attachment, Membership};
+use super::connection::Connection;
+use super::duel::HeadChange;
+use super::follow::Cursor;
 use crate::clock;
-use crate::engine::{
-    DuelRecord, EngineError, Latest, NewConnection, OfflineReason, RedeemError, Signal, SignalKind,
-};
+use crate::engine::{DuelRecord, EngineError, Latest, NewConnection, RedeemError};
 use crate::event::{DuelStatus, Event, Position, Viewer};
 use crate::id::{DuelId, UserId};
 use crate::ticket::Ticket;
 
-/// Why a connection does not come about.
+/// Why a connection is not attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AttachError {
     /// The ticket was used before.
@@ -31,10 +41,10 @@ pub enum AttachError {
     /// The duel was declared without this player.
     #[error("the user is not a participant")]
     NotAParticipant,
-    /// The duel is closed, and there is nothing that the client has missed.
+    /// The duel is closed, and the client has missed nothing.
     #[error("the duel is closed")]
     Closed,
-    /// The engine's own reasons.
+    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -50,159 +60,184 @@ impl From<RedeemError> for AttachError {
     }
 }
 
-/// How a connection goes on from the one before.
+/// Whether a connection continues an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// It did not ask to.
+    /// The client did not ask to resume.
     Fresh,
-    /// It did, and everything since then follows.
+    /// The client resumes, and receives every event since its position.
     Recovered,
-    /// It did, and something since then is gone: it starts from the state.
+    /// The client asked to resume, but some events are gone. It starts from the state.
     NotRecovered,
 }
 
 /// What a connection starts with.
 #[derive(Debug)]
 pub struct Welcome {
-    /// The position that it is served up to, once it has `state`.
+    /// The position that the client has reached once it has `state`.
     pub position: Position,
-    /// How it goes on.
+    /// Whether the connection continues an earlier one.
     pub recovery: Recovery,
-    /// Who is online, the user included, by id.
+    /// The users who are online, in the order of their ids. Includes the connection's own.
     pub online: Vec<UserId>,
-    /// The latest events, in order, none after `position`. Empty when recovered.
+    /// The latest events, in order, none after `position`. Empty if the client recovered.
     pub state: Vec<Arc<Event>>,
 }
 
-/// Where a connection enters its duel.
+/// Where a connection starts in its duel.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct EntryPoint {
     head: Position,
-    /// From where it wants to go on, as a position of the present epoch if it is one.
+    /// The position that the client asked to resume from, in the present epoch if it has one there.
     resume: Option<Position>,
     recovery: Recovery,
 }
 
-/// How often a connection that is entering looks where, while epochs end one after the other.
-const PLACES_MAX: usize = 4;
+/// How often the entry point is looked up anew if epochs end meanwhile.
+const ENTRY_ATTEMPTS_MAX: usize = 4;
 
-/// A connection in its duel. Dropping it takes the connection out.
-#[derive(Debug)]
-pub struct Attachment {
-    hub: Arc<Hub>,
-    live: Arc<LiveDuel>,
-    connection: Arc<Connection>,
-    cursor: Cursor,
-    acked_seq: u64,
-    /// Why the connection goes; until somebody knows better, it was lost.
-    ending: OfflineReason,
-}
+/// The connection is in its duel's list.
+struct Listed(Membership);
+
+/// The engine tells this node what happens in the duel.
+struct Subscribed(Membership);
+
+/// The ticket is used.
+struct Redeemed(Membership);
+
+/// The duel admits the connection.
+struct Located(Membership, EntryPoint);
+
+/// The connection's user is online.
+struct Announced(Membership, EntryPoint);
 
 impl Hub {
-    /// Spends the ticket and enters the duel, going on after `resume` if that is possible. Not cancel safe: dropped, the
-    /// ticket may be spent.
+    /// Uses the ticket and attaches a connection, which resumes from `resume` if that is possible. Not cancel safe: if it is
+    /// dropped, the ticket may be used.
     ///
     /// # Errors
-    /// [`AttachError`]; unless the ticket was refused, it is spent.
+    /// [`AttachError`]. Unless the ticket was refused, it is used.
     pub async fn attach(
         self: &Arc<Self>,
         ticket: &Ticket,
         resume: Option<Position>,
     ) -> Result<(Attachment, Welcome), AttachError> {
-        self.enter(ticket.duel, ticket.viewer, Some(ticket), resume).await
+        let subscribed = self.list(ticket.duel, ticket.viewer).await.subscribe().await?;
+        let located = subscribed.redeem(ticket).await?.locate(resume).await?;
+        located.announce().await?.start(resume).await
     }
 
-    /// Enters the duel; the node's own probe does so without a ticket.
-    pub(super) async fn enter(
+    /// Attaches the node's own probe, which needs no ticket.
+    pub(super) async fn attach_probe(
         self: &Arc<Self>,
-        duel: DuelId,
         viewer: Viewer,
-        ticket: Option<&Ticket>,
-        resume: Option<Position>,
-    ) -> Result<(Attachment, Welcome), AttachError> {
+    ) -> Result<Attachment, AttachError> {
+        let subscribed = self.list(DuelId::PROBE, viewer).await.subscribe().await?;
+        let located = Redeemed(subscribed.0).locate(None).await?;
+        Ok(located.announce().await?.start(None).await?.0)
+    }
+
+    async fn list(self: &Arc<Self>, duel: DuelId, viewer: Viewer) -> Listed {
         let connection = Arc::new(Connection::new(self.next_connection_id(), duel, viewer));
-        let live = self.join(&connection);
-        let mut attachment = Attachment {
-            hub: Arc::clone(self),
-            live,
-            connection,
-            // The place follows once the head is known; until then nobody looks.
-            cursor: Cursor { position: None, presence: 0, lacking_since: None },
-            acked_seq: 0,
-            ending: OfflineReason::Lost,
-        };
-        self.engine.subscribe(duel).await?;
-        // After joining and following: a revocation either refuses the ticket here, or finds the connection in the list.
-        if let Some(ticket) = ticket {
-            self.engine.redeem(ticket).await?;
-        }
-        let mut place = self.place(&attachment.live, viewer, resume).await?;
-        let per_user_max = self.config.connections_per_user_max;
-        let arrival = NewConnection {
-            duel,
-            viewer,
-            since: clock::now(),
-            first: attachment.live.let_in(&attachment.connection, per_user_max),
-            connection: attachment.connection.id,
-            connections_max: per_user_max,
-        };
-        self.engine.attach(arrival).await?;
-        for _ in 0..PLACES_MAX {
-            if let Some(welcome) = attachment.welcome(&place).await? {
-                return Ok((attachment, welcome));
-            }
-            place = self.place(&attachment.live, viewer, resume).await?;
-        }
-        Err(EngineError::Unavailable { may_have_taken_effect: false }.into())
-    }
-
-    /// Where a viewer enters the duel as it stands now.
-    async fn place(
-        &self,
-        live: &LiveDuel,
-        viewer: Viewer,
-        resume: Option<Position>,
-    ) -> Result<Place, AttachError> {
-        let record = self.engine.get_or_create(live.id).await?;
-        if !record.allows(viewer) {
-            return Err(AttachError::NotAParticipant);
-        }
-        if let Noted::Renewed(connections) = live.note(&record.head) {
-            self.renew(connections);
-        }
-        live.set_presence_grace(record.settings.presence_grace);
-        let resume = resume.map(|position| record.head.carried(position));
-        let recovery = recovery(&record, resume)?;
-        Ok(Place { head: record.head.position, resume, recovery })
-    }
-
-    fn join(&self, connection: &Arc<Connection>) -> Arc<LiveDuel> {
         loop {
-            let live = self.live(connection.duel).unwrap_or_else(|| {
-                let mut duels = self.duels.write();
-                let live = duels.entry(connection.duel);
-                Arc::clone(live.or_insert_with(|| Arc::new(LiveDuel::new(connection.duel))))
-            });
-            match live.join(connection) {
-                Joined::In => return live,
-                // Whoever retired it is about to take it out of the map.
-                Joined::Retired => std::thread::yield_now(),
+            let live = self.live_or_new(duel);
+            if live.add(&connection) {
+                return Listed(Membership::new(Arc::clone(self), live, connection));
             }
-        }
-    }
-
-    /// Takes the duel out of the map if nobody is left in it.
-    pub(super) fn retire(&self, live: &LiveDuel) {
-        let mut duels = self.duels.write();
-        if live.retire() {
-            duels.remove(&live.id);
-            // Under the lock, so that whoever comes now follows the duel anew after this.
-            self.engine.unsubscribe(live.id);
+            // It is retired, and leaves the map once its subscription has ended.
+            tokio::task::yield_now().await;
         }
     }
 }
 
-/// How a connection goes on in a duel that stands as `record` says.
+impl Listed {
+    async fn subscribe(self) -> Result<Subscribed, EngineError> {
+        self.0.hub.engine.subscribe(self.0.live.id).await?;
+        Ok(Subscribed(self.0))
+    }
+}
+
+impl Subscribed {
+    async fn redeem(self, ticket: &Ticket) -> Result<Redeemed, RedeemError> {
+        self.0.hub.engine.redeem(ticket).await?;
+        Ok(Redeemed(self.0))
+    }
+}
+
+impl Redeemed {
+    async fn locate(self, resume: Option<Position>) -> Result<Located, AttachError> {
+        let entry = self.0.locate(resume).await?;
+        Ok(Located(self.0, entry))
+    }
+}
+
+impl Located {
+    async fn announce(self) -> Result<Announced, EngineError> {
+        let Self(membership, entry) = self;
+        let Membership { hub, live, connection, .. } = &membership;
+        let per_user_max = hub.config.connections_per_user_max;
+        let new = NewConnection {
+            duel: live.id,
+            viewer: connection.viewer,
+            since: clock::now(),
+            first: live.attach(connection, per_user_max),
+            connection: connection.id,
+            connections_max: per_user_max,
+        };
+        hub.engine.attach(new).await?;
+        Ok(Announced(membership, entry))
+    }
+}
+
+impl Announced {
+    /// Reads the state that the client starts with. If the epoch ends meanwhile, looks up the entry point anew.
+    async fn start(self, resume: Option<Position>) -> Result<(Attachment, Welcome), AttachError> {
+        let Self(membership, mut entry) = self;
+        for _ in 0..ENTRY_ATTEMPTS_MAX {
+            if let Some(state) = membership.state(&entry).await? {
+                let EntryPoint { head, resume, recovery } = entry;
+                let recovered = resume.filter(|_| recovery == Recovery::Recovered);
+                let position = recovered.unwrap_or(head);
+                let (online, presence) = membership.live.online_with(membership.connection.viewer);
+                let cursor = Cursor { position, presence, failing_since: None };
+                let welcome = Welcome { position, recovery, online, state };
+                return Ok((Attachment::new(membership, cursor), welcome));
+            }
+            entry = membership.locate(resume).await?;
+        }
+        Err(EngineError::Unavailable { may_have_taken_effect: false }.into())
+    }
+}
+
+impl Membership {
+    /// Returns where the connection starts in the duel as it stands now.
+    async fn locate(&self, resume: Option<Position>) -> Result<EntryPoint, AttachError> {
+        let record = self.hub.engine.get_or_create(self.live.id).await?;
+        if !record.allows(self.connection.viewer) {
+            return Err(AttachError::NotAParticipant);
+        }
+        if let HeadChange::EpochEnded(connections) = self.live.observe_head(&record.head) {
+            self.hub.drain_ended_epoch(connections);
+        }
+        self.live.set_presence_grace(record.settings.presence_grace);
+        let resume = resume.map(|position| record.head.carried(position));
+        let recovery = recovery(&record, resume)?;
+        Ok(EntryPoint { head: record.head.position, resume, recovery })
+    }
+
+    /// Returns the events that the client starts with, or `None` if the epoch has ended since.
+    async fn state(&self, entry: &EntryPoint) -> Result<Option<Vec<Arc<Event>>>, EngineError> {
+        let which = match entry.recovery {
+            Recovery::Recovered => return Ok(Some(Vec::new())),
+            Recovery::NotRecovered => Latest::EachType,
+            Recovery::Fresh => Latest::Update,
+        };
+        let viewer = self.connection.viewer;
+        self.hub.engine.latest(self.live.id, viewer, entry.head, which).await
+    }
+}
+
+/// Returns whether a client can resume from `resume` in a duel that stands as `record` says.
 fn recovery(record: &DuelRecord, resume: Option<Position>) -> Result<Recovery, AttachError> {
     let recovery = match resume {
         None => Recovery::Fresh,
@@ -214,149 +249,4 @@ fn recovery(record: &DuelRecord, resume: Option<Position>) -> Result<Recovery, A
         return Err(AttachError::Closed);
     }
     Ok(recovery)
-}
-
-impl Attachment {
-    /// `None`: the epoch has ended since.
-    async fn welcome(&mut self, place: &Place) -> Result<Option<Welcome>, EngineError> {
-        let Place { head, resume, recovery } = *place;
-        let (position, which) = match (recovery, resume) {
-            (Recovery::Recovered, Some(resume)) => (resume, None),
-            (Recovery::NotRecovered, _) => (head, Some(Latest::EachType)),
-            (Recovery::Fresh | Recovery::Recovered, _) => (head, Some(Latest::Update)),
-        };
-        let (duel, viewer) = (self.connection.duel, self.connection.viewer);
-        let state = match which {
-            Some(which) => self.hub.engine.latest(duel, viewer, head, which).await?,
-            None => Some(Vec::new()),
-        };
-        let Some(state) = state else { return Ok(None) };
-        let (online, presence) = self.live.online_with(viewer);
-        self.cursor = Cursor { position: Some(position), presence, lacking_since: None };
-        Ok(Some(Welcome { position, recovery, online, state }))
-    }
-
-    /// The connection's public face.
-    #[must_use]
-    pub fn connection(&self) -> &Connection {
-        &self.connection
-    }
-
-    /// Waits until [`Attachment::next`] or [`Attachment::dismissal`] may have something new. Cancel safe.
-    pub async fn woken(&self) {
-        self.connection.woken().await;
-    }
-
-    /// Why the hub wants the connection to close, if it does.
-    #[must_use]
-    pub fn dismissal(&self) -> Option<&Dismissal> {
-        self.connection.dismissal()
-    }
-
-    /// Whether the user's tickets were revoked since: then no resume ticket is handed out.
-    #[must_use]
-    pub fn is_revoked(&self) -> bool {
-        self.connection.is_revoked()
-    }
-
-    /// The seq up to which [`Attachment::next`] has answered, or events were handed over.
-    #[must_use]
-    pub fn served_seq(&self) -> u64 {
-        self.connection.lent_cursor().or(self.cursor.position).map_or(0, |position| position.seq)
-    }
-
-    /// What lies after the cursor, which moves past it; an empty batch means that nothing does, or that the engine is away
-    /// and the connection is woken when it is back. Not cancel safe: dropped
-    /// while it waits for the engine, it has not moved the cursor.
-    ///
-    /// # Errors
-    /// [`Lost`]: the connection cannot be served without a gap, and has to come back.
-    pub async fn next(&mut self) -> Result<Batch, Lost> {
-        if let Some(cursor) = self.connection.take_cursor() {
-            self.cursor.position = Some(cursor);
-        }
-        let viewer = self.connection.viewer;
-        let batch = self.cursor.next(&*self.hub.engine, &self.live, viewer).await?;
-        if let Some(cursor) = self.cursor.position
-            && batch.is_empty()
-        {
-            self.connection.lend_cursor(cursor);
-        }
-        Ok(batch)
-    }
-
-    /// Through which events reach the client at once, whenever [`Attachment::next`] was last empty. Without one the task is
-    /// woken for each.
-    pub fn set_outlet(&self, outlet: Arc<dyn Outlet>) {
-        self.connection.set_outlet(outlet);
-    }
-
-    /// The client says that it has everything up to `seq`. What it was not served, and what it said before, is ignored.
-    pub async fn ack(&mut self, seq: u64) {
-        if seq <= self.acked_seq || seq > self.served_seq() {
-            return;
-        }
-        self.acked_seq = seq;
-        let kind = SignalKind::Acked { user: self.connection.viewer.user, seq };
-        let told = self.hub.engine.signal(Signal { duel: self.connection.duel, kind }).await;
-        if let Err(error) = told {
-            warn!(duel_id = self.connection.duel.get(), %error, "an ack was not passed on");
-        }
-    }
-
-    /// Says why the connection goes, for those who watch.
-    pub const fn set_ending(&mut self, ending: OfflineReason) {
-        self.ending = ending;
-    }
-}
-
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        // Whatever is being handed over comes before the good-bye, and nothing behind it.
-        self.connection.take_cursor();
-        let Connection { id, duel, viewer, .. } = &*self.connection;
-        if self.connection.is_let_in() {
-            self.hub.engine.detach(*duel, viewer.user, *id);
-        }
-        if self.live.leave(&self.connection, self.ending) {
-            self.hub.begin_grace(&self.live, &self.connection);
-        } else {
-            self.hub.retire(&self.live);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::engine::MemoryEngine;
-    use crate::event::Role;
-    use crate::hub::Handed;
-    use crate::metrics::Metrics;
-
-    #[derive(Debug)]
-    struct Nowhere;
-
-    impl Outlet for Nowhere {
-        fn hand(&self, _connection: &Connection, _event: &Event) -> Handed {
-            Handed::Whole
-        }
-    }
-
-    #[tokio::test]
-    async fn who_leaves_is_handed_nothing_more() {
-        let config = Config::read(&|_| None).unwrap();
-        let engine = Arc::new(MemoryEngine::new(config.engine));
-        let hub = Hub::new(engine, config.hub, Arc::new(Metrics::new()));
-        let viewer = Viewer { user: UserId::try_from(1).unwrap(), role: Role::Player };
-        let duel = DuelId::try_from(77).unwrap();
-        let (mut attachment, _) = hub.enter(duel, viewer, None, None).await.unwrap();
-        attachment.set_outlet(Arc::new(Nowhere));
-        while !attachment.next().await.unwrap().is_empty() {}
-        let connection = Arc::clone(&attachment.connection);
-        assert!(connection.lent_cursor().is_some());
-        drop(attachment);
-        assert_eq!(connection.lent_cursor(), None);
-    }
 }

@@ -1,9 +1,7 @@
-//! One connection, as the hub knows it: who it is, how to hand it an event or wake it, and whether it has to go.
+//! One connection, as the hub knows it: how to write to it or wake its task, and whether it must close.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -13,64 +11,63 @@ use crate::id::{ConnectionId, DuelId};
 
 /// Why the hub wants a connection to close.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dismissal {
-    /// The user has opened too many others since.
+pub enum CloseRequest {
+    /// The user has opened too many other connections since.
     Replaced,
-    /// The backend wants it.
+    /// The backend disconnects it.
     Disconnected {
         /// Whether the client may come back at once.
         reconnect: bool,
-        /// The backend's words.
+        /// The backend's reason, for the close frame.
         reason: Option<Arc<str>>,
     },
     /// The node is stopping, or the duel's epoch has changed.
     Restart,
 }
 
-/// Where an event can be handed over without waiting: the socket, as far as the hub knows it.
-///
-/// Whoever stores an event calls it under the duel's lock, and so do the tasks to which that is left, without it; it must not block,
-/// and must not call the hub back.
-pub trait Outlet: std::fmt::Debug + Send + Sync {
-    /// Hands the event over, if that needs no waiting.
-    fn hand(&self, connection: &Connection, event: &Event) -> Handed;
+/// Writes an event to the client without waiting: the socket, as far as the hub knows it.
+pub trait DirectWriter: std::fmt::Debug + Send + Sync {
+    /// Writes the event, if that needs no waiting.
+    ///
+    /// Called by the storing thread under the duel's lock, and by fan-out tasks without it. Must not block or call the hub.
+    fn try_write(&self, connection: &Connection, event: &Event) -> WriteOutcome;
 }
 
-/// What became of an event that was offered to an [`Outlet`].
+/// The outcome of [`DirectWriter::try_write`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handed {
-    /// The client has it, or will.
-    Whole,
-    /// So it has, once the connection's task has done the rest.
-    Partly,
-    /// Nothing of it: it is the task's.
-    Not,
+pub enum WriteOutcome {
+    /// All of it was written, or it is not addressed to this client.
+    Written,
+    /// A part was written. The writer keeps the rest, and the connection's task sends it.
+    Partial,
+    /// Nothing was written. The connection's task sends it.
+    Busy,
 }
 
-/// A connection's cursor while the task has nothing to send: then whoever stores the next event moves it.
+/// Lets the storing thread write to the socket while the connection's task has nothing to send.
 #[derive(Debug, Default)]
-struct Lent {
-    outlet: Option<Arc<dyn Outlet>>,
-    /// `None`: the task has it.
+struct FastPath {
+    writer: Option<Arc<dyn DirectWriter>>,
+    /// The connection's cursor while the path is armed. `None`: the task has the cursor.
     cursor: Option<Position>,
 }
 
-/// One connection. The task that owns the socket waits on it; everybody else wakes it.
+/// One connection. The task that owns the socket waits on it. Everybody else wakes it.
 #[derive(Debug)]
 pub struct Connection {
-    /// Its id.
+    /// The connection's id.
     pub id: ConnectionId,
-    /// The duel it follows.
+    /// The duel that it follows.
     pub duel: DuelId,
-    /// Who it is.
+    /// The user, and their role.
     pub viewer: Viewer,
-    /// One permit: whatever happens while the task is busy is seen when it looks again.
+    /// Holds one permit, so that the task sees what happens while it is busy.
     wake: Notify,
-    dismissal: OnceLock<Dismissal>,
-    let_in: AtomicBool,
+    close_request: OnceLock<CloseRequest>,
+    attached: AtomicBool,
     revoked: AtomicBool,
-    renewing: AtomicBool,
-    lent: Mutex<Lent>,
+    draining: AtomicBool,
+    fast_path: Mutex<FastPath>,
 }
 
 impl Connection {
@@ -80,53 +77,53 @@ impl Connection {
             duel,
             viewer,
             wake: Notify::new(),
-            dismissal: OnceLock::new(),
-            let_in: AtomicBool::new(false),
+            close_request: OnceLock::new(),
+            attached: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
-            renewing: AtomicBool::new(false),
-            lent: Mutex::default(),
+            draining: AtomicBool::new(false),
+            fast_path: Mutex::default(),
         }
     }
 
-    /// Through which events are handed over from now on, whenever the cursor is lent.
-    pub(super) fn set_outlet(&self, outlet: Arc<dyn Outlet>) {
-        self.lent.lock().outlet = Some(outlet);
+    pub(super) fn set_direct_writer(&self, writer: Arc<dyn DirectWriter>) {
+        self.fast_path.lock().writer = Some(writer);
     }
 
-    /// The task has nothing to send: the next event may be handed over by whoever stores it.
-    pub(super) fn lend_cursor(&self, cursor: Position) {
-        let mut lent = self.lent.lock();
-        if lent.outlet.is_some() {
-            lent.cursor = Some(cursor);
+    /// Arms the fast path at `cursor`. Without a writer it stays disarmed, and the task is woken for each event.
+    pub(super) fn arm(&self, cursor: Position) {
+        let mut fast_path = self.fast_path.lock();
+        if fast_path.writer.is_some() {
+            fast_path.cursor = Some(cursor);
         }
     }
 
-    /// Takes the cursor back, if it was lent: no event is handed over from now on.
-    pub(super) fn take_cursor(&self) -> Option<Position> {
-        self.lent.lock().cursor.take()
+    /// Disarms the fast path. Returns the cursor if it was armed.
+    pub(super) fn disarm(&self) -> Option<Position> {
+        self.fast_path.lock().cursor.take()
     }
 
-    /// Where the cursor is, if it is lent.
-    pub(super) fn lent_cursor(&self) -> Option<Position> {
-        self.lent.lock().cursor
+    /// Returns the cursor if the fast path is armed.
+    pub(super) fn armed_cursor(&self) -> Option<Position> {
+        self.fast_path.lock().cursor
     }
 
-    /// Hands an event over at once if it is the next after the cursor; otherwise, and for the rest of it, wakes the task.
-    pub(super) fn offer(&self, epoch: Epoch, event: &Event) {
-        let mut lent = self.lent.lock();
-        if let Lent { outlet: Some(outlet), cursor: Some(cursor) } = &mut *lent
+    /// Writes the event directly if the fast path is armed and the event is the next after the cursor. Otherwise, or if it was
+    /// not written whole, wakes the task.
+    pub(super) fn deliver(&self, epoch: Epoch, event: &Event) {
+        let mut fast_path = self.fast_path.lock();
+        if let FastPath { writer: Some(writer), cursor: Some(cursor) } = &mut *fast_path
             && cursor.epoch == epoch
             && cursor.seq + 1 == event.seq
         {
-            let handed = outlet.hand(self, event);
-            if handed != Handed::Not {
+            let outcome = writer.try_write(self, event);
+            if outcome != WriteOutcome::Busy {
                 cursor.seq = event.seq;
             }
-            if handed == Handed::Whole {
+            if outcome == WriteOutcome::Written {
                 return;
             }
         }
-        drop(lent);
+        drop(fast_path);
         self.wake();
     }
 
@@ -140,28 +137,28 @@ impl Connection {
     }
 
     /// Asks the connection to close. The first reason stands.
-    pub(super) fn dismiss(&self, dismissal: Dismissal) {
-        if self.dismissal.set(dismissal).is_ok() {
+    pub(super) fn request_close(&self, request: CloseRequest) {
+        if self.close_request.set(request).is_ok() {
             self.wake();
         }
     }
 
-    pub(super) fn dismissal(&self) -> Option<&Dismissal> {
-        self.dismissal.get()
+    pub(super) fn close_request(&self) -> Option<&CloseRequest> {
+        self.close_request.get()
     }
 
     /// Called by the duel, under its lock.
-    pub(super) fn let_in(&self) {
-        self.let_in.store(true, Ordering::Relaxed);
+    pub(super) fn set_attached(&self) {
+        self.attached.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_let_in(&self) -> bool {
-        self.let_in.load(Ordering::Relaxed)
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Relaxed)
     }
 
-    /// The connection will be asked to come back: whether that is news.
-    pub(super) fn begin_renewal(&self) -> bool {
-        !self.renewing.swap(true, Ordering::Relaxed)
+    /// Marks the connection as one that will be asked to reconnect. Returns whether it was not marked before.
+    pub(super) fn begin_draining(&self) -> bool {
+        !self.draining.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn revoke(&self) {

@@ -1,4 +1,4 @@
-//! One live duel: its tail, its connections, who is online. All under one short lock.
+//! One live duel: its tail, its connections, who is online. One short lock guards them all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::OnlineUser;
-use super::connection::{Connection, Dismissal};
-use super::fan_out::{self, FanOut, Piece};
+use super::connection::{CloseRequest, Connection};
+use super::fan_out::{Chunk, FanOut};
 use super::presence::{Presence, PresenceChange};
 use super::tail::Tail;
 use crate::engine::{Head, OfflineReason, Online, SignalKind, Target};
@@ -16,70 +16,60 @@ use crate::event::{Audience, Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
 
-/// One duel that somebody follows on this node.
+/// A duel that somebody follows on this node.
 #[derive(Debug)]
 pub(super) struct LiveDuel {
     pub(super) id: DuelId,
-    state: Mutex<State>,
+    state: Mutex<LiveState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LiveState {
     tail: Tail,
     /// In the order of their ids, which is the order in which they came.
     connections: Vec<Arc<Connection>>,
     presence: Presence,
-    /// Users who were let in here, as what; those within their grace included.
-    here: Vec<Viewer>,
-    /// Users whose last connection went, within their grace.
-    leaving: Vec<Leaving>,
-    /// The duel's own; `None`: the node's.
+    /// Users with an attached connection on this node, or in their grace period.
+    local: Vec<Viewer>,
+    grace_periods: Vec<LocalGracePeriod>,
+    /// The duel's own grace period. `None`: the node's.
     presence_grace: Option<Duration>,
-    /// The event that tasks are handing over.
     fan_out: FanOut,
-    /// A connection lacks events that the engine did not give.
+    /// A connection lacks events that the engine failed to read.
     read_deferred: bool,
     /// Sweeps that the engine has answered.
     sweeps: u64,
-    /// The duel has left the hub's map; whoever still holds it must look there again.
+    /// Nobody is left, and the duel leaves the hub's map. No connection is added any more.
     retired: bool,
 }
 
 #[derive(Debug)]
-struct Leaving {
+struct LocalGracePeriod {
     user: UserId,
-    /// The connection that went: a later departure of the same user is another one.
+    /// The connection that closed. Tells this grace period from a later one of the same user.
     last: ConnectionId,
     reason: OfflineReason,
 }
 
-/// What became of a connection that wants in.
-pub(super) enum Joined {
-    /// It is in.
-    In,
-    /// The duel has left the map meanwhile.
-    Retired,
-}
-
-/// What the engine's word on where the log stands was to a live duel.
+/// What a head that the engine reported meant to a live duel.
 #[derive(Debug)]
-pub(super) enum Noted {
-    /// Nothing new.
-    Known,
+pub(super) enum HeadChange {
+    /// The head was known.
+    None,
     /// Events had been missed, whether or not the epoch has changed.
     Missed,
-    /// Its epoch has ended, and nothing has happened since: these connections have time to come back.
-    Renewed(Vec<Arc<Connection>>),
+    /// The epoch has ended, and nothing has happened since. These connections have time to reconnect.
+    EpochEnded(Vec<Arc<Connection>>),
 }
 
-/// What a cursor finds.
-pub(super) struct Look {
+/// What a live duel holds after a cursor.
+pub(super) struct View {
     pub(super) newest: Option<Position>,
-    /// The epoch of the cursor has ended, but it lacks nothing yet.
-    pub(super) lacks_nothing_yet: bool,
-    /// The events after the cursor, or `None` if they are not at hand.
+    /// The cursor's epoch has ended, but nothing has happened since.
+    pub(super) up_to_date: bool,
+    /// `None`: the events are not in the tail.
     pub(super) events: Option<Vec<Arc<Event>>>,
-    /// The changes after the cursor, or `None` if they are kept no longer.
+    /// `None`: the changes are no longer kept.
     pub(super) presence: Option<Vec<PresenceChange>>,
 }
 
@@ -88,83 +78,84 @@ impl LiveDuel {
         Self { id, state: Mutex::default() }
     }
 
-    /// Puts a connection into the list, so that whatever happens from now on wakes it. It is not let in yet.
-    pub(super) fn join(&self, connection: &Arc<Connection>) -> Joined {
+    /// Adds a connection to the list, so that whatever happens from now on wakes it. Its user is not online yet. Returns
+    /// whether it was added: a retired duel takes none.
+    pub(super) fn add(&self, connection: &Arc<Connection>) -> bool {
         let mut state = self.state.lock();
-        if state.retired {
-            return Joined::Retired;
+        if !state.retired {
+            // Ids are given out before this lock is taken, so a later one may be in already.
+            let at = state.connections.partition_point(|other| other.id < connection.id);
+            state.connections.insert(at, Arc::clone(connection));
         }
-        // Ids are handed out before this lock is taken, so a later one may be in already.
-        let at = state.connections.partition_point(|other| other.id < connection.id);
-        state.connections.insert(at, Arc::clone(connection));
-        Joined::In
+        !state.retired
     }
 
-    /// Lets a connection in: whether its user was not here before in that role. Past `per_user_max` connections of the
-    /// user, the oldest are asked to go.
-    pub(super) fn let_in(&self, connection: &Connection, per_user_max: usize) -> bool {
+    /// Attaches a connection. Past `per_user_max` connections of its user, asks the oldest to close. Returns whether the user
+    /// was not on this node before in that role.
+    pub(super) fn attach(&self, connection: &Connection, per_user_max: usize) -> bool {
         let mut state = self.state.lock();
         let viewer = connection.viewer;
-        let mine: Vec<_> = state.let_in_of(viewer.user).cloned().collect();
+        let mine: Vec<_> = state.attached_of(viewer.user).cloned().collect();
         let excess = (mine.len() + 1).saturating_sub(per_user_max);
-        mine.iter().take(excess).for_each(|oldest| oldest.dismiss(Dismissal::Replaced));
-        connection.let_in();
-        state.leaving.retain(|leaving| leaving.user != viewer.user);
-        if state.here.contains(&viewer) {
+        mine.iter().take(excess).for_each(|oldest| oldest.request_close(CloseRequest::Replaced));
+        connection.set_attached();
+        state.grace_periods.retain(|grace_period| grace_period.user != viewer.user);
+        if state.local.contains(&viewer) {
             return false;
         }
-        state.here.retain(|other| other.user != viewer.user);
-        state.here.push(viewer);
+        state.local.retain(|other| other.user != viewer.user);
+        state.local.push(viewer);
         true
     }
 
-    /// Takes a connection out: whether it was the last that was let in of its user, who is now within their grace.
-    pub(super) fn leave(&self, connection: &Connection, reason: OfflineReason) -> bool {
+    /// Removes a connection. Returns whether it was the last attached one of its user, whose grace period begins.
+    pub(super) fn remove(&self, connection: &Connection, reason: OfflineReason) -> bool {
         let mut state = self.state.lock();
         if let Ok(at) = state.connections.binary_search_by_key(&connection.id, |c| c.id) {
             state.connections.remove(at);
         }
         let user = connection.viewer.user;
-        let last = connection.is_let_in() && state.let_in_of(user).next().is_none();
+        let last = connection.is_attached() && state.attached_of(user).next().is_none();
         if last {
-            state.leaving.push(Leaving { user, last: connection.id, reason });
+            state.grace_periods.push(LocalGracePeriod { user, last: connection.id, reason });
         }
         last
     }
 
-    /// Ends the grace that began when `last` went: why, unless the user is back.
-    pub(super) fn end_grace(&self, user: UserId, last: ConnectionId) -> Option<OfflineReason> {
+    /// Ends the grace period that began when `last` closed. Returns why it closed, or `None` if the user is back.
+    pub(super) fn end_grace_period(
+        &self,
+        user: UserId,
+        last: ConnectionId,
+    ) -> Option<OfflineReason> {
         let mut state = self.state.lock();
-        let at = state.leaving.iter().position(|l| l.user == user && l.last == last)?;
-        state.here.retain(|viewer| viewer.user != user);
-        Some(state.leaving.swap_remove(at).reason)
+        let at = state.grace_periods.iter().position(|g| g.user == user && g.last == last)?;
+        state.local.retain(|viewer| viewer.user != user);
+        Some(state.grace_periods.swap_remove(at).reason)
     }
 
-    /// Marks the duel as retired if nobody is left in it: whether it is now.
+    /// Retires the duel if nobody is left in it. Returns `true` once, to whoever retired it.
     pub(super) fn retire(&self) -> bool {
         let mut state = self.state.lock();
-        if state.retired {
-            // Somebody else has; there may be another in its place by now.
-            return false;
-        }
-        state.retired = state.connections.is_empty() && state.leaving.is_empty();
-        state.retired
+        let empty = state.connections.is_empty() && state.grace_periods.is_empty();
+        empty && !std::mem::replace(&mut state.retired, empty)
     }
 
-    pub(super) fn look(&self, position: Position, presence: u64, count: usize) -> Look {
+    /// Returns what lies after a cursor, at most `count` events.
+    pub(super) fn view(&self, position: Position, presence: u64, count: usize) -> View {
         let state = self.state.lock();
         let newest = state.tail.newest();
         let has_all = newest.is_none_or(|newest| newest.seq <= position.seq);
-        Look {
+        View {
             newest,
-            lacks_nothing_yet: has_all && state.tail.ended_here().contains(&position.epoch),
+            up_to_date: has_all && state.tail.ended_at_newest().contains(&position.epoch),
             events: state.tail.after(position.seq, count),
             presence: state.presence.after(presence),
         }
     }
 
-    /// Takes an event that was stored, and has every connection receive it: at once, where that is possible and not
-    /// `bulk`; through `tasks`, where there are many. To how many it is addressed.
+    /// Takes a stored event and delivers it: directly, unless many notices come in `bulk`; through `tasks` if there are many
+    /// connections. Returns to how many connections it is addressed.
     pub(super) fn append(
         self: &Arc<Self>,
         epoch: Epoch,
@@ -174,15 +165,15 @@ impl LiveDuel {
     ) -> usize {
         let state = &mut *self.state.lock();
         state.tail.push(epoch, event);
-        if state.connections.len() > limits::HANDED_AT_ONCE_MAX {
+        if state.connections.len() > limits::DIRECT_WRITES_MAX {
             match state.fan_out.begin(&state.connections) {
-                Some(pieces) => fan_out::hand(self, epoch, event, pieces, tasks),
+                Some(chunks) => chunks.deliver(self, epoch, event, tasks),
                 None => state.wake_all(),
             }
         } else if bulk {
             state.wake_all();
         } else {
-            state.connections.iter().for_each(|connection| connection.offer(epoch, event));
+            state.connections.iter().for_each(|connection| connection.deliver(epoch, event));
         }
         match event.push() {
             Some(push) if push.audience != Audience::All => {
@@ -193,29 +184,29 @@ impl LiveDuel {
         }
     }
 
-    /// Takes what the engine reported of the log.
-    pub(super) fn note(&self, head: &Head) -> Noted {
+    /// Takes a head that the engine reported.
+    pub(super) fn observe_head(&self, head: &Head) -> HeadChange {
         let mut state = self.state.lock();
         let before = state.tail.newest().map(|newest| newest.epoch);
-        if !state.tail.note(head) {
-            return Noted::Known;
+        if !state.tail.observe_head(head) {
+            return HeadChange::None;
         }
         state.wake_all();
-        if !before.is_some_and(|before| state.tail.ended_here().contains(&before)) {
-            return Noted::Missed;
+        if !before.is_some_and(|before| state.tail.ended_at_newest().contains(&before)) {
+            return HeadChange::Missed;
         }
-        let let_in = state.connections.iter().filter(|connection| connection.is_let_in());
-        Noted::Renewed(let_in.cloned().collect())
+        let attached = state.connections.iter().filter(|connection| connection.is_attached());
+        HeadChange::EpochEnded(attached.cloned().collect())
     }
 
-    /// A connection lacks events that the engine did not give, and looks again at the next sweep: which one was the last.
+    /// Has a connection whose read failed woken at the next sweep. Returns how many sweeps the engine has answered.
     pub(super) fn defer_read(&self) -> u64 {
         let mut state = self.state.lock();
         state.read_deferred = true;
         state.sweeps
     }
 
-    /// A sweep was tried, and maybe answered: who lacks events looks again.
+    /// Takes the outcome of a sweep, and wakes the connections if one of them lacks events.
     pub(super) fn resume_reads(&self, answered: bool) {
         let mut state = self.state.lock();
         state.sweeps += u64::from(answered);
@@ -235,7 +226,7 @@ impl LiveDuel {
                 }
             }
             SignalKind::Offline { user, .. } => {
-                if state.here.iter().any(|viewer| viewer.user == *user) {
+                if state.local.iter().any(|viewer| viewer.user == *user) {
                     return;
                 }
                 if state.presence.go(*user) {
@@ -251,13 +242,13 @@ impl LiveDuel {
                 };
                 for connection in state.connections.iter().filter(|connection| meant(connection)) {
                     let (reconnect, reason) = (*reconnect, reason.clone());
-                    connection.dismiss(Dismissal::Disconnected { reconnect, reason });
+                    connection.request_close(CloseRequest::Disconnected { reconnect, reason });
                 }
             }
             SignalKind::Replace { connection } => {
                 let at = state.connections.binary_search_by_key(connection, |c| c.id);
                 if let Ok(at) = at {
-                    state.connections[at].dismiss(Dismissal::Replaced);
+                    state.connections[at].request_close(CloseRequest::Replaced);
                 }
             }
             SignalKind::Revoked { user } => {
@@ -272,9 +263,9 @@ impl LiveDuel {
         let mut state = self.state.lock();
         let is_online = |user| online.iter().any(|online| online.viewer.user == user);
         let listed: Vec<_> = state.presence.listed().iter().map(|l| l.viewer.user).collect();
-        let here: Vec<_> = state.here.iter().map(|viewer| viewer.user).collect();
+        let local: Vec<_> = state.local.iter().map(|viewer| viewer.user).collect();
         let mut changed = false;
-        for user in listed.into_iter().filter(|user| !is_online(*user) && !here.contains(user)) {
+        for user in listed.into_iter().filter(|user| !is_online(*user) && !local.contains(user)) {
             changed |= state.presence.go(user);
             tell(SignalKind::Offline { user, reason: OfflineReason::Lost });
         }
@@ -290,11 +281,11 @@ impl LiveDuel {
         }
     }
 
-    /// The connections of a piece that are still there.
-    pub(super) fn piece(&self, piece: &Piece) -> Vec<Arc<Connection>> {
+    /// Returns the connections of a chunk that are still in the list.
+    pub(super) fn chunk(&self, chunk: &Chunk) -> Vec<Arc<Connection>> {
         let state = self.state.lock();
-        let begin = state.connections.partition_point(|c| c.id < *piece.start());
-        let end = state.connections.partition_point(|c| c.id <= *piece.end());
+        let begin = state.connections.partition_point(|c| c.id < *chunk.start());
+        let end = state.connections.partition_point(|c| c.id <= *chunk.end());
         state.connections[begin..end].to_vec()
     }
 
@@ -318,7 +309,8 @@ impl LiveDuel {
         self.state.lock().presence_grace = grace;
     }
 
-    /// The users listed as online, and `viewer` in any case, by user id; and the cursor that has seen them come.
+    /// Returns the users listed as online and `viewer` in any case, in the order of their ids, and the cursor after the
+    /// changes that brought them.
     pub(super) fn online_with(&self, viewer: Viewer) -> (Vec<UserId>, u64) {
         let state = self.state.lock();
         let listed = state.presence.listed().iter().map(|listed| listed.viewer.user);
@@ -338,13 +330,13 @@ impl LiveDuel {
     }
 }
 
-impl State {
+impl LiveState {
     fn of_user(&self, user: UserId) -> impl Iterator<Item = &Arc<Connection>> {
         self.connections.iter().filter(move |connection| connection.viewer.user == user)
     }
 
-    fn let_in_of(&self, user: UserId) -> impl Iterator<Item = &Arc<Connection>> {
-        self.of_user(user).filter(|connection| connection.is_let_in())
+    fn attached_of(&self, user: UserId) -> impl Iterator<Item = &Arc<Connection>> {
+        self.of_user(user).filter(|connection| connection.is_attached())
     }
 
     fn wake_all(&self) {

@@ -1,4 +1,4 @@
-//! The one way by which events reach a connection: whatever lies after its cursor, from the tail or from the engine.
+//! The one path by which events reach a connection: whatever lies after its cursor, from the tail or from the engine.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,17 +9,16 @@ use crate::engine::{Engine, EngineError, Page};
 use crate::event::{Event, Position, Viewer};
 use crate::limits;
 
-/// Sweeps that an engine may answer without giving a connection what it lacks.
-const SWEEPS_IN_VAIN_MAX: u64 = 3;
+/// Sweeps that an engine may answer while it fails to read what a connection lacks.
+const FAILED_SWEEPS_MAX: u64 = 3;
 
-/// Up to where a connection has been served.
+/// Up to where a connection was served.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor {
-    /// `None`: not known yet.
-    pub(super) position: Option<Position>,
+    pub(super) position: Position,
     pub(super) presence: u64,
-    /// Since which sweep of the duel the engine has not given what the connection lacks.
-    pub(super) lacking_since: Option<u64>,
+    /// The duel's count of answered sweeps when the engine first failed to read. `None`: it has not failed.
+    pub(super) failing_since: Option<u64>,
 }
 
 /// What a connection sends next: the events first, then the changes of presence.
@@ -27,28 +26,28 @@ pub(super) struct Cursor {
 pub struct Batch {
     /// Events addressed to the connection, in order.
     pub events: Vec<Arc<Event>>,
-    /// Who came and went, in order.
+    /// Users who came online or went offline, in order.
     pub presence: Vec<PresenceChange>,
 }
 
 impl Batch {
-    /// Whether there is nothing to send now: the connection has everything, or will be woken when the engine is back.
+    /// Returns whether there is nothing to send now.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.events.is_empty() && self.presence.is_empty()
     }
 }
 
-/// Why a connection cannot be served without a gap.
+/// Why a client would miss something on this connection, and must connect again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
-    /// It lags so far behind that the log has gone on without it.
+pub enum ResyncRequired {
+    /// The client is so slow that what it lacks is no longer kept.
     #[error("the client lags behind the log")]
     TooSlow,
-    /// The duel's history has begun anew.
+    /// The duel's epoch has ended, and events followed.
     #[error("the duel has a new epoch")]
     EpochChanged,
-    /// The engine is there, and does not give what the connection lacks.
+    /// The engine answers, but repeatedly fails to read what the client lacks.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -59,18 +58,18 @@ impl Cursor {
         engine: &dyn Engine,
         live: &LiveDuel,
         viewer: Viewer,
-    ) -> Result<Batch, Lost> {
+    ) -> Result<Batch, ResyncRequired> {
         loop {
-            let Some(position) = self.position else { return Ok(Batch::default()) };
-            let look = live.look(position, self.presence, limits::BATCH_EVENTS_MAX);
-            let presence = look.presence.ok_or(Lost::TooSlow)?;
-            let newest = look.newest.unwrap_or(position);
-            if newest.epoch != position.epoch && !look.lacks_nothing_yet {
-                return Err(Lost::EpochChanged);
+            let position = self.position;
+            let view = live.view(position, self.presence, limits::BATCH_EVENTS_MAX);
+            let presence = view.presence.ok_or(ResyncRequired::TooSlow)?;
+            let newest = view.newest.unwrap_or(position);
+            if newest.epoch != position.epoch && !view.up_to_date {
+                return Err(ResyncRequired::EpochChanged);
             }
             let mut events = Vec::new();
             if position.seq < newest.seq {
-                events = match look.events {
+                events = match view.events {
                     Some(events) => events,
                     None => self.read(engine, live, position).await?,
                 };
@@ -78,7 +77,7 @@ impl Cursor {
             self.presence += presence.len() as u64;
             let Some(last) = events.last() else { return Ok(Batch { events, presence }) };
             assert_eq!(events[0].seq, position.seq + 1, "events follow the cursor without a gap");
-            self.position = Some(Position { epoch: position.epoch, seq: last.seq });
+            self.position.seq = last.seq;
             let batch = Batch { events: addressed(events, viewer), presence };
             if !batch.is_empty() {
                 return Ok(batch);
@@ -86,31 +85,31 @@ impl Cursor {
         }
     }
 
-    /// What the engine has after a position. Nothing while it is away: the connection stays, and looks again at each sweep. An
-    /// engine that answers sweeps and still does not give it has a fault that waiting does not mend.
+    /// Reads from the engine. While the engine is away, returns no events: the connection stays, and reads again after each
+    /// sweep. If the engine answers sweeps and still cannot read, waiting does not help.
     async fn read(
         &mut self,
         engine: &dyn Engine,
         live: &LiveDuel,
         after: Position,
-    ) -> Result<Vec<Arc<Event>>, Lost> {
+    ) -> Result<Vec<Arc<Event>>, ResyncRequired> {
         match engine.read(live.id, after, limits::BATCH_EVENTS_MAX).await {
             Ok(Page::Events(events)) => {
-                self.lacking_since = None;
+                self.failing_since = None;
                 Ok(events)
             }
-            Ok(Page::Gone) => Err(Lost::TooSlow),
+            Ok(Page::Gone) => Err(ResyncRequired::TooSlow),
             Err(error) => {
                 let sweeps = live.defer_read();
-                let since = *self.lacking_since.get_or_insert(sweeps);
-                let in_vain = sweeps - since >= SWEEPS_IN_VAIN_MAX;
-                if in_vain { Err(error.into()) } else { Ok(Vec::new()) }
+                let failing_since = *self.failing_since.get_or_insert(sweeps);
+                let hopeless = sweeps - failing_since >= FAILED_SWEEPS_MAX;
+                if hopeless { Err(error.into()) } else { Ok(Vec::new()) }
             }
         }
     }
 }
 
-/// The events addressed to `viewer`, without those of which a newer one with the same coalesce key follows.
+/// Returns the events addressed to `viewer`, without those that a newer one with the same coalesce key replaces.
 fn addressed(mut events: Vec<Arc<Event>>, viewer: Viewer) -> Vec<Arc<Event>> {
     events.retain(|event| event.includes(viewer));
     let key = |event: &Arc<Event>| event.push().and_then(|push| push.coalesce_key.clone());

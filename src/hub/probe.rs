@@ -1,6 +1,6 @@
-//! The node proves its own path: it follows a duel of its own, pushes to it, and waits for the delivery.
+//! The readiness probe: the node attaches to a duel of its own, pushes to it, and waits for the delivery.
 //!
-//! So readiness says that events pass from push through the engine to a connection, and not merely that a port is open.
+//! So readiness means that events pass from a push through the engine to a connection, not merely that a port is open.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,61 +11,61 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use super::Hub;
-use super::attach::Attachment;
+use super::attachment::Attachment;
 use crate::event::{Audience, EventType, Payload, Push, Role, Viewer};
 use crate::id::{DuelId, UserId};
 use crate::limits;
 
-/// Whether the path works.
+/// Whether the node is ready.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    state: Mutex<State>,
-    proof: Notify,
+    state: Mutex<ProbeState>,
+    succeeded: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// When the last delivery arrived, and how long it took.
-    proved: Option<(Instant, Duration)>,
+struct ProbeState {
+    /// When the last probe succeeded, and how long it took.
+    last_success: Option<(Instant, Duration)>,
     stopping: bool,
 }
 
 impl Readiness {
-    /// How long the last proof took, if it is fresh and the node is not stopping.
+    /// Returns how long the last probe took. Returns `None` if none succeeded of late, or the node is stopping.
     #[must_use]
     pub fn ready(&self) -> Option<Duration> {
         let state = self.state.lock();
-        let (at, took) = state.proved?;
+        let (at, took) = state.last_success?;
         let fresh = at.elapsed() <= limits::PROBE_INTERVAL + limits::PROBE_TIMEOUT;
         (fresh && !state.stopping).then_some(took)
     }
 
-    /// Waits until it is. Cancel safe.
+    /// Waits until the node is ready. Cancel safe.
     pub async fn until_ready(&self) {
         loop {
-            // Before the look, so that no proof falls between the two.
-            let proof = self.proof.notified();
+            // Before the check, so that no success falls between the two.
+            let succeeded = self.succeeded.notified();
             if self.ready().is_some() {
                 return;
             }
-            proof.await;
+            succeeded.await;
         }
     }
 
-    /// From now on the node is not ready.
+    /// Marks the node as stopping. It is not ready from now on.
     pub fn stop(&self) {
         self.state.lock().stopping = true;
     }
 
-    /// Whether the node is stopping.
+    /// Returns whether the node is stopping.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.state.lock().stopping
     }
 
-    fn prove(&self, took: Duration) {
-        self.state.lock().proved = Some((Instant::now(), took));
-        self.proof.notify_waiters();
+    fn succeed(&self, took: Duration) {
+        self.state.lock().last_success = Some((Instant::now(), took));
+        self.succeeded.notify_waiters();
     }
 }
 
@@ -77,10 +77,10 @@ impl Hub {
         let mut failing = false;
         loop {
             ticks.tick().await;
-            let proof = tokio::time::timeout(limits::PROBE_TIMEOUT, self.probe(&mut attachment));
-            let failure = match proof.await {
+            let probe = tokio::time::timeout(limits::PROBE_TIMEOUT, self.probe(&mut attachment));
+            let failure = match probe.await {
                 Ok(Ok(took)) => {
-                    self.readiness.prove(took);
+                    self.readiness.succeed(took);
                     None
                 }
                 Ok(Err(error)) => Some(error.to_string()),
@@ -88,14 +88,14 @@ impl Hub {
             };
             match (&failure, failing) {
                 (Some(error), false) => {
-                    warn!(error, "not ready: the path from push to delivery fails")
+                    warn!(error, "not ready: the probe failed")
                 }
                 (None, true) => info!("ready again"),
                 _ => {}
             }
             failing = failure.is_some();
             if failing {
-                // Whatever is wrong with it, the next attempt starts with a new one.
+                // The next attempt starts with a new one, in case the old one is at fault.
                 attachment = None;
             }
         }
@@ -104,8 +104,7 @@ impl Hub {
     async fn probe(self: &Arc<Self>, slot: &mut Option<Attachment>) -> anyhow::Result<Duration> {
         if slot.is_none() {
             let viewer = Viewer { user: UserId::PROBE, role: Role::Spectator };
-            let (attachment, _) = self.enter(DuelId::PROBE, viewer, None, None).await?;
-            *slot = Some(attachment);
+            *slot = Some(self.attach_probe(viewer).await?);
         }
         let Some(attachment) = slot else { return Ok(Duration::ZERO) };
         let push = Push {

@@ -1,7 +1,6 @@
-//! The repair sweep: whatever a connection should have and has not, it gets at the sweep at the latest.
+//! The repair sweep: a connection receives whatever it lacks at the next sweep at the latest.
 //!
-//! Compares the positions of this node's live duels with the engine's, in batches. The same rhythm drives the engine's
-//! pruning.
+//! A sweep compares the positions of this node's live duels with the engine's, in batches. Then it prunes the engine.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use super::duel::LiveDuel;
 use crate::clock;
 use crate::engine::EngineError;
 
-/// Duels that are asked about in one call.
+/// Duels in one call of the engine.
 const BATCH: usize = 512;
 
 impl Hub {
@@ -26,16 +25,16 @@ impl Hub {
         loop {
             ticks.tick().await;
             let swept = self.sweep_all().await;
-            // One line for all of them: after an engine was away it may be every duel.
+            // One line for all duels: after an engine was away, there may be many.
             let repairs_before = std::mem::replace(&mut repairs, self.metrics.sweep_repairs.get());
             if repairs > repairs_before {
                 let duels = repairs - repairs_before;
-                info!(duels, "events that were missed were found");
+                info!(duels, "the sweep found missed events");
             }
             if let Err(error) = &swept
                 && !failing
             {
-                warn!(%error, "the repair sweep or pruning failed; it is tried again, in silence");
+                warn!(%error, "the sweep failed; retrying silently");
             }
             failing = swept.is_err();
         }
@@ -43,11 +42,11 @@ impl Hub {
 
     async fn sweep_all(&self) -> Result<(), EngineError> {
         let swept = self.sweep_live().await;
-        // Also when that failed: what is pruned may be what is missing.
+        // Even if that failed: pruning makes the room that the engine may lack.
         self.engine.prune(clock::now()).await.and(swept)
     }
 
-    /// Every batch is tried: of a Cluster only some masters may be away.
+    /// Tries every batch: only some masters of a Cluster may be away.
     async fn sweep_live(&self) -> Result<(), EngineError> {
         let live: Vec<_> = self.duels.read().values().cloned().collect();
         let mut swept = Ok(());
@@ -61,7 +60,7 @@ impl Hub {
     async fn sweep(&self, batch: &[Arc<LiveDuel>]) -> Result<(), EngineError> {
         let heads = self.engine.heads(batch.iter().map(|live| live.id).collect()).await;
         let known = heads.as_deref().unwrap_or_default();
-        known.iter().for_each(|(duel, head)| self.note(*duel, head));
+        known.iter().for_each(|(duel, head)| self.observe_head(*duel, head));
         let answered: HashSet<_> = known.iter().map(|(duel, _)| *duel).collect();
         batch.iter().for_each(|live| live.resume_reads(answered.contains(&live.id)));
         heads.map(|_| ())

@@ -1,7 +1,6 @@
-//! The newest events of a live duel, at hand for its cursors.
+//! The tail: a cache of a live duel's newest events. An older one is read from the engine.
 //!
-//! A cache of the engine's log: whoever needs an event that is not here reads it from the engine. Bounds:
-//! [`limits::TAIL_EVENTS_MAX`], [`limits::TAIL_BYTES_MAX`]; the oldest goes first.
+//! Bounds: [`limits::TAIL_EVENTS_MAX`], [`limits::TAIL_BYTES_MAX`]. The oldest event is dropped first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,48 +9,48 @@ use crate::engine::{Head, stored_size};
 use crate::event::{Epoch, Event, Position};
 use crate::limits;
 
-/// The events run without a gap and end at the newest position known, or there are none.
+/// The events have no gap and end at the newest position known, or there are none.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     newest: Option<Position>,
-    /// Epochs that ended at `newest`: nothing has happened since.
-    ended_here: Vec<Epoch>,
+    /// Epochs that ended at `newest`.
+    ended_at_newest: Vec<Epoch>,
     events: VecDeque<Arc<Event>>,
     bytes: usize,
 }
 
 impl Tail {
-    /// The newest position known; `None` until the first event or head.
+    /// Returns the newest position known. `None` until the first event or head.
     pub(super) const fn newest(&self) -> Option<Position> {
         self.newest
     }
 
-    /// The epochs that ended at the newest position: nothing has happened since.
-    pub(super) fn ended_here(&self) -> &[Epoch] {
-        &self.ended_here
+    /// Returns the epochs that ended at the newest position: nothing has happened since.
+    pub(super) fn ended_at_newest(&self) -> &[Epoch] {
+        &self.ended_at_newest
     }
 
-    /// Takes what the engine reported: whether it was news.
-    pub(super) fn note(&mut self, head: &Head) -> bool {
-        let news = self.advance(head.position);
-        if news {
-            self.ended_here = head.ended_here().collect();
+    /// Takes a head that the engine reported. Returns whether it was new.
+    pub(super) fn observe_head(&mut self, head: &Head) -> bool {
+        let new = self.advance(head.position);
+        if new {
+            self.ended_at_newest = head.ended_here().collect();
         }
-        news
+        new
     }
 
-    /// Takes a position that does not follow, if it is news.
+    /// Jumps to a position, if it is new, and drops the events before it. Returns whether it was new.
     fn advance(&mut self, position: Position) -> bool {
-        let news = self
+        let new = self
             .newest
             .is_none_or(|newest| newest.epoch != position.epoch || newest.seq < position.seq);
-        if news {
+        if new {
             self.newest = Some(position);
-            self.ended_here = Vec::new();
+            self.ended_at_newest = Vec::new();
             self.events.clear();
             self.bytes = 0;
         }
-        news
+        new
     }
 
     /// Takes an event that the engine stored.
@@ -61,7 +60,7 @@ impl Tail {
         let position = Position { epoch, seq: event.seq };
         if follows {
             self.newest = Some(position);
-            self.ended_here = Vec::new();
+            self.ended_at_newest = Vec::new();
         } else if !self.advance(position) {
             return;
         }
@@ -73,7 +72,7 @@ impl Tail {
         }
     }
 
-    /// At most `count` events after `seq`, or `None` if they are not at hand.
+    /// Returns at most `count` events after `seq`, or `None` if the first of them is not here.
     pub(super) fn after(&self, seq: u64, count: usize) -> Option<Vec<Arc<Event>>> {
         let oldest = self.events.front()?.seq;
         let skip = usize::try_from((seq + 1).checked_sub(oldest)?).ok()?;
@@ -143,8 +142,8 @@ mod tests {
         let epoch = Epoch::random();
         let mut tail = Tail::default();
         tail.push(epoch, &event(1));
-        assert!(tail.note(&head(Position { epoch, seq: 3 }, &[])));
-        assert!(!tail.note(&head(Position { epoch, seq: 2 }, &[])));
+        assert!(tail.observe_head(&head(Position { epoch, seq: 3 }, &[])));
+        assert!(!tail.observe_head(&head(Position { epoch, seq: 2 }, &[])));
         assert_eq!(seqs(&tail, 0), None);
     }
 
@@ -155,15 +154,15 @@ mod tests {
         let begun = head(Position { epoch, seq: 7 }, &[end]);
         let mut tail = Tail::default();
         tail.push(before, &event(8));
-        assert!(tail.note(&begun));
-        assert_eq!(tail.ended_here(), [before]);
-        assert!(!tail.note(&begun));
-        assert_eq!(tail.ended_here(), [before]);
+        assert!(tail.observe_head(&begun));
+        assert_eq!(tail.ended_at_newest(), [before]);
+        assert!(!tail.observe_head(&begun));
+        assert_eq!(tail.ended_at_newest(), [before]);
         tail.push(epoch, &event(8));
-        assert_eq!(tail.ended_here(), []);
+        assert_eq!(tail.ended_at_newest(), []);
         let mut late = Tail::default();
-        late.note(&head(Position { epoch, seq: 8 }, &[end]));
-        assert_eq!(late.ended_here(), []);
+        late.observe_head(&head(Position { epoch, seq: 8 }, &[end]));
+        assert_eq!(late.ended_at_newest(), []);
     }
 
     #[test]

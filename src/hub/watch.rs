@@ -87,6 +87,8 @@ pub(super) struct Watchers {
     list: RwLock<Vec<Arc<Watcher>>>,
     count: AtomicUsize,
     count_max: usize,
+    /// Calls in flight that turn the engine's notices for watches off. Raised under the list's lock.
+    turning_off: AtomicUsize,
     metrics: Arc<Metrics>,
 }
 
@@ -108,7 +110,8 @@ pub struct Watch {
 
 impl Watchers {
     pub(super) fn new(count_max: usize, metrics: Arc<Metrics>) -> Self {
-        Self { list: RwLock::default(), count: AtomicUsize::new(0), count_max, metrics }
+        let (count, turning_off) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { list: RwLock::default(), count, count_max, turning_off, metrics }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -129,13 +132,26 @@ impl Watchers {
         Ok(Watch { hub, watcher, changes_rx })
     }
 
-    /// `ended` is called for the last, before another can begin.
-    fn end(&self, watcher: &Arc<Watcher>, ended: impl FnOnce()) {
+    /// Removes a watcher. If it was the last, calls `turn_off`, without the lock.
+    fn remove(&self, watcher: &Arc<Watcher>, turn_off: impl FnOnce()) {
         let mut list = self.list.write();
         list.retain(|other| !Arc::ptr_eq(other, watcher));
         self.count.store(list.len(), Ordering::Relaxed);
-        if list.is_empty() {
-            ended();
+        let last = list.is_empty();
+        if last {
+            self.turning_off.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(list);
+        if last {
+            turn_off();
+            self.turning_off.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Waits until every `turn_off` that was begun before this watcher was added has returned.
+    async fn until_turned_off(&self) {
+        while self.turning_off.load(Ordering::Acquire) > 0 {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -205,6 +221,7 @@ impl Watch {
     ) -> Result<(Vec<Change>, u64, Option<DuelId>), WatchError> {
         let engine = &self.hub.engine;
         if after.is_none() {
+            self.hub.watchers.until_turned_off().await;
             // Before the state is read, so that nothing falls between.
             engine.watch(true).await?;
         }
@@ -250,7 +267,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // Done when it is called.
-        self.hub.watchers.end(&self.watcher, || drop(self.hub.engine.watch(false)));
+        // The call takes effect at once. Its answer is not needed.
+        self.hub.watchers.remove(&self.watcher, || drop(self.hub.engine.watch(false)));
     }
 }

@@ -49,12 +49,8 @@ fn request(n: u64) -> pb::PushEventRequest {
 
 impl Scene {
     async fn begin(site: &Site) -> Self {
-        let hub = site.start().await;
-        let backend = Backend::connect(&hub).await;
-        let players = [
-            Player::join(&hub, Join::ticket(backend.ticket(DUEL, 1).await)).await,
-            Player::join(&hub, Join::ticket(backend.ticket(DUEL, 2).await)).await,
-        ];
+        let (hub, backend) = site.start_with_backend().await;
+        let players = [backend.player(DUEL, 1).await, backend.player(DUEL, 2).await];
         let epoch = players[0].connected["epoch"].as_str().unwrap().to_owned();
         let mut scene = Self { hub, backend, players, epoch, log: Vec::new(), next: 1 };
         for _ in 0..20 {
@@ -270,8 +266,7 @@ async fn what_was_never_synced_is_never_shown() {
 async fn a_start_on_a_disk_that_fails_changes_nothing() {
     let mut site = Site::new();
     let disk = Disk::under(&mut site);
-    let hub = site.start().await;
-    let backend = Backend::connect(&hub).await;
+    let (hub, backend) = site.start_with_backend().await;
     let mut facts = Facts::default();
     facts.push(&backend, DUEL, 100, 300).await;
     facts.use_ticket(&hub, &backend, DUEL).await;
@@ -298,14 +293,12 @@ async fn a_start_on_a_disk_that_fails_changes_nothing() {
 async fn a_disk_that_does_not_read_for_a_while() {
     let mut site = Site::new().with("ENGINE_MAX_LOG_BYTES", "1073741824");
     let disk = Disk::under(&mut site);
-    let hub = site.start().await;
-    let backend = Backend::connect(&hub).await;
+    let (hub, backend) = site.start_with_backend().await;
     let mut facts = Facts::default();
     // More than stays in memory.
     facts.push(&backend, DUEL, 800, 60_000).await;
     hub.end(HowToEnd::Kill).await;
-    let mut hub = site.start().await;
-    let backend = Backend::connect(&hub).await;
+    let (mut hub, backend) = site.start_with_backend().await;
     let ticket = backend.ticket(DUEL, 1).await;
     disk.set(Fault::Read);
     let join = Join::ticket(ticket).resume(format!("{}:0", facts.epoch(DUEL)));

@@ -1,15 +1,16 @@
 //! Two processes never share a `DATA_DIR`: the second goes away and says why, the first does not notice.
 
-use crate::kit::{Backend, Facts, HowToEnd, Join, Player, Site, get, until};
+use duelhub_testkit::is_ready;
+
+use crate::kit::{Facts, HowToEnd, Site};
 
 #[tokio::test]
 async fn a_second_process_in_one_data_dir_goes_away_and_the_first_goes_on() {
     let site = Site::new();
-    let mut first = site.start().await;
-    let backend = Backend::connect(&first).await;
+    let (mut first, backend) = site.start_with_backend().await;
     let mut facts = Facts::default();
     facts.push(&backend, 77, 50, 100).await;
-    let mut player = Player::join(&first, Join::ticket(backend.ticket(77, 1).await)).await;
+    let mut player = backend.player(77, 1).await;
     for _ in 0..3 {
         // Its ports are free ones, so it is the directory that is taken and nothing else.
         let second = site.try_start().await.expect_err("the directory is taken");
@@ -20,8 +21,7 @@ async fn a_second_process_in_one_data_dir_goes_away_and_the_first_goes_on() {
     }
     facts.push(&backend, 77, 50, 100).await;
     player.until_events(51).await;
-    let admin = first.addresses.admin;
-    until("the first is ready", || async { get(admin, "/readyz", &[]).await.status == 200 }).await;
+    is_ready(&first).await;
     assert!(first.lives());
     facts.hold(&first).await.unwrap();
     first.end(HowToEnd::Kill).await;

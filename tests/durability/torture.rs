@@ -5,27 +5,26 @@
 //! what was not answered, so that a position shown too early is given to another event, and the player who saw it finds
 //! out, by the event that comes next or by not being `recovered`.
 
-mod player;
+mod admin_client;
 mod producer;
-mod warden;
+mod returning_player;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use duelhub::server::Addresses;
+use duelhub_testkit::is_ready;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::transport::{Channel, Endpoint};
 
-use duelhub::pb::control_service_client::ControlServiceClient;
-
-use self::player::{Followed, Follower};
+use self::admin_client::AdminClient;
 use self::producer::{Log, Producer};
-use self::warden::Warden;
-use crate::kit::{Disk, Fault, HowToEnd, Hub, Site, dice, get, number, say, soon, until};
+use self::returning_player::{Followed, ReturningPlayer};
+use crate::kit::{Backend, Disk, Fault, HowToEnd, Hub, Site, dice, number, say, soon};
 
 /// Duels at a time, each with a producer and two players.
 const DUELS: u64 = 3;
@@ -38,9 +37,10 @@ const HARMS_PER_STORE: u64 = 24;
 
 /// What the tasks of a run share.
 #[derive(Debug)]
-struct Field {
-    client: ControlServiceClient<Channel>,
-    edge: std::net::SocketAddr,
+struct Shared {
+    /// Finds the hub again by itself.
+    backend: Backend,
+    addresses: Addresses,
     /// No further events, but everything begun is brought to its end.
     finish: AtomicBool,
     /// Tickets that opened a connection, and so must never open another.
@@ -49,8 +49,8 @@ struct Field {
 
 /// A duel of a round.
 #[derive(Debug)]
-struct Arena {
-    duel: u64,
+struct DuelUnderTest {
+    id: u64,
     epoch: String,
     /// How far each player is, so that the producer does not leave them behind without bound.
     served: [AtomicU64; 2],
@@ -96,37 +96,36 @@ async fn life(test: &str, harm: Harm, times: u64, dice: &mut StdRng) {
     let mut site = site();
     let disk = Disk::under(&mut site);
     let mut hub = site.start().await;
-    let client = ControlServiceClient::new(endpoint(&hub).connect_lazy());
-    let field = Arc::new(Field {
-        client,
-        edge: hub.addresses.edge,
+    let shared = Arc::new(Shared {
+        backend: Backend::lazy(&hub),
+        addresses: hub.addresses,
         finish: AtomicBool::new(false),
         used: parking_lot::Mutex::default(),
     });
-    let warden = tokio::spawn(Warden::new(StdRng::from_rng(dice)).run(Arc::clone(&field)));
-    let mut game = Match { site, disk, harm, dice, field: Arc::clone(&field) };
+    let admin = tokio::spawn(AdminClient::new(StdRng::from_rng(dice)).run(Arc::clone(&shared)));
+    let mut harness = Harness { site, disk, harm, dice, shared: Arc::clone(&shared) };
     let (mut left, mut events) = (times, 0);
     for round in 0.. {
         let now = left.min(HARMS_PER_ROUND);
         let pushed;
-        (hub, pushed) = game.play(hub, round, now).await;
+        (hub, pushed) = harness.play(hub, round, now).await;
         events += pushed;
         left -= now;
         if left == 0 {
             break;
         }
     }
-    field.finish.store(true, Ordering::Relaxed);
-    let warden = soon("the warden ends", warden).await.unwrap();
+    shared.finish.store(true, Ordering::Relaxed);
+    let admin = soon("the admin client ends", admin).await.unwrap();
     if times > 0 {
         // Everything once more, of a process that has not seen any of it.
         hub.end(HowToEnd::Kill).await;
-        hub = game.site.start().await;
+        hub = harness.site.start().await;
     }
-    let used = field.used.lock().clone();
-    warden.check(&field, &hub).await;
-    player::refuse_all(&hub, &used).await;
-    let (tickets, told) = (used.len(), warden.summary());
+    let used = shared.used.lock().clone();
+    admin.check(&shared, &hub).await;
+    returning_player::refuse_all(&hub, &used).await;
+    let (tickets, told) = (used.len(), admin.summary());
     say(&format!("{test}: {times} times, {events} events, {tickets} tickets used, {told}"));
     hub.end(HowToEnd::Term).await;
 }
@@ -143,37 +142,31 @@ fn site() -> Site {
         .with("ENGINE_CLOSED_RETENTION_SECONDS", "7200")
 }
 
-/// A client that finds the hub again by itself, and gives no attempt long.
-fn endpoint(hub: &Hub) -> Endpoint {
-    let endpoint = Endpoint::from_shared(format!("http://{}", hub.addresses.control)).unwrap();
-    endpoint.connect_timeout(Duration::from_secs(5))
-}
-
 /// A hub and those who use it, and what is done to it.
-struct Match<'a> {
+struct Harness<'a> {
     site: Site,
     disk: Disk,
     harm: Harm,
     dice: &'a mut StdRng,
-    field: Arc<Field>,
+    shared: Arc<Shared>,
 }
 
-impl Match<'_> {
+impl Harness<'_> {
     /// One round: new duels, harm so many times, and everything checked. The hub that is there then, and how many
     /// events there were.
     async fn play(&mut self, mut hub: Hub, round: u64, times: u64) -> (Hub, u64) {
-        let field = Arc::clone(&self.field);
+        let shared = Arc::clone(&self.shared);
         let stop = Arc::new(AtomicBool::new(false));
         let (mut producers, mut players) = (JoinSet::new(), JoinSet::new());
         let dice = &mut *self.dice;
         for nth in 0..DUELS {
-            let arena = Arc::new(Arena::open(&field, 1000 + round * DUELS + nth).await);
+            let duel = Arc::new(DuelUnderTest::open(&shared, 1000 + round * DUELS + nth).await);
             let producer =
-                Producer::new(Arc::clone(&arena), StdRng::from_rng(dice), Arc::clone(&stop));
-            producers.spawn(producer.run(Arc::clone(&field)));
+                Producer::new(Arc::clone(&duel), StdRng::from_rng(dice), Arc::clone(&stop));
+            producers.spawn(producer.run(Arc::clone(&shared)));
             for index in 0..2 {
-                let follower = Follower::new(Arc::clone(&arena), index, StdRng::from_rng(dice));
-                players.spawn(follower.run(Arc::clone(&field)));
+                let player = ReturningPlayer::new(Arc::clone(&duel), index, StdRng::from_rng(dice));
+                players.spawn(player.run(Arc::clone(&shared)));
             }
         }
         for _ in 0..times {
@@ -183,25 +176,25 @@ impl Match<'_> {
                 Harm::Killed => self.kill(hub).await,
                 Harm::DiskFails => self.fail(hub).await,
             };
-            let used: Vec<_> = field.used.lock().sample(&mut self.dice, 3).cloned().collect();
-            player::refuse_all(&hub, &used).await;
+            let used: Vec<_> = shared.used.lock().sample(&mut self.dice, 3).cloned().collect();
+            returning_player::refuse_all(&hub, &used).await;
         }
         // Also without any harm there is something to check.
         tokio::time::sleep(Duration::from_millis(500)).await;
         stop.store(true, Ordering::Relaxed);
         let logs: Vec<Log> = soon("every push is answered", producers.join_all()).await;
         for log in &logs {
-            log.arena.last.send_replace(Some(log.last()));
+            log.duel.last.send_replace(Some(log.last()));
         }
         let followed: Vec<Followed> = soon("every player has everything", players.join_all()).await;
         for seen in &followed {
-            let log = logs.iter().find(|log| log.arena.duel == seen.duel).unwrap();
+            let log = logs.iter().find(|log| log.duel.id == seen.duel).unwrap();
             log.compare("a player", &seen.ids);
         }
         for log in &logs {
-            let late = player::read_from_the_start(&field, &hub, &log.arena).await;
+            let late = returning_player::read_from_the_start(&shared, &log.duel).await;
             log.compare("who was never there", &late);
-            log.check_head(&field).await;
+            log.check_head(&shared).await;
         }
         (hub, logs.iter().map(Log::last).sum())
     }
@@ -238,22 +231,20 @@ impl Match<'_> {
         assert!(hub.lives(), "{}", hub.output());
         let dies = self.dice.random_bool(0.4);
         if dies && self.dice.random_bool(0.5) {
-            return self.bury(hub).await;
+            return self.power_cycle(hub).await;
         }
         self.disk.set(Fault::None);
         if dies {
             let pause = Duration::from_millis(self.dice.random_range(1..1500));
             tokio::time::sleep(pause).await;
-            return self.bury(hub).await;
+            return self.power_cycle(hub).await;
         }
-        let admin = hub.addresses.admin;
-        until("it is ready again", || async { get(admin, "/readyz", &[]).await.status == 200 })
-            .await;
+        is_ready(&hub).await;
         hub
     }
 
     /// The power goes, and comes back with a disk that works.
-    async fn bury(&mut self, hub: Hub) -> Hub {
+    async fn power_cycle(&mut self, hub: Hub) -> Hub {
         hub.end(HowToEnd::Kill).await;
         self.disk.set(Fault::None);
         self.disk.lose_power(self.dice);

@@ -4,10 +4,8 @@ use duelhub::engine::{AppendError, Appended, Declaration, Latest, OpenError};
 use duelhub::event::{Content, DuelStatus, Outcome};
 
 use crate::kit::{DUEL, Subject, id_of, player, update};
-use crate::store::Kind;
 
-async fn the_last_event_and_the_end_are_stored_in_one_step(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn the_last_event_and_the_end_are_stored_in_one_step(engine: Subject) {
     engine.push(DUEL, 1).await;
     let last = Some(update(DUEL, 2));
     let closed = engine.close(id_of(DUEL), Outcome::Cancelled, last).await.unwrap();
@@ -24,16 +22,14 @@ async fn the_last_event_and_the_end_are_stored_in_one_step(kind: Kind) {
     assert_eq!(head.status, DuelStatus::Closed(Outcome::Cancelled));
 }
 
-async fn without_a_last_event_the_end_stands_alone(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn without_a_last_event_the_end_stands_alone(engine: Subject) {
     engine.push(DUEL, 1).await;
     let closed = engine.close(id_of(DUEL), Outcome::Finished, None).await.unwrap();
     assert_eq!(closed.position.seq, 2);
     assert_eq!(engine.log(DUEL).await.len(), 2);
 }
 
-async fn closing_again_in_the_same_way_stores_nothing(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn closing_again_in_the_same_way_stores_nothing(engine: Subject) {
     let close = |nth| engine.close(id_of(DUEL), Outcome::Finished, Some(update(DUEL, nth)));
     let first = close(1).await.unwrap();
     for nth in [1, 2] {
@@ -44,8 +40,7 @@ async fn closing_again_in_the_same_way_stores_nothing(kind: Kind) {
     assert_eq!(engine.log(DUEL).await.len(), 2);
 }
 
-async fn a_duel_ends_in_one_way(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_duel_ends_in_one_way(engine: Subject) {
     let first = engine.close(id_of(DUEL), Outcome::Finished, None).await.unwrap();
     let other = engine.close(id_of(DUEL), Outcome::Cancelled, Some(update(DUEL, 1))).await;
     assert_eq!(other, Err(AppendError::Closed));
@@ -56,8 +51,7 @@ async fn a_duel_ends_in_one_way(kind: Kind) {
     );
 }
 
-async fn a_closed_duel_takes_nothing_and_shows_everything(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_closed_duel_takes_nothing_and_shows_everything(engine: Subject) {
     engine.push(DUEL, 1).await;
     let closed = engine.close(id_of(DUEL), Outcome::Finished, None).await.unwrap();
     let push = engine.append(id_of(DUEL), update(DUEL, 2), None).await;
@@ -72,8 +66,7 @@ async fn a_closed_duel_takes_nothing_and_shows_everything(kind: Kind) {
     assert_eq!(engine.told_events(DUEL).len(), 2);
 }
 
-async fn closing_brings_a_duel_into_being(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn closing_brings_a_duel_into_being(engine: Subject) {
     let closed = engine.close(id_of(DUEL), Outcome::Finished, None).await.unwrap();
     assert_eq!(closed.position.seq, 1);
     assert_eq!(engine.told_opened(DUEL).len(), 1);

@@ -30,8 +30,7 @@ async fn participants(engine: &Subject) -> Option<Vec<(u64, u64)>> {
     record.participants.map(|participants| participants.iter().map(plain).collect())
 }
 
-async fn a_duel_comes_into_being_once_whatever_asks_first(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_duel_comes_into_being_once_whatever_asks_first(engine: Subject) {
     engine.open(id_of(1), declare(&[])).await.unwrap();
     engine.get_or_create(id_of(2)).await.unwrap();
     engine.push(3, 1).await;
@@ -48,8 +47,7 @@ async fn a_duel_comes_into_being_once_whatever_asks_first(kind: Kind) {
     assert!((1..=4).all(|duel| engine.told_opened(duel).len() == 1), "and not again");
 }
 
-async fn looking_brings_nothing_into_being(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn looking_brings_nothing_into_being(engine: Subject) {
     assert!(engine.get(id_of(DUEL)).await.unwrap().is_none());
     assert_eq!(engine.heads(vec![id_of(DUEL)]).await.unwrap(), []);
     assert_eq!(engine.list(None, StatusFilter::Any, 10).await.unwrap(), []);
@@ -57,8 +55,7 @@ async fn looking_brings_nothing_into_being(kind: Kind) {
     assert_eq!(engine.counts().duels, 0);
 }
 
-async fn opening_says_whether_it_was_news(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn opening_says_whether_it_was_news(engine: Subject) {
     let opened = engine.open(id_of(DUEL), declare(&[(1, 11)])).await.unwrap();
     assert!(opened.created);
     assert_eq!(opened.position.seq, 0);
@@ -70,8 +67,7 @@ async fn opening_says_whether_it_was_news(kind: Kind) {
     assert!(!engine.open(id_of(78), declare(&[])).await.unwrap().created, "the push was first");
 }
 
-async fn participants_are_added_to_those_there_before(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn participants_are_added_to_those_there_before(engine: Subject) {
     engine.push(DUEL, 1).await;
     assert_eq!(participants(&engine).await, None, "not declared yet");
     let record = engine.get(id_of(DUEL)).await.unwrap().unwrap();
@@ -84,8 +80,7 @@ async fn participants_are_added_to_those_there_before(kind: Kind) {
     assert!(record.allows(player(2)) && !record.allows(player(9)) && record.allows(spectator(9)));
 }
 
-async fn a_declaration_that_contradicts_changes_nothing(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_declaration_that_contradicts_changes_nothing(engine: Subject) {
     engine.open(id_of(DUEL), declare(&[(1, 11), (2, 12)])).await.unwrap();
     let too_many = (1..=limits::USERS_NAMED_MAX as u64 + 1).map(|id| (id, 100 + id));
     let too_many: Vec<_> = too_many.collect();
@@ -101,16 +96,14 @@ async fn a_declaration_that_contradicts_changes_nothing(kind: Kind) {
     engine.open(id_of(DUEL), declare(&too_many[..limits::USERS_NAMED_MAX])).await.unwrap();
 }
 
-async fn a_contradictory_declaration_brings_nothing_into_being(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_contradictory_declaration_brings_nothing_into_being(engine: Subject) {
     let opened = engine.open(id_of(DUEL), declare(&[(1, 11), (2, 11)])).await;
     assert_eq!(opened, Err(OpenError::Participants));
     assert!(!engine.has(DUEL).await);
     assert!(engine.told().is_empty());
 }
 
-async fn settings_stay_until_others_are_declared(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn settings_stay_until_others_are_declared(engine: Subject) {
     let grace = |seconds| DuelSettings { presence_grace: Some(Duration::from_secs(seconds)) };
     for (settings, expected) in [
         (None, DuelSettings::default()),
@@ -126,8 +119,7 @@ async fn settings_stay_until_others_are_declared(kind: Kind) {
     }
 }
 
-async fn a_record_says_when_things_were(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_record_says_when_things_were(engine: Subject) {
     let asked_at = duelhub::clock::now();
     let created_at = engine.get_or_create(id_of(DUEL)).await.unwrap().created_at;
     assert!((asked_at..=duelhub::clock::now()).contains(&created_at));
@@ -137,8 +129,7 @@ async fn a_record_says_when_things_were(kind: Kind) {
     assert_eq!((record.created_at, record.updated_at), (created_at, Some(event.stored_at)));
 }
 
-async fn heads_are_those_of_the_duels_that_there_are(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn heads_are_those_of_the_duels_that_there_are(engine: Subject) {
     for duel in 1..=3 {
         engine.push(duel, 1).await;
     }
@@ -150,8 +141,7 @@ async fn heads_are_those_of_the_duels_that_there_are(kind: Kind) {
     assert!(!engine.has(9).await);
 }
 
-async fn duels_are_listed_in_pages_by_id(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn duels_are_listed_in_pages_by_id(engine: Subject) {
     for duel in [30, 10, 50, 20, 40] {
         engine.push(duel, duel).await;
     }

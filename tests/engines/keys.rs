@@ -12,8 +12,7 @@ async fn keyed(engine: &Subject, push: Push, key: &str) -> Result<Appended, Appe
     engine.append(id_of(DUEL), push, Some(key.into())).await
 }
 
-async fn a_duplicate_gets_the_first_answer_and_stores_nothing(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_duplicate_gets_the_first_answer_and_stores_nothing(engine: Subject) {
     let first = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
     assert!(first.event.is_some());
     engine.push(DUEL, 2).await;
@@ -25,9 +24,8 @@ async fn a_duplicate_gets_the_first_answer_and_stores_nothing(kind: Kind) {
     assert_eq!(engine.told_events(DUEL).len(), 2);
 }
 
-async fn a_duplicate_is_one_also_while_the_first_is_under_way(kind: Kind) {
-    let engine = Subject::new(kind);
-    let call = || engine.append(id_of(DUEL), update(DUEL, 1), Some("key".into()));
+async fn a_duplicate_is_one_also_while_the_first_is_under_way(engine: Subject) {
+    let call = || engine.pinned().append(id_of(DUEL), update(DUEL, 1), Some("key".into()));
     let (first, again) = (call(), call());
     let again = again.await.unwrap();
     let first = first.await.unwrap();
@@ -36,8 +34,7 @@ async fn a_duplicate_is_one_also_while_the_first_is_under_way(kind: Kind) {
     assert_eq!(engine.log(DUEL).await.len(), 1, "the answer of a duplicate waits for the first");
 }
 
-async fn a_key_stands_for_one_content(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_key_stands_for_one_content(engine: Subject) {
     let first = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
     let others = [
         update(DUEL, 2),
@@ -54,8 +51,7 @@ async fn a_key_stands_for_one_content(kind: Kind) {
     assert_eq!(engine.told_events(DUEL).len(), 1);
 }
 
-async fn keys_are_each_duels_own(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn keys_are_each_duels_own(engine: Subject) {
     for duel in [77, 78] {
         let appended = engine.append(id_of(duel), update(duel, duel), Some("key".into())).await;
         assert!(appended.unwrap().event.is_some());
@@ -65,16 +61,13 @@ async fn keys_are_each_duels_own(kind: Kind) {
 async fn a_key_outlives_its_event_in_the_log(kind: Kind) {
     let engine = Subject::with(kind, EngineConfig { log_events_max: 2, ..roomy() });
     let first = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
-    for nth in 2..=10 {
-        engine.push(DUEL, nth).await;
-    }
+    engine.push_all(DUEL, 2..=10).await;
     assert_eq!(engine.head(DUEL).await.oldest_seq, 9);
     let again = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
     assert_eq!(again, Appended { position: first.position, event: None, connections: 0 });
 }
 
-async fn the_keys_used_last_are_remembered(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn the_keys_used_last_are_remembered(engine: Subject) {
     let keys_max = limits::IDEMPOTENCY_KEYS_MAX as u64;
     for nth in 1..=keys_max + 1 {
         keyed(&engine, update(DUEL, nth), &format!("{nth}")).await.unwrap();
@@ -88,8 +81,7 @@ async fn the_keys_used_last_are_remembered(kind: Kind) {
     assert!(forgotten.event.is_some());
 }
 
-async fn a_closed_duel_still_answers_duplicates(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_closed_duel_still_answers_duplicates(engine: Subject) {
     let first = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
     let closed = engine.close(id_of(DUEL), Outcome::Finished, None).await.unwrap();
     let again = keyed(&engine, update(DUEL, 1), "key").await.unwrap();

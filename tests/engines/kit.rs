@@ -1,29 +1,35 @@
 //! What the rules share: an engine whose notices are collected, and short words for what is said to it.
 
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use duelhub::clock::UnixMs;
 use duelhub::config::EngineConfig;
-use duelhub::engine::{Appended, Engine, Head, Latest, Notice, Page, stored_size};
-use duelhub::event::{
-    Audience, Content, Epoch, Event, EventType, Payload, Position, Push, Role, Viewer,
+use duelhub::engine::{
+    Appended, Engine, EngineCounts, EngineError, Head, Latest, Notice, Page, stored_size,
 };
-use duelhub::id::{DuelId, UserId};
-use duelhub::limits;
+use duelhub::event::{Content, Epoch, Event, EventType, Position, Push, Viewer};
+pub(crate) use duelhub_testkit::fixtures::{
+    id_of, payload, player, spectator, ticket_for, update, user, users,
+};
 use parking_lot::Mutex;
 
-use crate::nodes::Nodes;
 use crate::store::{Kind, Store};
 
 /// The duel of most rules.
 pub(crate) const DUEL: u64 = 77;
 
 /// An engine, and everything that it has told its sink.
+///
+/// Over several nodes every call is another node's turn, so that nothing of a rule can rest on what one node remembers. Calls
+/// keep their order on one node, and over several only once they are answered: a rule that does not wait for an answer
+/// makes its next call on the same node, by [`Subject::pinned`].
 pub(crate) struct Subject {
-    engine: Arc<dyn Engine>,
-    /// Of which `engine` is made, or it alone.
     nodes: Vec<Arc<dyn Engine>>,
+    /// Calls so far.
+    calls: AtomicUsize,
     notices: Arc<Mutex<Vec<Notice>>>,
     store: Store,
 }
@@ -32,7 +38,13 @@ impl Deref for Subject {
     type Target = dyn Engine;
 
     fn deref(&self) -> &Self::Target {
-        &*self.engine
+        &*self.nodes[self.calls.fetch_add(1, Ordering::Relaxed) % self.nodes.len()]
+    }
+}
+
+impl From<Kind> for Subject {
+    fn from(kind: Kind) -> Self {
+        Self::new(kind)
     }
 }
 
@@ -61,22 +73,19 @@ impl Subject {
 
     fn on(store: Store) -> Self {
         let nodes: Vec<_> = (0..store.kind.nodes()).map(|node| store.open(node)).collect();
-        let engine: Arc<dyn Engine> = match &nodes[..] {
-            [engine] => Arc::clone(engine),
-            nodes => Arc::new(Nodes::new(nodes.to_vec())),
-        };
         let notices = Arc::new(Mutex::new(Vec::new()));
-        let told = Arc::clone(&notices);
-        engine.connect(Box::new(move |notice| {
-            told.lock().push(notice);
-            0
-        }));
-        Self { engine, nodes, notices, store }
+        for node in &nodes {
+            let told = Arc::clone(&notices);
+            node.connect(Box::new(move |notice| {
+                told.lock().push(notice);
+                0
+            }));
+        }
+        Self { nodes, calls: AtomicUsize::new(0), notices, store }
     }
 
     /// Stops the engine in good order and starts it again; it has told nothing yet.
     pub(crate) async fn restarted(self) -> Self {
-        drop(self.engine);
         for (engine, node) in self.nodes.into_iter().zip(0..) {
             self.store.stop(node, engine).await;
         }
@@ -85,16 +94,39 @@ impl Subject {
 
     /// Kills the engine and starts it again; it has told nothing yet.
     pub(crate) async fn killed(self) -> Self {
-        drop(self.engine);
         for (engine, node) in self.nodes.into_iter().zip(0..) {
             self.store.kill(node, engine).await;
         }
         Self::on(self.store)
     }
 
-    /// For tasks of a rule that do several things at a time.
+    /// The first node, whose turn it always is here.
+    pub(crate) fn pinned(&self) -> &dyn Engine {
+        &*self.nodes[0]
+    }
+
+    /// The same for tasks of a rule that do several things at a time.
     pub(crate) fn engine(&self) -> Arc<dyn Engine> {
-        Arc::clone(&self.engine)
+        Arc::clone(&self.nodes[0])
+    }
+
+    /// Prunes each node: each does in its own time, and learns by it how much there is.
+    pub(crate) async fn prune(&self, now: UnixMs) -> Result<(), EngineError> {
+        for node in &self.nodes {
+            node.prune(now).await?;
+        }
+        Ok(())
+    }
+
+    /// As far as the one knows that knows of most.
+    pub(crate) fn counts(&self) -> EngineCounts {
+        let counts = self.nodes.iter().map(|node| node.counts());
+        counts
+            .reduce(|one, other| EngineCounts {
+                duels: one.duels.max(other.duels),
+                remembered_tickets: one.remembered_tickets.max(other.remembered_tickets),
+            })
+            .expect("there is a node")
     }
 
     /// Everything told so far.
@@ -102,34 +134,25 @@ impl Subject {
         self.notices.lock().clone()
     }
 
+    /// What `pick` finds in what was told so far.
+    pub(crate) fn told_of<T>(&self, pick: impl Fn(Notice) -> Option<T>) -> Vec<T> {
+        self.told().into_iter().filter_map(pick).collect()
+    }
+
     /// The events of `duel` told so far.
     pub(crate) fn told_events(&self, duel: u64) -> Vec<(Epoch, Arc<Event>)> {
-        let of_duel = |notice| match notice {
-            Notice::Appended { duel: id, epoch, event, .. } if id == id_of(duel) => {
-                Some((epoch, event))
-            }
-            Notice::Appended { .. }
-            | Notice::Opened { .. }
-            | Notice::Signal(_)
-            | Notice::Roster { .. }
-            | Notice::Head { .. }
-            | Notice::Interrupted => None,
-        };
-        self.told().into_iter().filter_map(of_duel).collect()
+        self.told_of(|notice| {
+            let Notice::Appended { duel: id, epoch, event, .. } = notice else { return None };
+            (id == id_of(duel)).then_some((epoch, event))
+        })
     }
 
     /// How often `duel` was told to have come into being, and where it stood.
     pub(crate) fn told_opened(&self, duel: u64) -> Vec<Position> {
-        let of_duel = |notice| match notice {
-            Notice::Opened { duel: id, position } if id == id_of(duel) => Some(position),
-            Notice::Opened { .. }
-            | Notice::Appended { .. }
-            | Notice::Signal(_)
-            | Notice::Roster { .. }
-            | Notice::Head { .. }
-            | Notice::Interrupted => None,
-        };
-        self.told().into_iter().filter_map(of_duel).collect()
+        self.told_of(|notice| {
+            let Notice::Opened { duel: id, position } = notice else { return None };
+            (id == id_of(duel)).then_some(position)
+        })
     }
 
     /// Pushes the `nth` update to `duel`, which must succeed.
@@ -142,6 +165,13 @@ impl Subject {
         let appended = self.append(id_of(duel), push, None).await.unwrap();
         assert!(appended.event.is_some(), "without a key nothing is a duplicate");
         appended
+    }
+
+    /// Pushes these updates to `duel`, one after the other.
+    pub(crate) async fn push_all(&self, duel: u64, nths: RangeInclusive<u64>) {
+        for nth in nths {
+            self.push(duel, nth).await;
+        }
     }
 
     /// Where `duel` stands; it must be there.
@@ -187,47 +217,6 @@ impl Subject {
     ) -> Vec<u64> {
         let events = self.latest(id_of(DUEL), viewer, up_to, which).await.unwrap();
         events.into_iter().flatten().map(|event| event.seq).collect()
-    }
-}
-
-/// A duel's id.
-pub(crate) fn id_of(duel: u64) -> DuelId {
-    DuelId::try_from(duel).unwrap()
-}
-
-/// A user's id.
-pub(crate) fn user(user: u64) -> UserId {
-    UserId::try_from(user).unwrap()
-}
-
-/// Users' ids.
-pub(crate) fn users(ids: &[u64]) -> Box<[UserId]> {
-    ids.iter().map(|id| user(*id)).collect()
-}
-
-/// A user who takes part.
-pub(crate) fn player(id: u64) -> Viewer {
-    Viewer { user: user(id), role: Role::Player }
-}
-
-/// A user who looks on.
-pub(crate) fn spectator(id: u64) -> Viewer {
-    Viewer { user: user(id), role: Role::Spectator }
-}
-
-/// A payload that says `json`.
-pub(crate) fn payload(duel: u64, json: &str) -> Payload {
-    Payload::parse(id_of(duel), json, limits::PUSH_BYTES_MAX).unwrap()
-}
-
-/// The `nth` `duel_update`, for everybody, of one size whatever `nth` up to 9999.
-pub(crate) fn update(duel: u64, nth: u64) -> Push {
-    Push {
-        event_type: EventType::duel_update(),
-        payload: payload(duel, &format!(r#"{{"nth":"{nth:04}"}}"#)),
-        audience: Audience::All,
-        views: Box::default(),
-        coalesce_key: None,
     }
 }
 

@@ -14,8 +14,7 @@ async fn push_to(engine: &Subject, event_type: &str, audience: Audience) -> u64 
     engine.pushed(DUEL, push).await.position.seq
 }
 
-async fn the_latest_update_and_the_latest_of_each_type(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn the_latest_update_and_the_latest_of_each_type(engine: Subject) {
     for event_type in ["duel_update", "score", "timer", "duel_update", "timer", "score"] {
         push_to(&engine, event_type, Audience::All).await;
     }
@@ -55,8 +54,7 @@ async fn assert_everybody_starts_with_their_own(engine: &Subject) {
     }
 }
 
-async fn everybody_starts_with_what_is_addressed_to_them(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn everybody_starts_with_what_is_addressed_to_them(engine: Subject) {
     push_to_everybody_in_turn(&engine).await;
     assert_everybody_starts_with_their_own(&engine).await;
 }
@@ -118,8 +116,7 @@ async fn as_many_bytes_are_kept_beyond_the_log_as_in_it(kind: Kind) {
     assert_eq!(latest, [5, 6, 7, 8]);
 }
 
-async fn nothing_after_the_position_asked_for(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn nothing_after_the_position_asked_for(engine: Subject) {
     for event_type in ["duel_update", "score", "duel_update", "score"] {
         push_to(&engine, event_type, Audience::All).await;
     }
@@ -137,8 +134,7 @@ async fn nothing_after_the_position_asked_for(kind: Kind) {
     }
 }
 
-async fn nothing_of_another_epoch_or_duel(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn nothing_of_another_epoch_or_duel(engine: Subject) {
     let position = engine.push(DUEL, 1).await;
     let foreign = Position { epoch: Epoch::random(), seq: 1 };
     for which in [Latest::Update, Latest::EachType] {
@@ -150,8 +146,7 @@ async fn nothing_of_another_epoch_or_duel(kind: Kind) {
     assert!(!engine.has(78).await, "asking brings nothing into being");
 }
 
-async fn without_an_update_there_is_none(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn without_an_update_there_is_none(engine: Subject) {
     push_to(&engine, "score", Audience::All).await;
     engine.pushed(DUEL, Push { audience: Audience::Only(users(&[2])), ..update(DUEL, 1) }).await;
     assert_eq!(engine.latest_seqs(player(1), Latest::Update).await, [0; 0]);

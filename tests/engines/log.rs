@@ -27,9 +27,7 @@ async fn it_keeps_as_many_bytes_as_it_may(kind: Kind) {
     let size = size_of(update(DUEL, 1));
     let log_bytes_max = 3 * size + size / 2;
     let engine = Subject::with(kind, EngineConfig { log_bytes_max, ..roomy() });
-    for nth in 1..=10 {
-        engine.push(DUEL, nth).await;
-    }
+    engine.push_all(DUEL, 1..=10).await;
     assert_eq!(engine.head(DUEL).await.oldest_seq, 8);
     let held: usize = engine.log(DUEL).await.iter().map(|event| stored_size(&event.content)).sum();
     assert_eq!(held, 3 * size);
@@ -48,11 +46,8 @@ async fn the_newest_is_kept_whatever_its_size(kind: Kind) {
     assert_eq!(engine.head(DUEL).await.oldest_seq, 3, "and goes for the next");
 }
 
-async fn a_page_holds_at_most_what_was_asked_for(kind: Kind) {
-    let engine = Subject::new(kind);
-    for nth in 1..=100 {
-        engine.push(DUEL, nth).await;
-    }
+async fn a_page_holds_at_most_what_was_asked_for(engine: Subject) {
+    engine.push_all(DUEL, 1..=100).await;
     let epoch = engine.head(DUEL).await.position.epoch;
     let mut seq = 0;
     while seq < 100 {
@@ -62,8 +57,7 @@ async fn a_page_holds_at_most_what_was_asked_for(kind: Kind) {
     }
 }
 
-async fn what_never_was_is_gone(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn what_never_was_is_gone(engine: Subject) {
     let position = engine.push(DUEL, 1).await;
     let ahead = Position { seq: 2, ..position };
     assert_eq!(engine.seqs(DUEL, ahead, 10).await, None, "ahead of the head");
@@ -75,8 +69,7 @@ async fn what_never_was_is_gone(kind: Kind) {
     assert!(!engine.has(78).await, "reading brings nothing into being");
 }
 
-async fn an_empty_log_has_nothing_after_its_beginning(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn an_empty_log_has_nothing_after_its_beginning(engine: Subject) {
     let head = engine.get_or_create(id_of(DUEL)).await.unwrap().head;
     assert_eq!((head.position.seq, head.oldest_seq), (0, 0));
     assert_eq!(engine.seqs(DUEL, head.position, 10).await, Some(vec![]));

@@ -156,7 +156,7 @@ async fn a_position_is_carried_over_as_many_restarts_as_are_known(kind: Kind) {
 async fn what_was_not_answered_at_a_stop_is_stored_by_a_durable_engine(kind: Kind) {
     let engine = Subject::new(kind);
     for nth in 1..=300 {
-        drop(engine.append(id_of(DUEL), update(DUEL, nth), None));
+        drop(engine.pinned().append(id_of(DUEL), update(DUEL, nth), None));
     }
     let engine = engine.restarted().await;
     if kind.is_durable() {
@@ -168,8 +168,9 @@ async fn what_was_not_answered_at_a_stop_is_stored_by_a_durable_engine(kind: Kin
 async fn what_was_not_answered_at_a_kill_is_there_up_to_some_point(kind: Kind) {
     for answered in [0, 1, 150] {
         let engine = Subject::new(kind);
-        let mut calls: Vec<_> =
-            (1..=300).map(|nth| engine.append(id_of(DUEL), update(DUEL, nth), None)).collect();
+        let mut calls: Vec<_> = (1..=300)
+            .map(|nth| engine.pinned().append(id_of(DUEL), update(DUEL, nth), None))
+            .collect();
         for call in calls.drain(..answered) {
             call.await.unwrap();
         }
@@ -190,7 +191,7 @@ async fn what_was_not_answered_at_a_kill_is_there_up_to_some_point(kind: Kind) {
 async fn what_was_told_is_there_after_a_kill(kind: Kind) {
     let engine = Subject::new(kind);
     for nth in 1..=300 {
-        drop(engine.append(id_of(DUEL), update(DUEL, nth), None));
+        drop(engine.pinned().append(id_of(DUEL), update(DUEL, nth), None));
     }
     // Whatever was told up to here may have been seen by a player.
     while engine.told_events(DUEL).is_empty() {
@@ -207,7 +208,7 @@ async fn what_could_be_read_is_there_after_a_kill(kind: Kind) {
     let engine = Subject::new(kind);
     engine.get_or_create(id_of(DUEL)).await.unwrap();
     for nth in 1..=300 {
-        drop(engine.append(id_of(DUEL), update(DUEL, nth), None));
+        drop(engine.pinned().append(id_of(DUEL), update(DUEL, nth), None));
     }
     while engine.head(DUEL).await.position.seq == 0 {
         tokio::task::yield_now().await;
@@ -222,7 +223,7 @@ async fn what_could_be_read_is_there_after_a_kill(kind: Kind) {
 async fn a_duplicate_is_answered_once_the_first_is_safe(kind: Kind) {
     for _ in 0..20 {
         let engine = Subject::new(kind);
-        let call = || engine.append(id_of(DUEL), update(DUEL, 1), Some("key".into()));
+        let call = || engine.pinned().append(id_of(DUEL), update(DUEL, 1), Some("key".into()));
         drop(call());
         let position = call().await.unwrap().position;
         let engine = engine.killed().await;

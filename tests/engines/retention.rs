@@ -66,8 +66,7 @@ async fn a_closed_duel_is_kept_also_when_an_idle_one_would_go(kind: Kind) {
     assert!(!engine.has(1).await);
 }
 
-async fn asking_for_its_head_does_not_keep_a_closed_duel(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn asking_for_its_head_does_not_keep_a_closed_duel(engine: Subject) {
     engine.close(id_of(1), Outcome::Finished, None).await.unwrap();
     let after = clock::now();
     engine.heads(vec![id_of(1)]).await.unwrap();
@@ -99,8 +98,7 @@ async fn an_event_or_a_sweep_is_a_sign_of_life(kind: Kind) {
     assert_eq!(engine.counts().duels, 0);
 }
 
-async fn what_comes_into_being_again_is_another_history(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn what_comes_into_being_again_is_another_history(engine: Subject) {
     let key = || Some("key".into());
     let before = engine.append(id_of(DUEL), update(DUEL, 1), key()).await.unwrap().position;
     engine.push(DUEL, 2).await;
@@ -131,7 +129,7 @@ async fn what_is_forgotten_makes_room(kind: Kind) {
 async fn many_are_forgotten_by_and_by(kind: Kind) {
     let engine = Subject::with(kind, EngineConfig { duels_max: 6000, ..roomy() });
     let calls: Vec<_> =
-        (1..=6000).map(|duel| engine.append(id_of(duel), update(duel, 1), None)).collect();
+        (1..=6000).map(|duel| engine.pinned().append(id_of(duel), update(duel, 1), None)).collect();
     for call in calls {
         call.await.unwrap();
     }

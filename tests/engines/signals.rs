@@ -7,15 +7,7 @@ use crate::kit::{DUEL, Subject, id_of, player, user};
 use crate::store::Kind;
 
 fn signals(engine: &Subject) -> Vec<Signal> {
-    let signal = |notice| match notice {
-        Notice::Signal(signal) => Some(signal),
-        Notice::Opened { .. }
-        | Notice::Appended { .. }
-        | Notice::Roster { .. }
-        | Notice::Head { .. }
-        | Notice::Interrupted => None,
-    };
-    engine.told().into_iter().filter_map(signal).collect()
+    engine.told_of(|notice| if let Notice::Signal(signal) = notice { Some(signal) } else { None })
 }
 
 async fn a_signal_comes_back_through_the_sink(kind: Kind) {
@@ -39,8 +31,7 @@ async fn a_signal_comes_back_through_the_sink(kind: Kind) {
     assert_eq!(signals(&engine), sent);
 }
 
-async fn a_signal_is_soft_state(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_signal_is_soft_state(engine: Subject) {
     let kind = SignalKind::Acked { user: user(1), seq: 7 };
     engine.signal(Signal { duel: id_of(DUEL), kind }).await.unwrap();
     assert!(!engine.has(DUEL).await, "it brings nothing into being");

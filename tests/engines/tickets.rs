@@ -8,14 +8,12 @@ use duelhub::engine::{EngineError, RedeemError, Revocation};
 use duelhub::id::Jti;
 use duelhub::ticket::Ticket;
 
-use crate::kit::{DUEL, Subject, id_of, player, roomy, user};
+use crate::kit::{DUEL, Subject, id_of, roomy, ticket_for, user};
 use crate::store::Kind;
 
 /// A ticket of user 1 that lives for `life` from now.
 fn ticket(life: Duration) -> Ticket {
-    let issued_at = clock::now();
-    let (duel, viewer) = (id_of(DUEL), player(1));
-    Ticket { jti: Jti::random(), duel, viewer, issued_at, expires_at: issued_at.plus(life) }
+    ticket_for(DUEL, 1, life)
 }
 
 fn hour() -> Ticket {
@@ -26,8 +24,7 @@ fn revocation(of: &Ticket, issued_until: UnixMs) -> Revocation {
     Revocation::User { duel: of.duel, user: of.viewer.user, issued_until }
 }
 
-async fn a_ticket_is_admitted_once(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_ticket_is_admitted_once(engine: Subject) {
     let (one, other) = (hour(), hour());
     assert_eq!(engine.redeem(&one).await, Ok(()));
     assert_eq!(engine.redeem(&one).await, Err(RedeemError::AlreadyUsed));
@@ -36,8 +33,7 @@ async fn a_ticket_is_admitted_once(kind: Kind) {
     assert_eq!(engine.counts().remembered_tickets, 2);
 }
 
-async fn a_ticket_is_admitted_once_however_many_try_at_a_time(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_ticket_is_admitted_once_however_many_try_at_a_time(engine: Subject) {
     for _ in 0..20 {
         let ticket = hour();
         let tasks = [(); 8].map(|()| {
@@ -55,16 +51,14 @@ async fn a_ticket_is_admitted_once_however_many_try_at_a_time(kind: Kind) {
     }
 }
 
-async fn an_expired_ticket_is_refused(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn an_expired_ticket_is_refused(engine: Subject) {
     let now = clock::now();
     let expired = Ticket { issued_at: UnixMs(now.0 - 5000), expires_at: now, ..hour() };
     assert_eq!(engine.redeem(&expired).await, Err(RedeemError::Expired));
     assert_eq!(engine.counts().remembered_tickets, 0, "and need not be remembered");
 }
 
-async fn a_revoked_ticket_is_refused(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_revoked_ticket_is_refused(engine: Subject) {
     let (one, other) = (hour(), hour());
     engine.revoke(Revocation::Ticket(one.jti.clone())).await.unwrap();
     engine.revoke(Revocation::Ticket(one.jti.clone())).await.unwrap();
@@ -72,8 +66,7 @@ async fn a_revoked_ticket_is_refused(kind: Kind) {
     assert_eq!(engine.redeem(&other).await, Ok(()));
 }
 
-async fn a_users_tickets_are_revoked_up_to_an_instant_that_is_included(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_users_tickets_are_revoked_up_to_an_instant_that_is_included(engine: Subject) {
     let at = clock::now();
     let issued = |milliseconds| Ticket { issued_at: UnixMs(at.0 + milliseconds), ..hour() };
     engine.revoke(revocation(&hour(), UnixMs(at.0 + 1000))).await.unwrap();
@@ -82,8 +75,7 @@ async fn a_users_tickets_are_revoked_up_to_an_instant_that_is_included(kind: Kin
     assert_eq!(engine.redeem(&issued(1001)).await, Ok(()));
 }
 
-async fn revoking_concerns_one_user_in_one_duel(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn revoking_concerns_one_user_in_one_duel(engine: Subject) {
     engine.revoke(revocation(&hour(), clock::now().plus(Duration::from_secs(9)))).await.unwrap();
     let mut other_user = hour();
     other_user.viewer.user = user(2);
@@ -92,8 +84,7 @@ async fn revoking_concerns_one_user_in_one_duel(kind: Kind) {
     assert_eq!(engine.redeem(&hour()).await, Err(RedeemError::Revoked));
 }
 
-async fn an_earlier_revocation_does_not_take_a_later_one_back(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn an_earlier_revocation_does_not_take_a_later_one_back(engine: Subject) {
     let ticket = hour();
     for issued_until in [ticket.issued_at.plus(Duration::from_secs(1)), UnixMs(1)] {
         engine.revoke(revocation(&ticket, issued_until)).await.unwrap();
@@ -145,8 +136,7 @@ async fn past_the_limit_what_is_known_can_be_revoked(kind: Kind) {
     }
 }
 
-async fn a_ticket_is_remembered_for_as_long_as_it_lives(kind: Kind) {
-    let engine = Subject::new(kind);
+async fn a_ticket_is_remembered_for_as_long_as_it_lives(engine: Subject) {
     let (used, revoked, of_user) = (hour(), hour(), Ticket { duel: id_of(78), ..hour() });
     assert_eq!(engine.redeem(&used).await, Ok(()));
     engine.revoke(Revocation::Ticket(revoked.jti.clone())).await.unwrap();

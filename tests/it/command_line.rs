@@ -1,12 +1,11 @@
 //! The real binary: configuration, exit status, tickets by hand, signals.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+use duelhub_testkit::{SECRET, TestServer, get};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use crate::kit::{Backend, SECRET, TestServer, get};
 
 /// With an environment and a directory of its own, and free ports.
 fn duelhub(arguments: &[&str], variables: &[(&str, &str)], directory: &TempDir) -> Command {
@@ -31,13 +30,17 @@ fn env_file(contents: &str) -> tempfile::NamedTempFile {
     file
 }
 
-/// Stopped when the test ends, however it does.
-struct Running(Child, #[expect(dead_code, reason = "goes with it")] TempDir);
+/// A hub, and the lines that it prints. Stopped when the test ends, however it does.
+struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    _directory: TempDir,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
     }
 }
 
@@ -45,16 +48,17 @@ impl Running {
     fn start(variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut command = duelhub(&[], variables, &directory);
-        Self(command.stdout(Stdio::piped()).spawn().unwrap(), directory)
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, _directory: directory }
     }
 
     /// Reads lines until one contains `text`.
-    fn until(lines: &mut impl Iterator<Item = std::io::Result<String>>, text: &str) -> String {
+    fn until(&mut self, text: &str) -> String {
         let mut read = String::new();
-        for line in lines {
+        for line in self.lines.by_ref() {
             let line = line.unwrap();
-            read.push_str(&line);
-            read.push('\n');
+            read = read + &line + "\n";
             if line.contains(text) {
                 return read;
             }
@@ -63,7 +67,7 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.0.id().to_string();
+        let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 }
@@ -142,15 +146,14 @@ fn operators_issue_and_inspect_tickets() {
 fn it_greets_the_newcomer_and_stops_on_a_signal_with_status_0() {
     for name in ["TERM", "INT"] {
         let mut hub = Running::start(&[]);
-        let mut lines = BufReader::new(hub.0.stdout.take().unwrap()).lines();
-        let greeting = Running::until(&mut lines, "serving");
+        let greeting = hub.until("serving");
         for needed in ["/demo/", "ws://127.0.0.1:", "grpcurl -plaintext -d", "PushEvent", "/readyz"]
         {
             assert!(greeting.contains(needed), "{needed}: {greeting}");
         }
         hub.signal(name);
-        Running::until(&mut lines, "stopped");
-        assert_eq!(hub.0.wait().unwrap().code(), Some(0), "SIG{name}");
+        hub.until("stopped");
+        assert_eq!(hub.child.wait().unwrap().code(), Some(0), "SIG{name}");
     }
 }
 
@@ -163,8 +166,7 @@ async fn the_service_manager_is_told_ready_when_it_is() {
         told.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
         let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
         let mut running = Running::start(&variables);
-        let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
-        let greeting = Running::until(&mut lines, "/readyz");
+        let greeting = running.until("/readyz");
         let (before, _) = greeting.split_once("/readyz").unwrap();
         let (_, admin) = before.rsplit_once("http://").unwrap();
         let admin: std::net::SocketAddr = admin.parse().unwrap();
@@ -183,8 +185,7 @@ fn in_production_every_line_is_json_and_a_taken_port_is_an_error() {
         ("WEBSOCKET_TICKET_SECRET", SECRET),
     ];
     let mut hub = Running::start(&variables);
-    let mut lines = BufReader::new(hub.0.stdout.take().unwrap()).lines();
-    let read = Running::until(&mut lines, "serving");
+    let read = hub.until("serving");
     let line: Vec<Value> = read.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let serving = line.last().unwrap();
     let port = serving["edge"].as_str().unwrap().rsplit_once(':').unwrap().1;
@@ -192,13 +193,11 @@ fn in_production_every_line_is_json_and_a_taken_port_is_an_error() {
     assert_eq!(status, 1, "no bad configuration: systemd should try again");
     assert!(stdout.contains("WEBSOCKET_PORT: cannot listen"), "{stdout}");
     hub.signal("TERM");
-    let mut rest = String::new();
-    hub.0.wait().unwrap();
-    lines.for_each(|line| rest.push_str(&line.unwrap()));
-    assert!(rest.contains("\"stopped\""), "{rest}");
-    let mut none = Vec::new();
-    hub.0.stderr.take().map(|mut e| e.read_to_end(&mut none));
-    assert!(none.is_empty());
+    hub.until("\"stopped\"");
+    hub.child.wait().unwrap();
+    let mut said = String::new();
+    hub.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "", "every line is JSON, and on the standard output");
 }
 
 #[tokio::test]
@@ -209,8 +208,7 @@ async fn operators_check_and_export_a_store_while_no_hub_runs_on_it() {
     let (status, _, stderr) = run(&flags("check"), &[]);
     assert!(status == 1 && stderr.contains(data_dir), "there is no store yet: {stderr}");
 
-    let server = TestServer::with(&[("DATA_DIR", data_dir)]).await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) = TestServer::start_with_backend(&[("DATA_DIR", data_dir)]).await;
     backend.open(7, &[1, 2]).await;
     backend.push(7, r#"{"round" : 1}"#).await;
     backend.close(7).await;

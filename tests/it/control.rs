@@ -3,12 +3,11 @@
 use duelhub::pb;
 use duelhub::pb::audience::To;
 use duelhub::pb::control_service_client::ControlServiceClient;
+use duelhub_testkit::{Backend, TestServer, error_info, push, soon, until};
 use futures_util::StreamExt as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Request, Status};
-
-use crate::kit::{Backend, TestServer, error_info, push, soon};
 
 fn assert_refused(status: &Status, code: Code, reason: &str, field: Option<&str>) {
     let (known, request_id, at) = error_info(status);
@@ -17,13 +16,18 @@ fn assert_refused(status: &Status, code: Code, reason: &str, field: Option<&str>
     assert_eq!(metadata, request_id);
 }
 
+/// Refused for the value of one field.
+fn assert_invalid<T>(answer: Result<T, Status>, field: &str) {
+    let status = answer.err().expect("it is refused");
+    assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some(field));
+}
+
 #[tokio::test]
 async fn a_bad_push_names_the_field() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
     let good = || push(77, "{}");
     let users = |ids: &[u64]| pb::UserList { user_ids: ids.to_vec() };
-    let to = |to| Some(pb::Audience { to: Some(to) });
+    let to = |to| pb::PushEventRequest { audience: Some(pb::Audience { to: Some(to) }), ..good() };
     let view = |user_id, json: &str| pb::View { user_id, payload_json: json.into() };
     let views = |views: Vec<pb::View>| pb::PushEventRequest { views, ..good() };
     let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(65_536));
@@ -39,41 +43,25 @@ async fn a_bad_push_names_the_field() {
         (typed("A"), "type"),
         (typed("pong"), "type"),
         (typed(&"x".repeat(65)), "type"),
-        (pb::PushEventRequest { audience: to(To::Players(false)), ..good() }, "audience.players"),
-        (
-            pb::PushEventRequest { audience: to(To::Only(users(&[]))), ..good() },
-            "audience.only.user_ids",
-        ),
-        (
-            pb::PushEventRequest { audience: to(To::Except(users(&[1; 65]))), ..good() },
-            "audience.except.user_ids",
-        ),
-        (
-            pb::PushEventRequest { audience: to(To::Only(users(&[1, 0]))), ..good() },
-            "audience.only.user_ids[1]",
-        ),
-        (
-            pb::PushEventRequest { audience: to(To::Only(users(&[1, 1]))), ..good() },
-            "audience.only.user_ids[1]",
-        ),
+        (to(To::Players(false)), "audience.players"),
+        (to(To::Only(users(&[]))), "audience.only.user_ids"),
+        (to(To::Except(users(&[1; 65]))), "audience.except.user_ids"),
+        (to(To::Only(users(&[1, 0]))), "audience.only.user_ids[1]"),
+        (to(To::Only(users(&[1, 1]))), "audience.only.user_ids[1]"),
         (views(vec![view(1, "{}"), view(0, "{}")]), "views[1].user_id"),
         (views(vec![view(1, "{}"), view(1, "{}")]), "views[1].user_id"),
         (views(vec![view(1, "x")]), "views[0].payload_json"),
         (views((1..=65).map(|user| view(user, "{}")).collect()), "views"),
         (views((1..=5).map(|user| view(user, &half)).collect()), "views"),
         (
-            pb::PushEventRequest {
-                audience: to(To::Only(users(&[2]))),
-                ..views(vec![view(1, "{}")])
-            },
+            pb::PushEventRequest { views: vec![view(1, "{}")], ..to(To::Only(users(&[2]))) },
             "views[0].user_id",
         ),
         (pb::PushEventRequest { idempotency_key: "x".repeat(129), ..good() }, "idempotency_key"),
         (pb::PushEventRequest { coalesce_key: "x".repeat(65), ..good() }, "coalesce_key"),
     ];
     for (request, field) in table {
-        let status = backend.client.clone().push_event(request).await.unwrap_err();
-        assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some(field));
+        assert_invalid(backend.try_push(request).await, field);
     }
     assert_eq!(backend.push(77, "{}").await, 1, "none of them took effect");
 }
@@ -100,8 +88,7 @@ async fn other_bad_requests_name_the_field() {
         (grace(seconds(61)), "settings.presence_grace"),
         (grace(seconds(-1)), "settings.presence_grace"),
     ] {
-        let status = client.open_duel(request).await.unwrap_err();
-        assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some(field));
+        assert_invalid(client.open_duel(request).await, field);
     }
     let issue = pb::IssueTicketRequest { duel_id: 77, user_id: 1, ..Default::default() };
     for (request, field) in [
@@ -118,8 +105,7 @@ async fn other_bad_requests_name_the_field() {
             "ttl",
         ),
     ] {
-        let status = client.issue_ticket(request).await.unwrap_err();
-        assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some(field));
+        assert_invalid(client.issue_ticket(request).await, field);
     }
 }
 
@@ -135,8 +121,7 @@ async fn bad_requests_about_tickets_and_lists_name_the_field() {
         (Some(Tickets::User(pb::UserTickets { duel_id: 0, user_id: 1 })), "user.duel_id"),
         (Some(Tickets::User(pb::UserTickets { duel_id: 1, user_id: 0 })), "user.user_id"),
     ] {
-        let status = client.revoke_tickets(pb::RevokeTicketsRequest { tickets }).await.unwrap_err();
-        assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some(field));
+        assert_invalid(client.revoke_tickets(pb::RevokeTicketsRequest { tickets }).await, field);
     }
     let last = |json: &str| Some(pb::LastEvent { payload_json: json.into(), ..Default::default() });
     for (request, field) in [
@@ -148,8 +133,7 @@ async fn bad_requests_about_tickets_and_lists_name_the_field() {
             "last_event.payload_json",
         ),
     ] {
-        let status = client.close_duel(request).await.unwrap_err();
-        assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some(field));
+        assert_invalid(client.close_duel(request).await, field);
     }
     let list = pb::ListDuelsRequest::default;
     for (request, field) in [
@@ -157,34 +141,31 @@ async fn bad_requests_about_tickets_and_lists_name_the_field() {
         (pb::ListDuelsRequest { page_token: "x".into(), ..list() }, "page_token"),
         (pb::ListDuelsRequest { status: 9, ..list() }, "status"),
     ] {
-        let status = client.list_duels(request).await.unwrap_err();
-        assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some(field));
+        assert_invalid(client.list_duels(request).await, field);
     }
     let reason = "x".repeat(121);
     let status =
         client.disconnect(pb::DisconnectRequest { duel_id: 1, reason, ..Default::default() }).await;
-    assert_refused(&status.unwrap_err(), Code::InvalidArgument, "INVALID_FIELD", Some("reason"));
+    assert_invalid(status, "reason");
     let status = client.watch_duels(pb::WatchDuelsRequest { duel_ids: vec![1, 0] }).await;
+    assert_invalid(status, "duel_ids[1]");
     assert_refused(
-        &status.unwrap_err(),
-        Code::InvalidArgument,
-        "INVALID_FIELD",
-        Some("duel_ids[1]"),
+        &client.get_duel(pb::GetDuelRequest { duel_id: 404 }).await.unwrap_err(),
+        Code::NotFound,
+        "DUEL_UNKNOWN",
+        None,
     );
-    let status = client.get_duel(pb::GetDuelRequest { duel_id: 404 }).await.unwrap_err();
-    assert_refused(&status, Code::NotFound, "DUEL_UNKNOWN", None);
 }
 
 #[tokio::test]
 async fn an_idempotency_key_makes_repeating_safe() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
     let keyed = |json: &str| pb::PushEventRequest { idempotency_key: "k".into(), ..push(77, json) };
     let first = backend.push_event(keyed(r#"{"a":1}"#)).await;
     backend.push(77, "{}").await;
     let again = backend.push_event(keyed(r#"{"a":1}"#)).await;
     assert_eq!((again.position, again.duplicate), (first.position, true));
-    let other = backend.client.clone().push_event(keyed(r#"{"a":2}"#)).await.unwrap_err();
+    let other = backend.try_push(keyed(r#"{"a":2}"#)).await.unwrap_err();
     assert_refused(&other, Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED", None);
     let elsewhere = pb::PushEventRequest { duel_id: 78, ..keyed(r#"{"a":2}"#) };
     assert!(!backend.push_event(elsewhere).await.duplicate, "keys are a duel's own");
@@ -198,22 +179,13 @@ async fn an_idempotency_key_makes_repeating_safe() {
 
 #[tokio::test]
 async fn a_closed_duel_takes_nothing_more() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
     backend.close(77).await;
-    let mut client = backend.client.clone();
-    let cancelled = pb::DuelStatus::Cancelled.into();
     let refusals = [
-        client.push_event(push(77, "{}")).await.map(drop),
-        client
-            .issue_ticket(pb::IssueTicketRequest { duel_id: 77, user_id: 1, ..Default::default() })
-            .await
-            .map(drop),
-        client.open_duel(pb::OpenDuelRequest { duel_id: 77, ..Default::default() }).await.map(drop),
-        client
-            .close_duel(pb::CloseDuelRequest { duel_id: 77, status: cancelled, last_event: None })
-            .await
-            .map(drop),
+        backend.try_push(push(77, "{}")).await.map(drop),
+        backend.try_issue(77, 1).await.map(drop),
+        backend.try_open(77, &[]).await.map(drop),
+        backend.try_close(77, pb::DuelStatus::Cancelled).await.map(drop),
     ];
     for refusal in refusals {
         assert_refused(&refusal.unwrap_err(), Code::FailedPrecondition, "DUEL_CLOSED", None);
@@ -224,16 +196,9 @@ async fn a_closed_duel_takes_nothing_more() {
 
 #[tokio::test]
 async fn declaring_widens_and_never_narrows() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
-    let mut client = backend.client.clone();
-    let request = pb::OpenDuelRequest {
-        duel_id: 77,
-        participants: vec![pb::Participant { user_id: 1, telegram_id: 0 }],
-        settings: None,
-    };
-    assert!(client.open_duel(request.clone()).await.unwrap().into_inner().created);
-    assert!(!client.open_duel(request).await.unwrap().into_inner().created);
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
+    assert!(backend.open(77, &[1]).await.created);
+    assert!(!backend.open(77, &[1]).await.created);
     let ask = |user_id, role: pb::Role| {
         let mut client = backend.client.clone();
         let request = pb::IssueTicketRequest { duel_id: 77, user_id, role: role.into(), ttl: None };
@@ -249,15 +214,13 @@ async fn declaring_widens_and_never_narrows() {
         participants: vec![pb::Participant { user_id: 3, telegram_id: 1 }],
         settings: None,
     };
-    let status = client.open_duel(clash).await.unwrap_err();
-    assert_refused(&status, Code::InvalidArgument, "INVALID_FIELD", Some("participants"));
+    assert_invalid(backend.client.clone().open_duel(clash).await, "participants");
     assert_eq!(backend.duel(77).await.participants.len(), 2);
 }
 
 #[tokio::test]
 async fn lists_come_in_pages_and_by_status() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
     for duel in 1..=25 {
         backend.push(duel * 1000, "{}").await;
     }
@@ -286,8 +249,7 @@ async fn lists_come_in_pages_and_by_status() {
 
 #[tokio::test]
 async fn a_stream_answers_every_push_in_order_and_goes_on_after_a_bad_one() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
     const COUNT: u64 = 2000;
     let pushes = (1..=COUNT).map(|tag| {
         let push = match tag {
@@ -321,16 +283,15 @@ async fn a_stream_answers_every_push_in_order_and_goes_on_after_a_bad_one() {
 
 #[tokio::test]
 async fn streams_whose_answers_nobody_reads_stall_nobody_else() {
-    let server = TestServer::with(&[("CONTROL_MAX_PUSHES_IN_FLIGHT", "64")]).await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) =
+        TestServer::start_with_backend(&[("CONTROL_MAX_PUSHES_IN_FLIGHT", "64")]).await;
     let mut stalled = Vec::new();
     for stream in 1..=3_u64 {
-        let channel = Channel::from_shared(format!("http://{}", server.addresses.control)).unwrap();
-        let channel = channel.initial_stream_window_size(1024).connect().await.unwrap();
+        let reader = Backend::with_small_window(&server).await;
         let pushes = tokio_stream::iter(1..=5000)
             .map(move |tag| pb::PushEventsRequest { tag, push: Some(push(stream, "{}")) });
-        let answers = ControlServiceClient::new(channel.clone()).push_events(pushes).await.unwrap();
-        stalled.push((channel, answers));
+        let answers = reader.client.clone().push_events(pushes).await.unwrap();
+        stalled.push((reader, answers));
         // Its answers fill the window, and it stalls: nothing more of it is stored, and nothing is under way.
         let before = std::cell::Cell::new(0);
         let stalled = || {
@@ -346,24 +307,27 @@ async fn streams_whose_answers_nobody_reads_stall_nobody_else() {
                 same && stored > 20 && node.counts.unwrap().pushes_in_flight == 0
             }
         };
-        crate::kit::until("the stream has stalled", stalled).await;
+        until("the stream has stalled", stalled).await;
     }
     for _ in 0..100 {
         backend.push(77, "{}").await;
     }
     let in_flight = || async { backend.node().await.counts.unwrap().pushes_in_flight };
-    crate::kit::until("every place is given back", || async { in_flight().await == 0 }).await;
+    until("every place is given back", || async { in_flight().await == 0 }).await;
 }
 
 #[tokio::test]
 async fn duels_are_bounded_and_the_rest_goes_on() {
-    let server = TestServer::with(&[("ENGINE_MAX_DUELS", "2")]).await;
-    let backend = Backend::connect(&server).await;
-    crate::kit::until("the probe is in", || async { backend.node().await.ready }).await;
+    let (_server, backend) = TestServer::start_with_backend(&[("ENGINE_MAX_DUELS", "2")]).await;
+    until("the probe is in", || async { backend.node().await.ready }).await;
     backend.push(1, "{}").await;
     backend.push(2, "{}").await;
-    let status = backend.client.clone().push_event(push(3, "{}")).await.unwrap_err();
-    assert_refused(&status, Code::ResourceExhausted, "LIMIT_REACHED", None);
+    assert_refused(
+        &backend.try_push(push(3, "{}")).await.unwrap_err(),
+        Code::ResourceExhausted,
+        "LIMIT_REACHED",
+        None,
+    );
     assert_eq!(backend.push(1, "{}").await, 2);
     assert!(backend.node().await.ready);
 }

@@ -1,17 +1,16 @@
 //! Events reach those to whom they are addressed, in order, each once, also those who were away.
 
 use duelhub::pb;
+use duelhub_testkit::{Backend, Join, Player, TestServer, push, soon, until};
 use futures_util::future::join_all;
 use futures_util::{SinkExt as _, StreamExt as _, stream};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::kit::{Backend, Join, Player, TestServer, push, soon, until};
-
 async fn duel_of_two(server: &TestServer, duel: u64) -> (Backend, Player, Player) {
     let backend = Backend::connect(server).await;
-    let one = Player::join(server, Join::ticket(backend.ticket(duel, 1).await)).await;
-    let two = Player::join(server, Join::ticket(backend.ticket(duel, 2).await)).await;
+    let one = backend.player(duel, 1).await;
+    let two = backend.player(duel, 2).await;
     (backend, one, two)
 }
 
@@ -72,8 +71,7 @@ async fn an_audience_receives_and_nobody_else() {
     use pb::audience::To;
     let server = TestServer::start().await;
     let (backend, mut one, mut two) = duel_of_two(&server, 77).await;
-    let ticket = backend.spectator_ticket(77, 3).await;
-    let mut looker = Player::join(&server, Join::ticket(ticket)).await;
+    let mut looker = backend.spectator(77, 3).await;
     let audiences = [
         (To::Players(true), 2),
         (To::Only(users(&[2, 3])), 2),
@@ -144,23 +142,21 @@ async fn follow(
 }
 
 #[tokio::test]
-async fn a_crowd_receives_everything_while_some_of_it_come_and_go() {
+async fn spectators_receive_everything_while_some_of_them_come_and_go() {
     const EVENTS: usize = 400;
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
-    let mut crowd = Vec::new();
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
+    let mut spectators = Vec::new();
     for user in 1..=150 {
-        let ticket = backend.spectator_ticket(77, user).await;
-        let player = Player::join(&server, Join::ticket(ticket)).await;
+        let player = backend.spectator(77, user).await;
         let stay = if user % 3 == 0 { 37 } else { EVENTS };
-        crowd.push(follow(&server, player, EVENTS, stay));
+        spectators.push(follow(&server, player, EVENTS, stay));
     }
     // So many at a time that the next event tends to be stored while the one before is still being handed over.
     let pushes = stream::iter(0..EVENTS).map(|_| backend.push(77, "{}")).buffer_unordered(64);
-    let (_, crowd) = tokio::join!(pushes.collect::<Vec<_>>(), join_all(crowd));
+    let (_, spectators) = tokio::join!(pushes.collect::<Vec<_>>(), join_all(spectators));
     // And one after which nothing follows that would have anybody look again.
     let last = backend.push(77, "{}").await;
-    for (mut player, mut seqs) in crowd {
+    for (mut player, mut seqs) in spectators {
         player.until(|player| player.seqs().last() == Some(&last)).await;
         seqs.push(last);
         assert_eq!(seqs, (1..=last).collect::<Vec<_>>());
@@ -170,13 +166,12 @@ async fn a_crowd_receives_everything_while_some_of_it_come_and_go() {
 
 #[tokio::test]
 async fn a_fresh_connection_starts_with_the_latest_update() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
     for round in 1..=3 {
         backend.push(77, &format!(r#"{{"round":{round}}}"#)).await;
     }
     backend.push_event(pb::PushEventRequest { r#type: "score".into(), ..push(77, "{}") }).await;
-    let mut player = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    let mut player = backend.player(77, 1).await;
     assert_eq!(player.connected["seq"], 4);
     assert_eq!(player.connected["recovered"], json!(null));
     backend.push(77, r#"{"round":4}"#).await;
@@ -186,13 +181,12 @@ async fn a_fresh_connection_starts_with_the_latest_update() {
 
 #[tokio::test]
 async fn a_fresh_connection_does_not_start_with_what_is_addressed_to_another() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
     backend.push(77, r#"{"for":"all"}"#).await;
     let audience = audience(pb::audience::To::Only(users(&[2])));
     backend.push_event(pb::PushEventRequest { audience, ..push(77, r#"{"for":2}"#) }).await;
-    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
-    let mut two = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    let mut one = backend.player(77, 1).await;
+    let mut two = backend.player(77, 2).await;
     one.until_events(1).await;
     two.until_events(1).await;
     assert_eq!((one.seqs(), two.seqs()), (vec![1], vec![2]));
@@ -229,9 +223,9 @@ async fn who_was_away_receives_what_was_missed_as_it_would_have_been() {
 
 #[tokio::test]
 async fn who_was_away_for_too_long_is_told_so_and_starts_from_the_state() {
-    let server = TestServer::with(&[("ENGINE_MAX_LOG_EVENTS", "10")]).await;
-    let backend = Backend::connect(&server).await;
-    let one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    let (_server, backend) =
+        TestServer::start_with_backend(&[("ENGINE_MAX_LOG_EVENTS", "10")]).await;
+    let one = backend.player(77, 1).await;
     let start = one.position();
     drop(one);
     let typed =
@@ -244,8 +238,7 @@ async fn who_was_away_for_too_long_is_told_so_and_starts_from_the_state() {
     backend.push_event(typed("score")).await;
     assert_eq!(backend.duel(77).await.oldest_seq, 12);
     for position in [start, "0123456789abcdef:20".into(), "nonsense".into()] {
-        let join = Join::ticket(backend.ticket(77, 1).await).resume(&position);
-        let mut one = Player::join(&server, join).await;
+        let mut one = backend.resuming(77, 1, &position).await;
         assert_eq!(one.connected["recovered"], false, "{position}");
         assert_eq!(one.connected["seq"], 21);
         one.ping().await;
@@ -257,19 +250,18 @@ async fn who_was_away_for_too_long_is_told_so_and_starts_from_the_state() {
     }
     let epoch = backend.duel(77).await.position.unwrap().epoch;
     for (seq, recovered) in [(10, false), (11, true), (21, true), (22, false)] {
-        let join = Join::ticket(backend.ticket(77, 1).await).resume(format!("{epoch}:{seq}"));
-        let one = Player::join(&server, join).await;
+        let one = backend.resuming(77, 1, format!("{epoch}:{seq}")).await;
         assert_eq!(one.connected["recovered"], recovered, "from {seq}");
     }
 }
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_dropped_and_harms_nobody() {
-    let server = TestServer::with(&[("ENGINE_MAX_LOG_EVENTS", "100")]).await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) =
+        TestServer::start_with_backend(&[("ENGINE_MAX_LOG_EVENTS", "100")]).await;
     let join = Join { receive_buffer: Some(4096), ..Join::ticket(backend.ticket(77, 1).await) };
     let mut stuck = Player::join(&server, join).await;
-    let mut other = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    let mut other = backend.player(77, 2).await;
     let payload = format!(r#"{{"fill":"{}"}}"#, "x".repeat(60_000));
     const EVENTS: usize = 300;
     let pushing = async {
@@ -293,8 +285,7 @@ async fn a_client_that_never_reads_is_dropped_and_harms_nobody() {
 
 #[tokio::test]
 async fn a_client_that_pings_and_never_reads_the_answers_is_dropped() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
     let join = Join { receive_buffer: Some(4096), ..Join::ticket(backend.ticket(77, 1).await) };
     let mut stuck = Player::join(&server, join).await;
     let pinging =
@@ -307,8 +298,7 @@ async fn a_client_that_pings_and_never_reads_the_answers_is_dropped() {
 #[tokio::test]
 async fn an_event_that_fits_in_part_is_finished_when_there_is_room_though_nothing_follows_it() {
     let large = [("CONTROL_MAX_PAYLOAD_BYTES", "262144"), ("ENGINE_MAX_LOG_BYTES", "67108864")];
-    let server = TestServer::with(&large).await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) = TestServer::start_with_backend(&large).await;
     let payload = format!(r#"{{"fill":"{}"}}"#, "x".repeat(250_000));
     // At some of these counts the last event is the one that fits in part.
     for count in 1..=16 {
@@ -390,8 +380,8 @@ async fn who_was_away_at_the_end_learns_how_it_ended() {
         let mut late = Player::knock(&server, join).await;
         assert_eq!(late.until_closed().await, 4503);
         assert_eq!(
-            (late.error["message"].as_str(), late.error["retry"].as_bool()),
-            (Some("duel_closed"), Some(false))
+            (&late.error["message"], &late.error["retry"]),
+            (&"duel_closed".into(), &false.into())
         );
     }
 }
@@ -404,14 +394,10 @@ async fn a_duel_forgotten_and_begun_anew_has_another_epoch() {
         ("WEBSOCKET_RESUME_TTL_SECONDS", "1"),
         ("WEBSOCKET_SYNC_INTERVAL", "0.5"),
     ];
-    let server = TestServer::with(&variables).await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&variables).await;
     let first = backend.push_event(push(77, "{}")).await.position.unwrap();
     backend.close(77).await;
-    until("the closed duel is forgotten", || async {
-        backend.client.clone().get_duel(pb::GetDuelRequest { duel_id: 77 }).await.is_err()
-    })
-    .await;
+    until("the closed duel is forgotten", || async { backend.try_duel(77).await.is_err() }).await;
     let second = backend.push_event(push(77, "{}")).await.position.unwrap();
     assert_eq!((first.seq, second.seq), (1, 1));
     assert_ne!(first.epoch, second.epoch);

@@ -1,16 +1,15 @@
 //! What clients send, well-formed or not.
 
+use duelhub_testkit::{Backend, Player, TestServer, get};
 use futures_util::SinkExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::kit::{Backend, Join, Player, TestServer, get};
-
 async fn player(server: &TestServer) -> Player {
     let backend = Backend::connect(server).await;
-    Player::join(server, Join::ticket(backend.ticket(77, 1).await)).await
+    backend.player(77, 1).await
 }
 
 #[tokio::test]
@@ -107,10 +106,10 @@ async fn what_breaks_the_protocol_is_closed_with_its_code() {
 
 #[tokio::test]
 async fn who_is_silent_for_too_long_is_closed_and_who_pings_is_not() {
-    let server = TestServer::with(&[("WEBSOCKET_CLIENT_TIMEOUT_SECONDS", "1")]).await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) =
+        TestServer::start_with_backend(&[("WEBSOCKET_CLIENT_TIMEOUT_SECONDS", "1")]).await;
     let mut silent = player(&server).await;
-    let mut lively = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    let mut lively = backend.player(77, 2).await;
     // A message that was begun and is never finished is no sign of life.
     silent.ws.get_mut().write_all(&[0x81, 0xfe, 0x01]).await.unwrap();
     let mut closing = Box::pin(silent.until_closed());

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
+use duelhub_testkit::{Backend, Join, Player, TestServer, exchange, get, soon, until};
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-
-use crate::kit::{Backend, Join, Player, TestServer, exchange, get, soon, until};
 
 const HANDSHAKE: [(&str, &str); 4] = [
     ("Connection", "Upgrade"),
@@ -28,18 +27,18 @@ fn handshake(replace: &str, with: &str) -> String {
 
 #[tokio::test]
 async fn every_path_of_the_contract_opens() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
     for path in ["/", "/ws", "/ws/"] {
-        let join = Join { path: Some(path), ..Join::ticket(backend.ticket(77, 1).await) };
-        Player::join(&server, join).await;
+        let ticket = backend.ticket(77, 1).await;
+        Player::join(&server, Join { path: Some(path), ..Join::ticket(ticket) }).await;
+        let ticket = backend.ticket(77, 1).await;
+        Player::join(&server, Join { path: Some(path), ..Join::subprotocol(&ticket) }).await;
     }
 }
 
 #[tokio::test]
 async fn a_ticket_may_come_as_a_subprotocol_that_is_never_echoed() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
     let ticket = backend.ticket(77, 1).await;
     let url = format!("ws://{}/ws", server.addresses.edge);
     let mut request = url.into_client_request().unwrap();
@@ -104,9 +103,11 @@ async fn a_malformed_handshake_is_refused_by_name() {
 
 #[tokio::test]
 async fn only_the_webapps_origin_may_open() {
-    let server =
-        TestServer::with(&[("WEBAPP_URL", "https://a.example, http://b.example:8080/x")]).await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) = TestServer::start_with_backend(&[(
+        "WEBAPP_URL",
+        "https://a.example, http://b.example:8080/x",
+    )])
+    .await;
     let open = |origin: Option<&'static str>| {
         let (backend, edge) = (&backend, server.addresses.edge);
         async move {
@@ -132,12 +133,11 @@ async fn only_the_webapps_origin_may_open() {
 
 #[tokio::test]
 async fn limits_answer_and_give_back_what_was_taken() {
-    let server = TestServer::with(&[
+    let (server, backend) = TestServer::start_with_backend(&[
         ("WEBSOCKET_MAX_CONNECTIONS", "3"),
         ("WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS", "2"),
     ])
     .await;
-    let backend = Backend::connect(&server).await;
     let from = |address: &'static str| {
         let (backend, server) = (&backend, &server);
         async move {
@@ -176,12 +176,11 @@ async fn handshakes_come_no_faster_than_allowed() {
 
 #[tokio::test]
 async fn a_socket_that_shows_nothing_is_closed_and_does_not_keep_others_out() {
-    let server = TestServer::with(&[
+    let (server, backend) = TestServer::start_with_backend(&[
         ("WEBSOCKET_HANDSHAKE_TIMEOUT_SECONDS", "1"),
         ("WEBSOCKET_MAX_PENDING_HANDSHAKES", "2"),
     ])
     .await;
-    let backend = Backend::connect(&server).await;
     let edge = server.addresses.edge;
     let mut silent = TcpStream::connect(edge).await.unwrap();
     let mut slow = TcpStream::connect(edge).await.unwrap();
@@ -191,7 +190,7 @@ async fn a_socket_that_shows_nothing_is_closed_and_does_not_keep_others_out() {
     let mut rest = Vec::new();
     soon("the silent one is closed", silent.read_to_end(&mut rest)).await.unwrap();
     soon("the slow one is closed", slow.read_to_end(&mut rest)).await.unwrap();
-    Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    backend.player(77, 1).await;
 }
 
 #[tokio::test]

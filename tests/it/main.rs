@@ -1,7 +1,6 @@
 //! The hub from outside: real sockets, real HTTP/2, the public interface and nothing else.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod kit;
 mod load;
 
 mod command_line;
@@ -11,6 +10,7 @@ mod frames;
 mod handshake;
 mod operations;
 mod presence;
+mod subscriptions;
 mod ticket_api;
 mod tickets;
 mod watch;

@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use duelhub::pb;
+use duelhub_testkit::{Backend, TestServer, assert_refused, get, is_ready, push, soon};
 use tokio::time::Instant;
 use tonic::Code;
-
-use crate::kit::{Backend, Join, Player, TestServer, error_info, get, push, soon, until};
 
 #[tokio::test]
 async fn ready_means_that_a_push_has_reached_its_delivery() {
     let server = TestServer::start().await;
     let admin = server.addresses.admin;
-    until("the node is ready", || async { get(admin, "/readyz", &[]).await.status == 200 }).await;
+    is_ready(&server).await;
     assert!(get(admin, "/readyz", &[]).await.body.starts_with("ready: push to delivery took"));
     assert_eq!(get(admin, "/healthz", &[]).await.body, "ok\n");
     assert!(get(admin, "/metrics", &[]).await.body.contains("duelhub_ready 1\n"));
@@ -24,9 +23,8 @@ async fn ready_means_that_a_push_has_reached_its_delivery() {
 
 #[tokio::test]
 async fn metrics_count_what_happened_with_units_in_their_names() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
-    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
+    let mut one = backend.player(77, 1).await;
     backend.push(77, "{}").await;
     one.until_events(1).await;
     let reply = get(server.addresses.admin, "/metrics", &[]).await;
@@ -67,16 +65,10 @@ async fn a_shutdown_sends_everybody_away_in_good_order() {
     let backend = Backend::connect(&server).await;
     let mut players = Vec::new();
     for user in 1..=10 {
-        let ticket = backend.ticket(user, user).await;
-        players.push(Player::join(&server, Join::ticket(ticket)).await);
+        players.push(backend.player(user, user).await);
     }
-    let mut watch = backend
-        .client
-        .clone()
-        .watch_duels(pb::WatchDuelsRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let watching = backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await;
+    let mut watch = watching.unwrap().into_inner();
     while soon("the state", watch.message()).await.unwrap().unwrap().duel_id != 0 {}
     let began = Instant::now();
     server.begin_stop();
@@ -88,7 +80,7 @@ async fn a_shutdown_sends_everybody_away_in_good_order() {
     }
     assert!(away[9] - away[0] >= Duration::from_millis(500), "spread over the drain: {away:?}");
     let ended = soon("the watch ends", watch.message()).await.unwrap_err();
-    assert_eq!((ended.code(), error_info(&ended).0.as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
+    assert_refused(&ended, Code::Unavailable, "SHUTTING_DOWN");
     server.stopped().await;
     for address in [server.addresses.edge, server.addresses.control, admin] {
         assert!(tokio::net::TcpStream::connect(address).await.is_err(), "{address} still listens");
@@ -100,9 +92,9 @@ async fn while_it_stops_it_is_not_ready_and_accepts_nobody() {
     let mut server = TestServer::with(&[("WEBSOCKET_DRAIN_SECONDS", "2")]).await;
     let (admin, edge) = (server.addresses.admin, server.addresses.edge);
     let backend = Backend::connect(&server).await;
-    let mut first = Player::join(&server, Join::ticket(backend.ticket(1, 1).await)).await;
-    let mut last = Player::join(&server, Join::ticket(backend.ticket(2, 2).await)).await;
-    until("the node is ready", || async { get(admin, "/readyz", &[]).await.status == 200 }).await;
+    let mut first = backend.player(1, 1).await;
+    let mut last = backend.player(2, 2).await;
+    is_ready(&server).await;
     server.begin_stop();
     assert_eq!(first.until_closed().await, 1012);
     let ready = get(admin, "/readyz", &[]).await;
@@ -115,8 +107,7 @@ async fn while_it_stops_it_is_not_ready_and_accepts_nobody() {
 
 #[tokio::test]
 async fn pushes_in_flight_at_a_shutdown_are_answered() {
-    let mut server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (mut server, backend) = TestServer::start_with_backend(&[]).await;
     let (pushes, answers) = tokio::sync::mpsc::channel(64);
     let stream = tokio_stream::wrappers::ReceiverStream::new(answers);
     let mut answered = backend.client.clone().push_events(stream).await.unwrap().into_inner();
@@ -130,7 +121,7 @@ async fn pushes_in_flight_at_a_shutdown_are_answered() {
     }
     server.begin_stop();
     let ended = soon("the stream ends", answered.message()).await.unwrap_err();
-    assert_eq!((ended.code(), error_info(&ended).0.as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
+    assert_refused(&ended, Code::Unavailable, "SHUTTING_DOWN");
     server.stopped().await;
 }
 

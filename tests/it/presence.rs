@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use duelhub::pb;
+use duelhub_testkit::{Join, Player, TestServer, until};
 use tokio::time::Instant;
-
-use crate::kit::{Backend, Join, Player, TestServer, until};
 
 #[tokio::test]
 async fn players_see_each_other_come_and_go() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
-    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
+    let mut one = backend.player(77, 1).await;
     assert_eq!(one.online, [1].into());
-    let two = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    let two = backend.player(77, 2).await;
     assert_eq!(two.online, [1, 2].into());
     one.until(|one| one.online == [1, 2].into()).await;
     drop(two);
@@ -22,11 +20,10 @@ async fn players_see_each_other_come_and_go() {
 
 #[tokio::test]
 async fn two_sockets_of_a_user_are_one_user() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
-    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
-    let phone = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
-    let desktop = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
+    let mut one = backend.player(77, 1).await;
+    let phone = backend.player(77, 2).await;
+    let desktop = backend.player(77, 2).await;
     let online = backend.duel(77).await.online;
     assert_eq!(
         online.iter().map(|u| (u.user_id, u.connections)).collect::<Vec<_>>(),
@@ -43,10 +40,10 @@ async fn two_sockets_of_a_user_are_one_user() {
 
 #[tokio::test]
 async fn a_phone_that_changes_cells_does_not_flap() {
-    let server = TestServer::with(&[("PRESENCE_GRACE_SECONDS", "60")]).await;
-    let backend = Backend::connect(&server).await;
-    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
-    let two = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    let (server, backend) =
+        TestServer::start_with_backend(&[("PRESENCE_GRACE_SECONDS", "60")]).await;
+    let mut one = backend.player(77, 1).await;
+    let two = backend.player(77, 2).await;
     one.until(|one| one.online.contains(&2)).await;
     let since = backend.duel(77).await.online[1].since;
     let ticket = two.resume_ticket();
@@ -63,8 +60,7 @@ async fn a_phone_that_changes_cells_does_not_flap() {
 
 #[tokio::test]
 async fn a_duel_may_have_a_grace_of_its_own() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
     let presence_grace = Some(prost_types::Duration { seconds: 1, nanos: 0 });
     let request = pb::OpenDuelRequest {
         duel_id: 77,
@@ -72,8 +68,8 @@ async fn a_duel_may_have_a_grace_of_its_own() {
         settings: Some(pb::DuelSettings { presence_grace }),
     };
     backend.client.clone().open_duel(request).await.unwrap();
-    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
-    let two = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    let mut one = backend.player(77, 1).await;
+    let two = backend.player(77, 2).await;
     one.until(|one| one.online.contains(&2)).await;
     let left = Instant::now();
     drop(two);
@@ -83,8 +79,8 @@ async fn a_duel_may_have_a_grace_of_its_own() {
 
 #[tokio::test]
 async fn who_was_not_let_in_was_never_online() {
-    let server = TestServer::with(&[("PRESENCE_GRACE_SECONDS", "60")]).await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) =
+        TestServer::start_with_backend(&[("PRESENCE_GRACE_SECONDS", "60")]).await;
     let (early, later) = (backend.ticket(77, 3).await, backend.ticket(77, 3).await);
     backend.open(77, &[1, 2]).await;
     let mut refused = Player::knock(&server, Join::ticket(early)).await;
@@ -98,13 +94,13 @@ async fn who_was_not_let_in_was_never_online() {
 
 #[tokio::test]
 async fn past_the_limit_the_oldest_connection_of_a_user_is_replaced() {
-    let server = TestServer::with(&[("WEBSOCKET_MAX_CONNECTIONS_PER_USER", "2")]).await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) =
+        TestServer::start_with_backend(&[("WEBSOCKET_MAX_CONNECTIONS_PER_USER", "2")]).await;
     let mut tabs = Vec::new();
     for _ in 0..3 {
-        tabs.push(Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await);
+        tabs.push(backend.player(77, 1).await);
     }
-    let mut other = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    let mut other = backend.player(77, 2).await;
     assert_eq!(tabs[0].until_closed().await, 4504);
     assert_eq!(tabs[0].error["message"], "connection_replaced");
     assert_eq!(tabs[0].error["retry"], false);
@@ -117,9 +113,8 @@ async fn past_the_limit_the_oldest_connection_of_a_user_is_replaced() {
 
 #[tokio::test]
 async fn acks_are_seen_by_the_backend() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
-    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
+    let mut one = backend.player(77, 1).await;
     for _ in 0..3 {
         backend.push(77, "{}").await;
     }
@@ -136,10 +131,9 @@ async fn acks_are_seen_by_the_backend() {
 
 #[tokio::test]
 async fn disconnect_closes_whom_it_names() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
-    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
-    let mut two = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
+    let mut one = backend.player(77, 1).await;
+    let mut two = backend.player(77, 2).await;
     let disconnect = |user_id, reconnect, reason: &str| {
         let reason = reason.to_owned();
         let request = pb::DisconnectRequest { duel_id: 77, user_id, reconnect, reason };

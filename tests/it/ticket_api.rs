@@ -5,8 +5,8 @@ use duelhub::id::TelegramId;
 use duelhub::{clock, telegram};
 use serde_json::json;
 
-use crate::kit::{BOT_TOKEN, Backend, Join, Player, TestServer, exchange, get};
 use duelhub::pb;
+use duelhub_testkit::{BOT_TOKEN, Backend, Join, Player, TestServer, exchange, get};
 
 const PATH: &str = "/api/duel/ws-ticket";
 

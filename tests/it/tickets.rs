@@ -1,9 +1,8 @@
 //! Tickets open one connection, once, and not for long.
 
 use duelhub::pb;
+use duelhub_testkit::{Backend, Join, Player, SECRET, TestServer, until};
 use serde_json::json;
-
-use crate::kit::{Backend, Join, Player, SECRET, TestServer, until};
 
 async fn refused(server: &TestServer, join: Join) -> (u16, String, bool) {
     let mut player = Player::knock(server, join).await;
@@ -16,8 +15,7 @@ async fn refused(server: &TestServer, join: Join) -> (u16, String, bool) {
 
 #[tokio::test]
 async fn each_refusal_has_its_word_and_code() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
     backend.open(78, &[1, 2]).await;
     let used = backend.ticket(77, 1).await;
     Player::join(&server, Join::ticket(&used)).await;
@@ -52,8 +50,7 @@ async fn each_refusal_has_its_word_and_code() {
 
 #[tokio::test]
 async fn a_ticket_used_by_many_at_once_opens_one_connection() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
     let ticket = backend.ticket(77, 1).await;
     let attempts = (0..20).map(|_| {
         let join = Join::ticket(&ticket);
@@ -70,27 +67,14 @@ async fn a_ticket_used_by_many_at_once_opens_one_connection() {
 
 #[tokio::test]
 async fn a_revoked_ticket_opens_nothing_and_one_issued_after_does() {
-    use pb::revoke_tickets_request::Tickets;
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
-    let revoke = |tickets| {
-        let mut client = backend.client.clone();
-        async move {
-            client
-                .revoke_tickets(pb::RevokeTicketsRequest { tickets: Some(tickets) })
-                .await
-                .unwrap()
-        }
-    };
-    let issue = |user_id| {
-        backend.issue(pb::IssueTicketRequest { duel_id: 77, user_id, ..Default::default() })
-    };
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
+    let issue = async |user| backend.try_issue(77, user).await.unwrap();
     let (first, second, others) = (issue(1).await, issue(1).await, issue(2).await);
-    revoke(Tickets::Jti(first.jti)).await;
+    backend.revoke_ticket(first.jti).await;
     assert_eq!(refused(&server, Join::ticket(first.ticket)).await.1, "invalid_ticket");
     let mut open = Player::join(&server, Join::ticket(second.ticket)).await;
     let unused = issue(1).await;
-    revoke(Tickets::User(pb::UserTickets { duel_id: 77, user_id: 1 })).await;
+    backend.revoke_user(77, 1).await;
     assert_eq!(refused(&server, Join::ticket(unused.ticket)).await.1, "invalid_ticket");
     assert_eq!(refused(&server, Join::ticket(open.resume_ticket())).await.1, "invalid_ticket");
     Player::join(&server, Join::ticket(issue(1).await.ticket)).await;
@@ -100,9 +84,9 @@ async fn a_revoked_ticket_opens_nothing_and_one_issued_after_does() {
 
 #[tokio::test]
 async fn a_resume_ticket_is_single_use_renewed_past_half_its_life_and_not_after_a_revocation() {
-    let server = TestServer::with(&[("WEBSOCKET_RESUME_TTL_SECONDS", "2")]).await;
-    let backend = Backend::connect(&server).await;
-    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    let (server, backend) =
+        TestServer::start_with_backend(&[("WEBSOCKET_RESUME_TTL_SECONDS", "2")]).await;
+    let mut one = backend.player(77, 1).await;
     one.ping().await;
     assert!(one.pong.get("resume_ticket").is_none(), "not before half its life");
     let renewed = loop {
@@ -115,10 +99,7 @@ async fn a_resume_ticket_is_single_use_renewed_past_half_its_life_and_not_after_
     drop(one);
     let mut one = Player::join(&server, Join::ticket(&renewed)).await;
     assert_eq!(refused(&server, Join::ticket(renewed)).await.1, "ticket_already_used");
-    let tickets =
-        pb::revoke_tickets_request::Tickets::User(pb::UserTickets { duel_id: 77, user_id: 1 });
-    let request = pb::RevokeTicketsRequest { tickets: Some(tickets) };
-    backend.client.clone().revoke_tickets(request).await.unwrap();
+    backend.revoke_user(77, 1).await;
     let half = duelhub::clock::now().seconds() + 2;
     while duelhub::clock::now().seconds() <= half {
         one.ping().await;
@@ -142,16 +123,13 @@ async fn a_rotated_secret_is_accepted_until_it_is_dropped() {
 
 #[tokio::test]
 async fn a_ticket_store_that_is_full_lets_nobody_in_twice() {
-    let server = TestServer::with(&[
+    let (server, backend) = TestServer::start_with_backend(&[
         ("ENGINE_MAX_REMEMBERED_TICKETS", "1000"),
         ("WEBSOCKET_MAX_CONNECTIONS_PER_USER", "1"),
     ])
     .await;
-    let backend = Backend::connect(&server).await;
-    let mut client = backend.client.clone();
     for n in 0..999 {
-        let jti = pb::revoke_tickets_request::Tickets::Jti(format!("filler-{n}"));
-        client.revoke_tickets(pb::RevokeTicketsRequest { tickets: Some(jti) }).await.unwrap();
+        backend.revoke_ticket(format!("filler-{n}")).await;
     }
     let (last, over) = (backend.ticket(77, 1).await, backend.ticket(77, 1).await);
     Player::join(&server, Join::ticket(&last)).await;
@@ -161,8 +139,7 @@ async fn a_ticket_store_that_is_full_lets_nobody_in_twice() {
 
 #[tokio::test]
 async fn claims_are_those_of_the_contract() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
     let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
     let role = pb::Role::Spectator.into();
     let issued = backend.issue(pb::IssueTicketRequest { duel_id: 77, user_id: 5, role, ttl }).await;

@@ -1,12 +1,9 @@
 //! Watching: the state at the start, then what changes.
 
 use duelhub::pb;
-use duelhub::pb::control_service_client::ControlServiceClient;
 use duelhub::pb::watch_duels_response::Change;
+use duelhub_testkit::{Backend, TestServer, assert_refused, soon, until};
 use tonic::Code;
-use tonic::transport::Channel;
-
-use crate::kit::{Backend, Join, Player, TestServer, error_info, soon};
 
 struct Watch(tonic::Streaming<pb::WatchDuelsResponse>);
 
@@ -39,9 +36,8 @@ impl Watch {
 
 #[tokio::test]
 async fn a_watch_starts_with_the_state_and_goes_on_with_changes() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
-    let mut one = Player::join(&server, Join::ticket(backend.ticket(77, 1).await)).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
+    let mut one = backend.player(77, 1).await;
     backend.push(77, "{}").await;
     backend.close(78).await;
     let mut watch = Watch::start(&backend, &[]).await;
@@ -54,7 +50,7 @@ async fn a_watch_starts_with_the_state_and_goes_on_with_changes() {
     ];
     watch.expect(true, &state).await;
 
-    let two = Player::join(&server, Join::ticket(backend.spectator_ticket(77, 2).await)).await;
+    let two = backend.spectator(77, 2).await;
     watch.expect(false, &[(77, "online 2 Spectator")]).await;
     one.until_events(1).await;
     one.send(r#"{"type":"ack","seq":1}"#).await;
@@ -71,8 +67,7 @@ async fn a_watch_starts_with_the_state_and_goes_on_with_changes() {
 
 #[tokio::test]
 async fn a_watch_of_some_duels_hears_of_no_others() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[]).await;
     backend.push(77, "{}").await;
     backend.push(78, "{}").await;
     let mut watch = Watch::start(&backend, &[77, 80]).await;
@@ -80,8 +75,8 @@ async fn a_watch_of_some_duels_hears_of_no_others() {
     backend.close(78).await;
     backend.push(80, "{}").await;
     watch.expect(false, &[(80, "opened")]).await;
-    let _one = Player::join(&server, Join::ticket(backend.ticket(80, 1).await)).await;
-    let _two = Player::join(&server, Join::ticket(backend.ticket(77, 2).await)).await;
+    let _one = backend.player(80, 1).await;
+    let _two = backend.player(77, 2).await;
     watch.expect(false, &[(80, "online 1 Player"), (77, "online 2 Player")]).await;
     let request = pb::DisconnectRequest { duel_id: 77, user_id: 2, ..Default::default() };
     backend.client.clone().disconnect(request).await.unwrap();
@@ -92,17 +87,13 @@ async fn a_watch_of_some_duels_hears_of_no_others() {
 
 #[tokio::test]
 async fn watchers_are_bounded_and_give_their_place_back() {
-    let server = TestServer::with(&[("CONTROL_MAX_WATCHERS", "1")]).await;
-    let backend = Backend::connect(&server).await;
+    let (_server, backend) = TestServer::start_with_backend(&[("CONTROL_MAX_WATCHERS", "1")]).await;
     let first = Watch::start(&backend, &[]).await;
     let second = backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await;
     let status = second.unwrap_err();
-    assert_eq!(
-        (status.code(), error_info(&status).0.as_str()),
-        (Code::ResourceExhausted, "LIMIT_REACHED")
-    );
+    assert_refused(&status, Code::ResourceExhausted, "LIMIT_REACHED");
     drop(first);
-    crate::kit::until("the place is free", || async {
+    until("the place is free", || async {
         backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await.is_ok()
     })
     .await;
@@ -110,13 +101,10 @@ async fn watchers_are_bounded_and_give_their_place_back() {
 
 #[tokio::test]
 async fn a_watcher_that_does_not_read_is_told_to_start_over() {
-    let server = TestServer::start().await;
-    let backend = Backend::connect(&server).await;
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
     // A watcher whose window is soon full, on a connection of its own.
-    let channel = Channel::from_shared(format!("http://{}", server.addresses.control)).unwrap();
-    let channel = channel.initial_stream_window_size(1024).connect().await.unwrap();
-    let mut watch =
-        Watch::start(&Backend { client: ControlServiceClient::new(channel) }, &[]).await;
+    let watcher = Backend::with_small_window(&server).await;
+    let mut watch = Watch::start(&watcher, &[]).await;
     watch.expect(true, &[(0, "synced 0")]).await;
     let mut duel = 0;
     while !was_too_slow(&server).await {
@@ -133,13 +121,10 @@ async fn a_watcher_that_does_not_read_is_told_to_start_over() {
             Err(status) => break status,
         }
     };
-    assert_eq!(
-        (ended.code(), error_info(&ended).0.as_str()),
-        (Code::ResourceExhausted, "WATCHER_TOO_SLOW")
-    );
+    assert_refused(&ended, Code::ResourceExhausted, "WATCHER_TOO_SLOW");
 }
 
 async fn was_too_slow(server: &TestServer) -> bool {
-    let metrics = crate::kit::get(server.addresses.admin, "/metrics", &[]).await.body;
+    let metrics = duelhub_testkit::get(server.addresses.admin, "/metrics", &[]).await.body;
     !metrics.contains("duelhub_watchers_too_slow_total 0\n")
 }

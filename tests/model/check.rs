@@ -8,7 +8,7 @@ use crate::spec::Shown;
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Objection {
+pub(crate) enum Violation {
     #[error("{0} was addressed to the player and never came")]
     Lost(u64),
     #[error("{0} came twice")]
@@ -42,10 +42,10 @@ pub(crate) enum Objection {
     #[error("{0}")]
     Unexpected(String),
     #[error("{0}: {1}")]
-    At(String, Box<Objection>),
+    At(String, Box<Violation>),
 }
 
-impl Objection {
+impl Violation {
     /// The same, with where it was.
     pub(crate) fn at(self, place: &str) -> Self {
         Self::At(place.to_owned(), Box::new(self))
@@ -53,13 +53,18 @@ impl Objection {
 }
 
 /// What is wrong, in words of its own.
-pub(crate) fn unexpected<T>(what: impl Into<String>) -> Result<T, Objection> {
-    Err(Objection::Unexpected(what.into()))
+pub(crate) fn unexpected<T>(what: impl Into<String>) -> Result<T, Violation> {
+    Err(Violation::Unexpected(what.into()))
 }
 
 /// Objects unless it holds.
-pub(crate) fn ensure(holds: bool, objection: Objection) -> Result<(), Objection> {
-    if holds { Ok(()) } else { Err(objection) }
+pub(crate) fn ensure(holds: bool, violation: Violation) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(violation) }
+}
+
+/// Objects in words of its own unless it holds.
+pub(crate) fn expect(holds: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { unexpected(what()) }
 }
 
 /// What a connection is welcomed with.
@@ -89,7 +94,7 @@ impl Follower {
         viewer: Viewer,
         resume: Option<Position>,
         welcomed: &Welcomed,
-    ) -> Result<Self, Objection> {
+    ) -> Result<Self, Violation> {
         let position = welcomed.position;
         // What is still under way may or may not have been there when the connection came.
         let (least, most) = (history.settled(), history.len());
@@ -98,18 +103,18 @@ impl Follower {
             (Recovery::Recovered, Some(resume)) => {
                 let there =
                     position == history.carried(resume) && history.holds_after(resume, least);
-                ensure(there, Objection::FalselyRecovered(resume))?;
+                ensure(there, Violation::FalselyRecovered(resume))?;
                 ensure(welcomed.state.is_empty(), wrong_state(&[], &welcomed.state))?;
             }
             (Recovery::NotRecovered, Some(resume)) => {
                 let there = resume.seq <= least && history.holds_after(resume, most);
-                ensure(!there, Objection::NeedlesslyNotRecovered(resume))?;
+                ensure(!there, Violation::NeedlesslyNotRecovered(resume))?;
             }
             (Recovery::Fresh, None) => {}
             (recovery, _) => unexpected(format!("{recovery:?} for {resume:?}"))?,
         }
         if welcomed.recovery != Recovery::Recovered {
-            ensure(position.seq >= least, Objection::NoPosition(position))?;
+            ensure(position.seq >= least, Violation::NoPosition(position))?;
             let each_type = welcomed.recovery == Recovery::NotRecovered;
             check_state(history, viewer, welcomed, each_type)?;
         }
@@ -122,25 +127,25 @@ impl Follower {
         history: &mut History,
         events: &[Shown],
         served: u64,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         let mut last = self.cursor;
         for shown in events {
             let seq = shown.seq;
-            ensure(seq > self.cursor && seq != last, Objection::Doubled(seq))?;
-            ensure(seq > last, Objection::Disordered(seq))?;
+            ensure(seq > self.cursor && seq != last, Violation::Doubled(seq))?;
+            ensure(seq > last, Violation::Disordered(seq))?;
             check_event(history, self.viewer, shown)?;
             last = seq;
         }
         ensure(
             served >= last && served <= history.len(),
-            Objection::NeverPushed(served.max(last)),
+            Violation::NeverPushed(served.max(last)),
         )?;
         for seq in self.cursor + 1..=served {
             let came = events.iter().any(|shown| shown.seq == seq);
             if came || history.shown(seq, self.viewer).is_none() {
                 continue;
             }
-            ensure(history.is_superseded(seq, served, self.viewer), Objection::Lost(seq))?;
+            ensure(history.is_superseded(seq, served, self.viewer), Violation::Lost(seq))?;
             self.left_out += 1;
         }
         self.cursor = served;
@@ -149,23 +154,23 @@ impl Follower {
     }
 
     /// Checks that the connection could indeed not be served any further.
-    pub(crate) fn too_slow(&self, history: &History) -> Result<(), Objection> {
+    pub(crate) fn too_slow(&self, history: &History) -> Result<(), Violation> {
         let gone = !history.log_holds(self.cursor + 1, history.len());
-        ensure(gone, Objection::NotTooSlow(self.cursor))
+        ensure(gone, Violation::NotTooSlow(self.cursor))
     }
 }
 
 /// One event as `viewer` was shown it.
-fn check_event(history: &History, viewer: Viewer, shown: &Shown) -> Result<(), Objection> {
+fn check_event(history: &History, viewer: Viewer, shown: &Shown) -> Result<(), Violation> {
     let seq = shown.seq;
-    ensure(seq >= 1 && seq <= history.len(), Objection::NeverPushed(seq))?;
-    let expected = history.shown(seq, viewer).ok_or(Objection::NotAddressed(seq))?;
-    ensure(*shown == expected, Objection::Foreign(seq))
+    ensure(seq >= 1 && seq <= history.len(), Violation::NeverPushed(seq))?;
+    let expected = history.shown(seq, viewer).ok_or(Violation::NotAddressed(seq))?;
+    ensure(*shown == expected, Violation::Foreign(seq))
 }
 
-fn wrong_state(expected: &[u64], shown: &[Shown]) -> Objection {
+fn wrong_state(expected: &[u64], shown: &[Shown]) -> Violation {
     let shown = shown.iter().map(|shown| shown.seq).collect();
-    Objection::WrongState { expected: expected.to_vec(), shown }
+    Violation::WrongState { expected: expected.to_vec(), shown }
 }
 
 fn check_state(
@@ -173,7 +178,7 @@ fn check_state(
     viewer: Viewer,
     welcomed: &Welcomed,
     each_type: bool,
-) -> Result<(), Objection> {
+) -> Result<(), Violation> {
     let (shown, up_to) = (&welcomed.state, welcomed.position.seq);
     let expected = history.latest(viewer, up_to, each_type);
     for event in shown {

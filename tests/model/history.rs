@@ -7,7 +7,7 @@ use duelhub::event::{Content, DUEL_UPDATE, DuelStatus, Epoch, Event, Outcome, Po
 use duelhub::hub::Pushed;
 use duelhub::id::DuelId;
 
-use crate::check::{Objection, ensure, unexpected};
+use crate::check::{Violation, ensure, expect, unexpected};
 use crate::spec::{Shown, Spec};
 
 /// One entry of the log; the first has seq 1.
@@ -135,7 +135,7 @@ impl History {
         &mut self,
         expected: Expected,
         answer: Result<Pushed, AppendError>,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         let as_expected = match (expected, answer) {
             (Expected::Stored(seq), Ok(pushed)) => !pushed.duplicate && pushed.position.seq == seq,
             (Expected::Duplicate(seq), Ok(pushed)) => {
@@ -152,11 +152,11 @@ impl History {
     }
 
     /// Somebody was told of a position: from now on everything up to it stays, and the epoch with it.
-    pub(crate) fn witness(&mut self, position: Position) -> Result<(), Objection> {
+    pub(crate) fn witness(&mut self, position: Position) -> Result<(), Violation> {
         let epoch = *self.epoch.get_or_insert(position.epoch);
-        ensure(epoch == position.epoch, Objection::EpochChanged)?;
-        ensure(!self.epochs_before.contains(&epoch), Objection::EpochReused)?;
-        ensure(position.seq <= self.len(), Objection::NoPosition(position))?;
+        ensure(epoch == position.epoch, Violation::EpochChanged)?;
+        ensure(!self.epochs_before.contains(&epoch), Violation::EpochReused)?;
+        ensure(position.seq <= self.len(), Violation::NoPosition(position))?;
         self.witness_seq(position.seq);
         Ok(())
     }
@@ -227,9 +227,9 @@ impl History {
     }
 
     /// A durable engine goes on in `epoch`, which must be a new one or must not.
-    pub(crate) fn go_on(&mut self, epoch: Epoch, is_new: bool) -> Result<(), Objection> {
+    pub(crate) fn go_on(&mut self, epoch: Epoch, is_new: bool) -> Result<(), Violation> {
         let Some(before) = self.epoch.replace(epoch) else { return Ok(()) };
-        ensure((before != epoch) == is_new, Objection::EpochChanged)?;
+        ensure((before != epoch) == is_new, Violation::EpochChanged)?;
         if is_new {
             self.epochs_before.push(before);
             self.ends.push(Position { epoch: before, seq: self.len() });
@@ -248,15 +248,15 @@ impl History {
     }
 
     /// A durable engine has come back with a log that ends at `head`: what was under way may be missing from the end.
-    pub(crate) fn come_back(&mut self, head: u64, complete: bool) -> Result<(), Objection> {
+    pub(crate) fn come_back(&mut self, head: u64, complete: bool) -> Result<(), Violation> {
         let witnessed = if complete { self.len() } else { self.witnessed };
-        ensure(head >= witnessed, Objection::NotDurable { witnessed, head })?;
-        ensure(head <= self.len(), Objection::NeverPushed(head))?;
+        ensure(head >= witnessed, Violation::NotDurable { witnessed, head })?;
+        ensure(head <= self.len(), Violation::NeverPushed(head))?;
         self.entries.truncate(usize::try_from(head).unwrap());
         self.keys.retain(|_, (_, seq)| *seq <= head);
         self.closed = match self.entries.last() {
             Some(Entry::Closed(outcome)) => Some(*outcome),
-            Some(Entry::Last(_)) => return Err(Objection::Torn),
+            Some(Entry::Last(_)) => return Err(Violation::Torn),
             Some(Entry::Pushed(_)) | None => None,
         };
         self.under_way = 0;
@@ -269,19 +269,19 @@ impl History {
         &self,
         head: &Head,
         events: &[std::sync::Arc<Event>],
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         ensure(
             self.epoch.is_none_or(|epoch| epoch == head.position.epoch),
-            Objection::EpochChanged,
+            Violation::EpochChanged,
         )?;
-        ensure(head.position.seq == self.len(), Objection::NoPosition(head.position))?;
+        ensure(head.position.seq == self.len(), Violation::NoPosition(head.position))?;
         let status = self.closed.map_or(DuelStatus::Open, DuelStatus::Closed);
-        ensure(head.status == status, Objection::Unexpected(format!("it is {:?}", head.status)))?;
+        expect(head.status == status, || format!("it is {:?}", head.status))?;
         let held = self.numbered().filter(|(seq, _)| self.log_holds(*seq, self.len()));
         let held: Vec<_> = held.collect();
         let seqs = |at: usize| events.get(at).map_or(0, |event| event.seq);
         for (at, (seq, entry)) in held.iter().enumerate() {
-            ensure(seqs(at) == *seq, Objection::Lost(*seq))?;
+            ensure(seqs(at) == *seq, Violation::Lost(*seq))?;
             let same = match (&events[at].content, entry) {
                 (Content::Pushed(push), Entry::Pushed(spec) | Entry::Last(spec)) => {
                     *push == spec.push(self.duel)
@@ -289,8 +289,8 @@ impl History {
                 (Content::Closed(outcome), Entry::Closed(expected)) => outcome == expected,
                 (Content::Pushed(_) | Content::Closed(_), _) => false,
             };
-            ensure(same, Objection::Foreign(*seq))?;
+            ensure(same, Violation::Foreign(*seq))?;
         }
-        ensure(events.len() == held.len(), Objection::NeverPushed(head.position.seq))
+        ensure(events.len() == held.len(), Violation::NeverPushed(head.position.seq))
     }
 }

@@ -1,55 +1,42 @@
 //! The model test: random schedules of pushes, players and restarts against one node or three, checked against a model that
 //! is too simple to be wrong.
 //!
-//! A schedule is made from its seed alone (`schedule.rs`), run against the real thing (`world.rs`, `players.rs`), and
+//! A schedule is made from its seed alone (`schedule.rs`), run against the real thing (`world.rs`, `devices.rs`), and
 //! everything that a backend is answered and a player is shown is held against what must be (`history.rs`, `check.rs`).
-//! `teeth.rs` proves that the checks object to what they are there for.
+//! `check_self_test.rs` proves that the checks object to what they are there for.
 //!
-//! A failure names its seed; `MODEL_SEED=17 cargo test --test model` runs that schedule alone, against every subject.
+//! A failure names its seed; `MODEL_SEED=17 cargo test --test model` runs that schedule alone, against every deployment.
 //! `MODEL_SCHEDULES` is how many run in all.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod check;
+mod check_self_test;
+mod deployment;
+mod devices;
 mod history;
-#[expect(dead_code, reason = "tests/durability uses the rest")]
-#[path = "../durability/kit/hub.rs"]
-mod hub;
 mod node;
-mod players;
-#[path = "../kit/redis_server.rs"]
-mod redis_server;
 mod schedule;
-#[expect(dead_code, reason = "tests/durability uses the rest")]
-#[path = "../durability/kit/site.rs"]
-mod site;
 mod spec;
-#[path = "../engines/store.rs"]
-mod store;
-mod subject;
-mod teeth;
-#[path = "../it/kit/wait.rs"]
-mod wait;
 mod world;
 
 use std::collections::BTreeMap;
 
+use duelhub_testkit::store::Kind;
 use tokio::task::JoinSet;
 
-use crate::check::Objection;
+use crate::check::Violation;
+use crate::deployment::Deployment;
 use crate::schedule::Schedule;
-use crate::store::Kind;
-use crate::subject::Subject;
-use crate::wait::soon;
 use crate::world::World;
 
 /// What the schedules are run against, and how many of a thousand: a node in this process takes milliseconds for one, three
 /// processes a second.
-const SUBJECTS: &[(Subject, u64)] = &[
-    (Subject::OneNode(Kind::Memory), 250),
-    (Subject::OneNode(Kind::Embedded), 250),
-    (Subject::OneNode(Kind::Redis), 200),
-    (Subject::ThreeNodes, 250),
-    (Subject::ThreeProcesses, 50),
+const DEPLOYMENTS: &[(Deployment, u64)] = &[
+    (Deployment::OneNode(Kind::Memory), 250),
+    (Deployment::OneNode(Kind::Embedded), 250),
+    (Deployment::OneNode(Kind::Redis), 200),
+    (Deployment::ThreeNodes, 250),
+    (Deployment::ThreeProcesses, 50),
 ];
 
 /// Schedules in all, unless the environment says otherwise.
@@ -87,28 +74,28 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 /// Runs one schedule, and says what happened in it.
-async fn run(subject: Subject, seed: u64) -> Result<Tally, Objection> {
+async fn run(deployment: Deployment, seed: u64) -> Result<Tally, Violation> {
     let schedule = Schedule::from_seed(seed);
-    let mut world = World::new(subject, &schedule).await;
+    let mut world = World::new(deployment, &schedule).await;
     for (step, nth) in schedule.steps.iter().zip(0..) {
         let done = world.step(step).await;
-        world = done.map_err(|objection| objection.at(&format!("step {nth}, {step:?}")))?;
+        world = done.map_err(|violation| violation.at(&format!("step {nth}, {step:?}")))?;
     }
-    world.finish().await.map_err(|objection| objection.at("the end"))
+    world.finish().await.map_err(|violation| violation.at("the end"))
 }
 
 /// Runs one schedule, and fails the test with its seed if anything is wrong.
-async fn run_or_fail(subject: Subject, seed: u64) -> Tally {
+async fn run_or_fail(deployment: Deployment, seed: u64) -> Tally {
     // In a task of its own, so that a panic inside the hub is reported with the seed, too.
-    let problem = match tokio::spawn(run(subject, seed)).await {
+    let problem = match tokio::spawn(run(deployment, seed)).await {
         Ok(Ok(tally)) => return tally,
-        Ok(Err(objection)) => objection.to_string(),
+        Ok(Err(violation)) => violation.to_string(),
         Err(panicked) => panicked.to_string(),
     };
-    panic!("{subject:?}: {problem}\nalone: MODEL_SEED={seed} cargo test --test model");
+    panic!("{deployment:?}: {problem}\nalone: MODEL_SEED={seed} cargo test --test model");
 }
 
-async fn run_many(subject: Subject, seeds: impl Iterator<Item = u64>) -> Tally {
+async fn run_many(deployment: Deployment, seeds: impl Iterator<Item = u64>) -> Tally {
     let mut under_way = JoinSet::new();
     let mut total = Tally::new();
     let mut add = |tally: Result<Tally, tokio::task::JoinError>| match tally {
@@ -118,12 +105,12 @@ async fn run_many(subject: Subject, seeds: impl Iterator<Item = u64>) -> Tally {
         Err(failed) => std::panic::resume_unwind(failed.into_panic()),
     };
     for seed in seeds {
-        if under_way.len() == subject.at_a_time()
+        if under_way.len() == deployment.at_a_time()
             && let Some(tally) = under_way.join_next().await
         {
             add(tally);
         }
-        under_way.spawn(run_or_fail(subject, seed));
+        under_way.spawn(run_or_fail(deployment, seed));
     }
     while let Some(tally) = under_way.join_next().await {
         add(tally);
@@ -133,23 +120,26 @@ async fn run_many(subject: Subject, seeds: impl Iterator<Item = u64>) -> Tally {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_every_player_is_shown_what_the_model_says() {
-    for (subject, of_a_thousand) in SUBJECTS.iter().copied() {
+    for (deployment, of_a_thousand) in DEPLOYMENTS.iter().copied() {
+        if !deployment.kind().is_here() {
+            continue;
+        }
         if let Some(seed) = from_environment("MODEL_SEED") {
-            run_or_fail(subject, seed).await;
+            run_or_fail(deployment, seed).await;
             continue;
         }
         let schedules = from_environment("MODEL_SCHEDULES").unwrap_or(SCHEDULES);
         let schedules = (schedules * of_a_thousand).div_ceil(1000);
-        let total = run_many(subject, 1..=schedules).await;
+        let total = run_many(deployment, 1..=schedules).await;
         let late = total.get("heard late").copied().unwrap_or_default();
         assert!(
             late <= schedules.div_ceil(10),
-            "{subject:?}: {late} were sent away by what came late"
+            "{deployment:?}: {late} were sent away by what came late"
         );
         // Few schedules may well miss something; many that do test less than they seem to.
         let missed: Vec<_> = MUST_HAPPEN.iter().filter(|what| !total.contains_key(*what)).collect();
         let many = schedules >= of_a_thousand;
-        assert!(!many || missed.is_empty(), "{subject:?} never saw {missed:?}: {total:#?}");
+        assert!(!many || missed.is_empty(), "{deployment:?} never saw {missed:?}: {total:#?}");
     }
 }
 

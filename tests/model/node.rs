@@ -1,43 +1,43 @@
 //! A node as its backends and its players know it, whether it is a hub in this process or the real binary.
 
-mod here;
+mod local;
 mod process;
-mod web;
+mod socket;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use duelhub::engine::{AppendError, Declaration, Engine, OpenError, Revocation};
 use duelhub::event::{Outcome, Position};
-use duelhub::hub::{AttachError, Dismissal, Pushed};
+use duelhub::hub::{AttachError, CloseRequest, Pushed};
 use duelhub::id::{DuelId, UserId};
 use duelhub::ticket::Issued;
+use duelhub_testkit::store::Store;
 
-pub(crate) use self::here::Here;
-use self::here::HereLine;
-pub(crate) use self::process::Process;
-use self::web::WebLine;
-use crate::check::{Objection, Welcomed};
+use self::local::LocalConnection;
+pub(crate) use self::local::LocalNode;
+pub(crate) use self::process::ProcessNode;
+use self::socket::SocketConnection;
+use crate::check::{Violation, Welcomed};
 use crate::spec::{Shown, Spec};
-use crate::store::Store;
 
 /// What a push or a close is answered, in time.
-pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Pushed, AppendError>> + Send>>;
+pub(crate) type PendingAnswer = Pin<Box<dyn Future<Output = Result<Pushed, AppendError>> + Send>>;
 
 /// One node's life.
 #[derive(Debug)]
 pub(crate) enum Node {
     /// In this process.
-    Here(Here),
+    Local(LocalNode),
     /// The real binary.
-    Process(Box<Process>),
+    Process(Box<ProcessNode>),
 }
 
 /// A connection as its player holds it.
 #[derive(Debug)]
-pub(crate) enum Line {
-    Here(Box<HereLine>),
-    Web(WebLine),
+pub(crate) enum ClientConnection {
+    Local(Box<LocalConnection>),
+    Socket(Box<SocketConnection>),
 }
 
 /// What a player was shown since they looked last.
@@ -60,24 +60,43 @@ pub(crate) enum Gone {
     Otherwise(String),
 }
 
+/// The same call on either kind of node.
+macro_rules! on_node {
+    ($self:ident, $node:ident => $call:expr) => {
+        match $self {
+            Self::Local($node) => $call,
+            Self::Process($node) => $call,
+        }
+    };
+}
+
+/// The same call on either kind of connection.
+macro_rules! on_line {
+    ($self:ident, $line:ident => $call:expr) => {
+        match $self {
+            Self::Local($line) => $call,
+            Self::Socket($line) => $call,
+        }
+    };
+}
+
 impl Node {
     /// Whether its calls take their places in the order in which they are made, be they of different kinds.
     pub(crate) const fn keeps_order_of_calls(&self) -> bool {
-        matches!(self, Self::Here(_))
+        matches!(self, Self::Local(_))
     }
 
-    pub(crate) fn push(&self, duel: DuelId, spec: &Spec) -> Answer {
-        match self {
-            Self::Here(here) => here.push(duel, spec),
-            Self::Process(process) => process.push(duel, spec),
-        }
+    pub(crate) fn push(&self, duel: DuelId, spec: &Spec) -> PendingAnswer {
+        on_node!(self, node => node.push(duel, spec))
     }
 
-    pub(crate) fn close(&self, duel: DuelId, outcome: Outcome, last: Option<&Spec>) -> Answer {
-        match self {
-            Self::Here(here) => here.close(duel, outcome, last),
-            Self::Process(process) => process.close(duel, outcome, last),
-        }
+    pub(crate) fn close(
+        &self,
+        duel: DuelId,
+        outcome: Outcome,
+        last: Option<&Spec>,
+    ) -> PendingAnswer {
+        on_node!(self, node => node.close(duel, outcome, last))
     }
 
     pub(crate) async fn open(
@@ -85,10 +104,7 @@ impl Node {
         duel: DuelId,
         declaration: Declaration,
     ) -> Result<Position, OpenError> {
-        match self {
-            Self::Here(here) => here.open(duel, declaration).await,
-            Self::Process(process) => process.open(duel, declaration).await,
-        }
+        on_node!(self, node => node.open(duel, declaration).await)
     }
 
     /// A player shows a ticket.
@@ -96,137 +112,107 @@ impl Node {
         &self,
         ticket: &Issued,
         resume: Option<Position>,
-    ) -> Result<(Line, Welcomed), AttachError> {
+    ) -> Result<(ClientConnection, Welcomed), AttachError> {
         match self {
-            Self::Here(here) => {
+            Self::Local(here) => {
                 let (line, welcomed) = here.enter(&ticket.ticket, resume).await?;
-                Ok((Line::Here(Box::new(line)), welcomed))
+                Ok((ClientConnection::Local(Box::new(line)), welcomed))
             }
             Self::Process(process) => {
                 let (line, welcomed) = process.enter(ticket, resume).await?;
-                Ok((Line::Web(line), welcomed))
+                Ok((ClientConnection::Socket(Box::new(line)), welcomed))
             }
         }
     }
 
-    pub(crate) async fn revoke(&self, revocation: Revocation) -> Result<(), Objection> {
-        match self {
-            Self::Here(here) => here.revoke(revocation).await,
-            Self::Process(process) => process.revoke(revocation).await,
-        }
+    pub(crate) async fn revoke(&self, revocation: Revocation) -> Result<(), Violation> {
+        on_node!(self, node => node.revoke(revocation).await)
     }
 
     /// A user's connections have to go, and may come back: how many there are on this node.
     pub(crate) async fn disconnect(&self, duel: DuelId, user: UserId, reason: Arc<str>) -> usize {
-        match self {
-            Self::Here(here) => here.disconnect(duel, user, reason).await,
-            Self::Process(process) => process.disconnect(duel, user, reason).await,
-        }
+        on_node!(self, node => node.disconnect(duel, user, reason).await)
     }
 
     /// Up to where a user who is online has acked.
     pub(crate) async fn acked(&self, duel: DuelId, user: UserId) -> Option<u64> {
-        match self {
-            Self::Here(here) => here.acked(duel, user).await,
-            Self::Process(process) => process.acked(duel, user).await,
-        }
+        on_node!(self, node => node.acked(duel, user).await)
     }
 
     /// How many connections to the duel it has, as it answers after it has told the others who left.
     pub(crate) async fn connections(&self, duel: DuelId) -> usize {
-        match self {
-            Self::Here(here) => here.connections(duel).await,
-            Self::Process(process) => process.connections(duel).await,
-        }
+        on_node!(self, node => node.connections(duel).await)
     }
 
     /// What it stores with, if that is in this process.
     pub(crate) fn engine(&self) -> Option<Arc<dyn Engine>> {
         match self {
-            Self::Here(here) => Some(here.engine()),
+            Self::Local(here) => Some(here.engine()),
             Self::Process(_) => None,
         }
     }
 
     /// It ends, by a kill or in good order; when this returns, whatever it will have done is done.
     pub(crate) async fn end(self, store: &Store, kill: bool) {
-        match self {
-            Self::Here(here) => here.end(store, kill).await,
-            Self::Process(process) => process.end(store, kill).await,
-        }
+        on_node!(self, node => node.end(store, kill).await)
     }
 }
 
-impl Line {
+impl ClientConnection {
     /// From now on it may be handed events without asking for them.
     pub(crate) fn take_what_is_handed(&mut self) {
         match self {
-            Self::Here(line) => line.take_what_is_handed(),
+            Self::Local(line) => line.take_what_is_handed(),
             // Who hands what to whom is the node's own affair.
-            Self::Web(_) => {}
+            Self::Socket(_) => {}
         }
     }
 
     /// What has come, without asking for more.
     pub(crate) fn handed(&mut self) -> Served {
-        match self {
-            Self::Here(line) => line.handed(),
-            Self::Web(line) => line.handed(),
-        }
+        on_line!(self, line => line.handed())
     }
 
     /// What comes next.
     pub(crate) async fn next(&mut self) -> Result<Served, Gone> {
-        match self {
-            Self::Here(line) => line.next().await,
-            Self::Web(line) => line.next().await,
-        }
+        on_line!(self, line => line.next().await)
     }
 
     /// Waits until there may be something new.
     pub(crate) async fn woken(&self) {
-        match self {
-            Self::Here(line) => line.woken().await,
-            Self::Web(line) => line.woken().await,
-        }
+        on_line!(self, line => line.woken().await)
     }
 
     /// Whether it is there: a node that is a process closes it by itself when there is nothing more to come.
     pub(crate) fn is_open(&self) -> bool {
         match self {
-            Self::Here(_) => true,
-            Self::Web(line) => line.is_open(),
+            Self::Local(_) => true,
+            Self::Socket(line) => line.is_open(),
         }
     }
 
     /// Whether the node has closed it because the duel is over.
     pub(crate) fn is_over(&self) -> bool {
         match self {
-            Self::Here(_) => false,
-            Self::Web(line) => line.is_over(),
+            Self::Local(_) => false,
+            Self::Socket(line) => line.is_over(),
         }
     }
 
     /// Why the node wants it to close.
-    pub(crate) fn dismissal(&self) -> Option<Dismissal> {
-        match self {
-            Self::Here(line) => line.dismissal(),
-            Self::Web(line) => line.dismissal(),
-        }
+    pub(crate) fn close_request(&self) -> Option<CloseRequest> {
+        on_line!(self, line => line.close_request())
     }
 
     /// Whether it is known that its user's tickets were revoked; `None`: it does not show.
     pub(crate) fn is_revoked(&self) -> Option<bool> {
         match self {
-            Self::Here(line) => Some(line.is_revoked()),
-            Self::Web(_) => None,
+            Self::Local(line) => Some(line.is_revoked()),
+            Self::Socket(_) => None,
         }
     }
 
     pub(crate) async fn ack(&mut self, seq: u64) {
-        match self {
-            Self::Here(line) => line.ack(seq).await,
-            Self::Web(line) => line.ack(seq).await,
-        }
+        on_line!(self, line => line.ack(seq).await)
     }
 }

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::players::PLAYERS;
+use crate::devices::PLAYERS;
 use crate::spec::{AUDIENCES, Spec, TYPES, user};
 
 /// Duels of a schedule; most happens in the first.

@@ -5,8 +5,8 @@
 //! players on another in its time, so a check that must find it there waits for it.
 
 mod backend;
-mod doors;
-mod lives;
+mod entry;
+mod restarts;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use std::time::Duration;
 
 use duelhub::config::{Secret, TicketConfig};
 use duelhub::engine::Engine;
-use duelhub::hub::Dismissal;
+use duelhub::hub::CloseRequest;
 use duelhub::id::{DuelId, Jti, UserId};
 use duelhub::ticket::Tickets;
+use duelhub_testkit::soon;
 
 use self::backend::Call;
 use crate::Tally;
-use crate::check::{Objection, ensure};
+use crate::check::{Violation, expect};
+use crate::deployment::{Deployment, Environment, HOUR, SECRET};
+use crate::devices::{Device, PLAYERS};
 use crate::history::History;
 use crate::node::Node;
-use crate::players::{PLAYERS, Player};
 use crate::schedule::{DUELS, Schedule, Step};
 use crate::spec::Spec;
-use crate::subject::{HOUR, Home, SECRET, Subject};
-use crate::wait::soon;
 
 /// Between two looks at what a process does in its time.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Everything.
 pub(crate) struct World {
-    subject: Subject,
-    home: Home,
+    deployment: Deployment,
+    environment: Environment,
     nodes: Vec<Node>,
     /// Turns that nodes have had.
     turns: usize,
@@ -46,7 +46,7 @@ pub(crate) struct World {
     connections_per_user_max: usize,
     tickets: Tickets,
     histories: Vec<History>,
-    players: Vec<Player>,
+    players: Vec<Device>,
     /// In their order.
     calls: Vec<Call>,
     spent: HashSet<Jti>,
@@ -61,18 +61,18 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new(subject: Subject, schedule: &Schedule) -> Self {
-        let home = subject.home(schedule);
+    pub(crate) async fn new(deployment: Deployment, schedule: &Schedule) -> Self {
+        let environment = deployment.environment(schedule);
         let mut nodes = Vec::new();
-        for node in 0..subject.nodes() {
-            nodes.push(home.start(node).await);
+        for node in 0..deployment.nodes() {
+            nodes.push(environment.start(node).await);
         }
         let histories = (1..=DUELS as u64)
             .map(|id| History::new(DuelId::try_from(id).unwrap(), schedule.log_events_max));
         Self {
-            subject,
-            observer: (subject == Subject::ThreeProcesses).then(|| home.observer()),
-            home,
+            deployment,
+            observer: (deployment == Deployment::ThreeProcesses).then(|| environment.observer()),
+            environment,
             nodes,
             turns: 0,
             called: vec![0; DUELS],
@@ -85,7 +85,7 @@ impl World {
                 resume_ttl: HOUR,
             }),
             histories: histories.collect(),
-            players: (0..).zip(PLAYERS).map(|(at, who)| Player::new(who, at % 2 == 0)).collect(),
+            players: (0..).zip(PLAYERS).map(|(at, who)| Device::new(who, at % 2 == 0)).collect(),
             calls: Vec::new(),
             spent: HashSet::new(),
             revoked: HashSet::new(),
@@ -138,7 +138,7 @@ impl World {
     }
 
     /// Does one step; a restart leaves nothing of the world before, so it is handed through.
-    pub(crate) async fn step(mut self, step: &Step) -> Result<Self, Objection> {
+    pub(crate) async fn step(mut self, step: &Step) -> Result<Self, Violation> {
         match step.clone() {
             Step::Push { duel, spec, awaited } => {
                 self.push(duel, &spec, awaited).await;
@@ -191,7 +191,7 @@ impl World {
     }
 
     /// Everybody comes back and catches up; then the logs are looked through.
-    pub(crate) async fn finish(mut self) -> Result<Tally, Objection> {
+    pub(crate) async fn finish(mut self) -> Result<Tally, Violation> {
         self.settle(false).await?;
         for player in 0..self.players.len() {
             loop {
@@ -209,16 +209,16 @@ impl World {
         }
         self.players.clear();
         for node in self.nodes {
-            node.end(&self.home.store, false).await;
+            node.end(&self.environment.store, false).await;
         }
         Ok(self.tally)
     }
 
     /// A player reads everything that there must be by now: whether they did, or were sent away meanwhile.
-    async fn catch_up(&mut self, at: usize) -> Result<bool, Objection> {
+    async fn catch_up(&mut self, at: usize) -> Result<bool, Violation> {
         let (player, history, tally) = self.reader(at);
         player.catch_up(history, tally).await?;
-        if self.players[at].line.as_ref().is_none_or(|(line, _)| line.dismissal().is_none()) {
+        if self.players[at].line.as_ref().is_none_or(|(line, _)| line.close_request().is_none()) {
             return Ok(true);
         }
         self.let_go(at)?;
@@ -226,13 +226,13 @@ impl World {
     }
 
     /// A player takes their position from a pong, which says up to where they were served.
-    fn ping(&mut self, player: usize) -> Result<(), Objection> {
+    fn ping(&mut self, player: usize) -> Result<(), Violation> {
         let (player, history, tally) = self.reader(player);
         player.pong(history, tally)
     }
 
     /// A player acks what they have; the hub knows the highest of the user's connections.
-    async fn ack(&mut self, at: usize) -> Result<(), Objection> {
+    async fn ack(&mut self, at: usize) -> Result<(), Violation> {
         let player = &mut self.players[at];
         let history = &self.histories[player.duel];
         let current = player.position.filter(|position| Some(position.epoch) == history.epoch);
@@ -243,7 +243,7 @@ impl World {
             return Ok(());
         }
         line.ack(position.seq).await;
-        if line.dismissal().is_some() {
+        if line.close_request().is_some() {
             return self.let_go(at);
         }
         let user = player.viewer.user;
@@ -253,30 +253,29 @@ impl World {
         // Of a user who was away between, the nodes that are left remember nothing, or all of it.
         let as_expected = known.is_some_and(|known| (position.seq..=*acked).contains(&known));
         let as_expected = if self.nodes.len() == 1 { known == Some(*acked) } else { as_expected };
-        let what = format!("acked {known:?} instead of {acked}");
-        ensure(as_expected, Objection::Unexpected(what))?;
+        expect(as_expected, || format!("acked {known:?} instead of {acked}"))?;
         self.count("acked");
         Ok(())
     }
 
     /// A player was dismissed, which must be for something that came before and was heard late.
-    fn let_go(&mut self, player: usize) -> Result<(), Objection> {
+    fn let_go(&mut self, player: usize) -> Result<(), Violation> {
         let of = &mut self.players[player];
-        let dismissal = of.line.as_ref().and_then(|(line, _)| line.dismissal());
+        let close_request = of.line.as_ref().and_then(|(line, _)| line.close_request());
         let who = (of.duel, of.viewer.user);
-        let late = match &dismissal {
-            Some(Dismissal::Replaced) => self.maybe_ghosts.contains(&who),
-            Some(Dismissal::Disconnected { .. }) => {
+        let late = match &close_request {
+            Some(CloseRequest::Replaced) => self.maybe_ghosts.contains(&who),
+            Some(CloseRequest::Disconnected { .. }) => {
                 self.nodes.len() > 1 && self.disconnected.contains(&who)
             }
-            Some(Dismissal::Restart) | None => false,
+            Some(CloseRequest::Restart) | None => false,
         };
         of.cut();
         self.count("heard late");
-        ensure(late, Objection::Unexpected(format!("dismissed: {dismissal:?}")))
+        expect(late, || format!("dismissed: {close_request:?}"))
     }
 
-    fn reader(&mut self, player: usize) -> (&mut Player, &mut History, &mut Tally) {
+    fn reader(&mut self, player: usize) -> (&mut Device, &mut History, &mut Tally) {
         let player = &mut self.players[player];
         let history = &mut self.histories[player.duel];
         (player, history, &mut self.tally)
@@ -284,7 +283,7 @@ impl World {
 }
 
 /// The players who are connected to a duel on a node.
-fn there(players: &[Player], duel: usize, node: usize) -> impl Iterator<Item = &Player> {
+fn there(players: &[Device], duel: usize, node: usize) -> impl Iterator<Item = &Device> {
     let players = players.iter().filter(|player| player.open_line().is_some());
     players.filter(move |player| (player.duel, player.node) == (duel, node))
 }

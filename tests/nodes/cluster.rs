@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use duelhub::engine::StatusFilter;
 use duelhub::event::Outcome;
-use duelhub::hub::{AttachError, Lost, Recovery};
+use duelhub::hub::{AttachError, Recovery, ResyncRequired};
+use duelhub_testkit::redis_topology::Cluster;
 
-use crate::ill_redis::Cluster;
 use crate::kit::{Node, id_of, ticket};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,7 +71,7 @@ async fn after_a_slot_has_moved_its_duels_go_on() {
     assert_eq!(pushed.position.seq, 4, "everything has come along");
     // The other master cannot know whether something was lost before; all that came along is there.
     assert_ne!(pushed.position.epoch, before.epoch);
-    assert_eq!(player.closed().await, Some(Lost::EpochChanged));
+    assert_eq!(player.closed().await, Some(ResyncRequired::EpochChanged));
     drop(player);
     let mut back = nodes[0].back(7, 1, before).await;
     assert_eq!(back.recovery, Recovery::Recovered);

@@ -4,13 +4,11 @@ use duelhub::engine::{RedeemError, Revocation};
 use duelhub::event::Outcome;
 use duelhub::hub::{AttachError, ChangeKind, Recovery};
 
-use crate::kit::{Node, eventually, id_of, ticket, user};
-use crate::redis_server::RedisServer;
+use crate::kit::{Node, id_of, ticket, until, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_to_any_node_reaches_the_players_of_all_in_one_order() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<3>();
     for node in &nodes {
         node.ready().await;
     }
@@ -35,8 +33,7 @@ async fn a_push_to_any_node_reaches_the_players_of_all_in_one_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_used_once_whichever_nodes_are_asked() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<2>();
     let (one, other) = tokio::join!(nodes[0].push(7, 1), nodes[1].push(7, 1));
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(one.position, other.position);
@@ -45,8 +42,7 @@ async fn a_key_is_used_once_whichever_nodes_are_asked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_opens_one_connection_on_all_nodes_together() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<2>();
     let ticket = ticket(7, 1);
     let (one, other) =
         tokio::join!(nodes[0].hub.attach(&ticket, None), nodes[1].hub.attach(&ticket, None));
@@ -59,16 +55,13 @@ async fn a_ticket_opens_one_connection_on_all_nodes_together() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_player_goes_on_at_another_node() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<2>();
     let mut player = nodes[0].player(7, 1).await;
     nodes[0].push(7, 1).await.unwrap();
     player.read_until(1).await;
     let position = player.position;
     drop(player);
-    for nth in 2..=5 {
-        nodes[1].push(7, nth).await.unwrap();
-    }
+    nodes[1].push_all(7, 2..=5).await;
     let mut player = nodes[1].enter(7, 1, Some(position)).await.unwrap();
     assert_eq!(player.recovery, Recovery::Recovered);
     assert_eq!(player.read_until(5).await, [2, 3, 4, 5]);
@@ -76,8 +69,7 @@ async fn a_player_goes_on_at_another_node() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_about_connections_act_on_all_nodes() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<2>();
     let mut players = [nodes[0].player(7, 1).await, nodes[1].player(7, 2).await];
     nodes[0].hub.disconnect(id_of(7), Some(user(2)), true, None).await.unwrap();
     assert_eq!(players[1].closed().await, None);
@@ -85,7 +77,7 @@ async fn calls_about_connections_act_on_all_nodes() {
     let revocation = Revocation::User { duel: id_of(7), user: user(1), issued_until };
     let before = ticket(7, 1);
     nodes[1].hub.revoke(revocation).await.unwrap();
-    eventually("revoked", async || players[0].attachment.is_revoked()).await;
+    until("revoked", async || players[0].attachment.is_revoked()).await;
     assert_eq!(nodes[0].engine.redeem(&before).await, Err(RedeemError::Revoked));
     nodes[1].hub.close(id_of(7), Outcome::Finished, None).await.unwrap();
     while players[0].position.seq < 1 {
@@ -97,8 +89,7 @@ async fn calls_about_connections_act_on_all_nodes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_sees_all_nodes() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (_redis, nodes) = Node::several::<2>();
     let _before = nodes[0].player(6, 9).await;
     let mut watch = nodes[1].watch_all().await;
     let player = nodes[0].player(7, 1).await;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use duelhub::engine::EngineError;
 use duelhub::event::Position;
-use duelhub::hub::{AttachError, Lost, Recovery};
+use duelhub::hub::{AttachError, Recovery, ResyncRequired};
+use duelhub_testkit::redis_topology::Sentinel;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::ill_redis::Sentinel;
-use crate::kit::{DRAIN, Node, Player, eventually, id_of, ticket};
+use crate::kit::{DRAIN, LocalPlayer, Node, id_of, ticket, until};
 use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
@@ -22,7 +22,7 @@ const REFUSED: EngineError = EngineError::Unavailable { may_have_taken_effect: f
 const KEEPS_ALL: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
 /// Two nodes, a player on one of them who has seen the first push, and where that stands.
-async fn one_has_seen_one(redis: &RedisServer) -> ([Node; 2], Player, Position) {
+async fn one_has_seen_one(redis: &RedisServer) -> ([Node; 2], LocalPlayer, Position) {
     let nodes = [Node::on(redis), Node::on(redis)];
     let mut player = nodes[1].player(7, 1).await;
     let before = nodes[0].push(7, 1).await.unwrap().position;
@@ -31,12 +31,12 @@ async fn one_has_seen_one(redis: &RedisServer) -> ([Node; 2], Player, Position) 
 }
 
 /// Everybody has to come back, is told so, and no position stands for two events.
-async fn begins_anew(nodes: &[Node], before: Position, mut player: Player) -> Player {
+async fn begins_anew(nodes: &[Node], before: Position, mut player: LocalPlayer) -> LocalPlayer {
     let pushed = nodes[0].push_surely(7, 100).await;
     assert_ne!(pushed.position.epoch, before.epoch);
     // A sweep that came before the push has sent them away in their turn, which was the first.
     let lost = player.closed().await;
-    assert!(matches!(lost, None | Some(Lost::EpochChanged)), "{lost:?}");
+    assert!(matches!(lost, None | Some(ResyncRequired::EpochChanged)), "{lost:?}");
     drop(player);
     let back = nodes[1].back(7, 1, before).await;
     assert_eq!(back.recovery, Recovery::NotRecovered);
@@ -50,7 +50,7 @@ async fn after_a_flush_every_duel_begins_anew() {
     let (nodes, player, before) = one_has_seen_one(&redis).await;
     redis.ask("FLUSHALL").unwrap();
     let _back = begins_anew(&nodes, before, player).await;
-    eventually("said again", async || nodes[0].online(7).await == [1]).await;
+    until("said again", async || nodes[0].online(7).await == [1]).await;
 }
 
 /// Who saw no more than Redis has kept comes back to the new epoch, and has missed nothing.
@@ -94,7 +94,7 @@ async fn after_a_restart_of_a_master_with_a_replica_everybody_goes_on() {
     let mut master = RedisServer::start(KEEPS_ALL);
     let address = format!("127.0.0.1 {}", master.port());
     let replica = RedisServer::start(&["--replicaof", &address]);
-    eventually("attached", async || master.ask_count("WAIT 1 1000") == 1).await;
+    until("attached", async || master.ask_count("WAIT 1 1000") == 1).await;
     let node = Node::on(&master);
     let mut players = Vec::new();
     for duel in 1..=DUELS {
@@ -107,11 +107,11 @@ async fn after_a_restart_of_a_master_with_a_replica_everybody_goes_on() {
     replica.signal("STOP");
     master.kill();
     master.start_again();
-    eventually("new", async || epoch().await.is_some_and(|epoch| epoch != first)).await;
+    until("new", async || epoch().await.is_some_and(|epoch| epoch != first)).await;
     let second = epoch().await.unwrap();
     replica.signal("CONT");
-    eventually("newer", async || epoch().await.is_some_and(|epoch| epoch != second)).await;
-    let gone = join_all(players.iter_mut().map(Player::closed)).await;
+    until("newer", async || epoch().await.is_some_and(|epoch| epoch != second)).await;
+    let gone = join_all(players.iter_mut().map(LocalPlayer::closed)).await;
     assert!(gone.iter().all(Option::is_none), "none of them lacked anything: {gone:?}");
     for (player, duel) in players.iter().zip(1..) {
         let mut back = node.back(duel, 1, player.position).await;
@@ -186,10 +186,7 @@ async fn after_a_restart_who_lacks_what_was_kept_is_sent_away_at_once() {
     let mut redis = RedisServer::start(KEEPS_ALL);
     let network = Proxy::to(redis.port()).await;
     let (pushing, cut_off) = (Node::on(&redis), Node::at(network.url()));
-    let mut players = Vec::new();
-    for duel in 1..=DUELS {
-        players.push(cut_off.player(duel, 1).await);
-    }
+    let mut players = cut_off.players(1..=DUELS).await;
     network.set(Weather::Cut);
     for duel in 1..=DUELS {
         pushing.push(duel, 1).await.unwrap();
@@ -197,9 +194,9 @@ async fn after_a_restart_who_lacks_what_was_kept_is_sent_away_at_once() {
     redis.kill();
     redis.start_again();
     network.set(Weather::Fine);
-    let gone = join_all(players.iter_mut().map(Player::closed)).await;
+    let gone = join_all(players.iter_mut().map(LocalPlayer::closed)).await;
     // Those whose turn comes first may be asked to go before they have looked.
-    let at_once = gone.iter().filter(|lost| **lost == Some(Lost::EpochChanged)).count();
+    let at_once = gone.iter().filter(|lost| **lost == Some(ResyncRequired::EpochChanged)).count();
     assert!(2 * at_once > players.len(), "most waited for their turn: {gone:?}");
     for (player, duel) in players.iter().zip(1..) {
         let mut back = cut_off.back(duel, 1, player.position).await;
@@ -216,7 +213,7 @@ async fn after_a_failover_that_lost_pushes_no_position_is_given_out_twice() {
     let nodes = [Node::at(network.url()), Node::at(network.url())];
     let mut player = nodes[1].player(7, 1).await;
     nodes[0].push(7, 1).await.unwrap();
-    eventually("replicated", async || {
+    until("replicated", async || {
         new.ask("INFO replication").unwrap().contains("master_link_status:up")
             && new.ask_count("DBSIZE") == old.ask_count("DBSIZE")
     })
@@ -236,7 +233,7 @@ async fn sentinels_say_where_the_master_is_and_what_it_lost_is_noticed() {
     let mut old = RedisServer::start(&[]);
     let new = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", old.port())]);
     let sentinel = Sentinel::of(&old);
-    eventually("found", async || sentinel.knows_a_replica()).await;
+    until("found", async || sentinel.knows_a_replica()).await;
     let nodes = [Node::at(sentinel.url()), Node::at(sentinel.url())];
     nodes[0].ready().await;
     let mut player = nodes[1].player(7, 1).await;

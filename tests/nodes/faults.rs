@@ -5,21 +5,19 @@ use std::time::Duration;
 use duelhub::config::EngineConfig;
 use duelhub::engine::{AppendError, EngineError, RedeemError, Revocation, StatusFilter};
 use duelhub::event::Outcome;
-use duelhub::hub::{Lost, WatchError};
+use duelhub::hub::{ResyncRequired, WatchError};
 use duelhub::limits;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use crate::kit::{DEADLINE, Node, eventually, id_of, roomy, ticket, user};
+use crate::kit::{DEADLINE, Node, id_of, roomy, ticket, until, user};
 use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_last_message_that_was_lost_is_found_by_the_next_sweep() {
-    let redis = RedisServer::start(&[]);
-    let network = Proxy::to(redis.port()).await;
-    let (pushing, deaf) = (Node::on(&redis), Node::at(network.url()));
+    let (_redis, network, pushing, deaf) = Node::one_behind_proxy().await;
     deaf.ready().await;
     let mut player = deaf.player(7, 1).await;
     network.set(Weather::Untold);
@@ -28,7 +26,7 @@ async fn a_last_message_that_was_lost_is_found_by_the_next_sweep() {
         assert_eq!(player.read_until(nth).await, [nth]);
     }
     assert!(deaf.metrics.sweep_repairs.get() >= 5, "nothing was told, all was found");
-    eventually("not ready", async || deaf.hub.readiness().ready().is_none()).await;
+    until("not ready", async || deaf.hub.readiness().ready().is_none()).await;
     network.set(Weather::Fine);
     deaf.ready().await;
 }
@@ -51,9 +49,7 @@ async fn over_a_slow_network_everything_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_message_is_repaired_when_the_next_one_comes() {
-    let redis = RedisServer::start(&[]);
-    let network = Proxy::to(redis.port()).await;
-    let (pushing, deaf) = (Node::on(&redis), Node::at(network.url()));
+    let (_redis, network, pushing, deaf) = Node::one_behind_proxy().await;
     deaf.ready().await;
     let mut player = deaf.player(7, 1).await;
     network.set(Weather::Untold);
@@ -66,8 +62,7 @@ async fn a_lost_message_is_repaired_when_the_next_one_comes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn channels_that_are_cut_again_and_again_lose_nothing() {
     const PUSHES: u64 = 400;
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis), Node::on(&redis)];
+    let (redis, nodes) = Node::several::<3>();
     let mut players = Vec::new();
     for duel in 1..=6 {
         players.push((duel, nodes[0].player(duel, 1).await));
@@ -100,11 +95,9 @@ async fn who_lacks_what_redis_will_not_give_waits_for_it_connected() {
     let mut player = mute.player(7, 1).await;
     // It is told everything, and may ask for nothing: as when only one of its two connections is there.
     redis.ask("ACL SETUSER mute -evalsha -eval -script").unwrap();
-    for nth in 1..=PUSHES {
-        pushing.push(7, nth).await.unwrap();
-    }
+    pushing.push_all(7, 1..=PUSHES).await;
     let probe_sees_it = async || mute.hub.readiness().ready().is_none();
-    eventually("not ready", probe_sees_it).await;
+    until("not ready", probe_sees_it).await;
     // The first look uses up what woke it before.
     for _look in 0..2 {
         let nothing = player.attachment.next().await.unwrap();
@@ -127,24 +120,24 @@ async fn who_lacks_what_redis_answers_for_and_does_not_give_is_sent_away() {
     let mut player = blind.player(7, 1).await;
     // Sweeps need no events; only reading the log does.
     redis.ask("ACL SETUSER blind -xrange").unwrap();
-    for nth in 1..=3 * limits::TAIL_EVENTS_MAX as u64 {
-        pushing.push(7, nth).await.unwrap();
-    }
+    pushing.push_all(7, 1..=3 * limits::TAIL_EVENTS_MAX as u64).await;
     let gone = player.closed().await;
-    assert!(matches!(gone, Some(Lost::Engine(EngineError::Unavailable { .. }))), "{gone:?}");
+    assert!(
+        matches!(gone, Some(ResyncRequired::Engine(EngineError::Unavailable { .. }))),
+        "{gone:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_stands_still_leaves_pushes_in_doubt_and_players_connected() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (redis, nodes) = Node::several::<2>();
     nodes[0].ready().await;
     let mut player = nodes[1].player(7, 1).await;
     nodes[0].push(7, 1).await.unwrap();
     redis.signal("STOP");
     let in_doubt = EngineError::Unavailable { may_have_taken_effect: true };
     assert_eq!(nodes[0].push(7, 2).await, Err(AppendError::Engine(in_doubt)));
-    eventually("not ready", async || nodes[0].hub.readiness().ready().is_none()).await;
+    until("not ready", async || nodes[0].hub.readiness().ready().is_none()).await;
     redis.signal("CONT");
     nodes[0].push_surely(7, 2).await;
     nodes[0].push_surely(7, 3).await;
@@ -169,15 +162,15 @@ async fn a_full_redis_takes_nothing_new_and_keeps_everything_else_going() {
     redis.ask("CONFIG SET maxmemory 1").unwrap();
     let full = EngineError::Full { limit: "maxmemory of Redis" };
     assert_eq!(two.push(7, 2).await, Err(AppendError::Engine(full)));
-    eventually("not ready", async || one.hub.readiness().ready().is_none()).await;
+    until("not ready", async || one.hub.readiness().ready().is_none()).await;
     // Tickets can be revoked; who has to go goes, and is offline; what is over is forgotten.
     let revoked = ticket(7, 3);
     one.hub.revoke(Revocation::Ticket(revoked.jti.clone())).await.unwrap();
     two.hub.disconnect(id_of(7), Some(user(1)), false, None).await.unwrap();
     assert_eq!(player.closed().await, None);
     drop(player);
-    eventually("offline", async || two.online(7).await == [2]).await;
-    eventually("forgotten", async || two.hub.duel(id_of(8)).await.unwrap().is_none()).await;
+    until("offline", async || two.online(7).await == [2]).await;
+    until("forgotten", async || two.hub.duel(id_of(8)).await.unwrap().is_none()).await;
     // So is what nobody is in; what is live, sweeps keep.
     sleep(2 * idle).await;
     redis.ask("CONFIG SET maxmemory 0").unwrap();
@@ -190,9 +183,7 @@ async fn a_full_redis_takes_nothing_new_and_keeps_everything_else_going() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_takes_no_writes_can_still_be_asked() {
-    let redis = RedisServer::start(&[]);
-    let network = Proxy::to(redis.port()).await;
-    let (node, deaf) = (Node::on(&redis), Node::at(network.url()));
+    let (redis, network, node, deaf) = Node::one_behind_proxy().await;
     deaf.ready().await;
     let mut player = deaf.player(7, 1).await;
     network.set(Weather::Untold);
@@ -217,7 +208,7 @@ async fn a_redis_that_is_away_refuses_pushes_and_leaves_players_connected() {
     let mut player = node.player(7, 1).await;
     network.set(Weather::Cut);
     let refused = AppendError::Engine(EngineError::Unavailable { may_have_taken_effect: false });
-    eventually("refused", async || node.push(7, 1).await == Err(refused)).await;
+    until("refused", async || node.push(7, 1).await == Err(refused)).await;
     network.set(Weather::Fine);
     let again = node.push_surely(7, 1).await;
     assert_eq!(again.position.epoch, player.position.epoch, "nothing was lost");
@@ -239,15 +230,12 @@ async fn a_push_that_too_few_replicas_have_is_in_doubt() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_is_added_does_not_stop_what_is_told() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis)];
+    let (redis, nodes) = Node::several::<2>();
     nodes[0].push_surely(7, 1).await;
     // The server's replication id is another one from now on, and so is the epoch.
     let _replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", redis.port())]);
-    eventually("attached", async || {
-        redis.ask("INFO replication").unwrap().contains("state=online")
-    })
-    .await;
+    until("attached", async || redis.ask("INFO replication").unwrap().contains("state=online"))
+        .await;
     let mut player = nodes[1].player(7, 1).await;
     nodes[0].ready().await;
     // For longer than it takes until a channel is looked at again, twice.
@@ -264,8 +252,7 @@ async fn a_replica_that_is_added_does_not_stop_what_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_was_away_for_long_takes_nobody_offline() {
-    let redis = RedisServer::start(&[]);
-    let nodes = [Node::on(&redis), Node::on(&redis), Node::on(&redis)];
+    let (redis, nodes) = Node::several::<3>();
     let mut one = nodes[0].player(7, 1).await;
     let _two = nodes[1].player(7, 2).await;
     one.sees(2, true).await;
@@ -295,19 +282,15 @@ async fn a_redis_that_was_away_for_long_takes_nobody_offline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_cut_off_catches_up_when_it_is_back() {
-    let redis = RedisServer::start(&[]);
-    let network = Proxy::to(redis.port()).await;
-    let (pushing, cut_off) = (Node::on(&redis), Node::at(network.url()));
+    let (_redis, network, pushing, cut_off) = Node::one_behind_proxy().await;
     let mut one = pushing.player(7, 1).await;
     let mut two = cut_off.player(7, 2).await;
     one.sees(2, true).await;
     network.set(Weather::Silent);
-    for nth in 1..=50 {
-        pushing.push(7, nth).await.unwrap();
-    }
+    pushing.push_all(7, 1..=50).await;
     one.sees(2, false).await;
     network.set(Weather::Fine);
     assert!(two.read_until(50).await.into_iter().eq(1..=50));
-    eventually("online again", async || pushing.online(7).await == [1, 2]).await;
+    until("online again", async || pushing.online(7).await == [1, 2]).await;
     assert_eq!(pushing.hub.duel(id_of(7)).await.unwrap().unwrap().online.len(), 2);
 }

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::timeout;
 
-use crate::kit::{DEADLINE, Node, Player, eventually, id_of, number};
+use crate::kit::{DEADLINE, LocalPlayer, Node, id_of, nth_of, until};
 use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
@@ -33,7 +33,7 @@ struct World {
 struct Client {
     duel: u64,
     position: Option<Position>,
-    player: Option<Player>,
+    player: Option<LocalPlayer>,
     known: Vec<u64>,
 }
 
@@ -102,7 +102,7 @@ impl World {
         }
         let master = format!("127.0.0.1 {}", self.redis.port());
         let replica = RedisServer::start(&[OPTIONS, &["--replicaof", &master]].concat());
-        eventually("replicated", async || self.redis.ask_count("WAIT 1 1000") == 1).await;
+        until("replicated", async || self.redis.ask_count("WAIT 1 1000") == 1).await;
         self.play().await;
         assert_eq!(self.redis.ask_count("WAIT 1 20000"), 1);
         replica.ask("REPLICAOF NO ONE").unwrap();
@@ -143,7 +143,7 @@ async fn log(node: &Node, duel: u64, at: Position) -> Vec<u64> {
     let page = node.engine.read(id_of(duel), Position { seq: 0, ..at }, 1000).await.unwrap();
     let Page::Events(events) = page else { panic!("the log has all events") };
     let numbers = events.iter().map(|event| match &event.content {
-        Content::Pushed(push) => number(push.payload.json()),
+        Content::Pushed(push) => nth_of(push),
         Content::Closed(_) => unreachable!("no duel is closed"),
     });
     numbers.collect()

@@ -8,11 +8,16 @@ mod delivery;
 mod epochs;
 mod faults;
 mod histories;
-mod ill_redis;
-mod kit;
 mod presence;
 mod processes;
-#[path = "../kit/proxy.rs"]
-mod proxy;
-#[path = "../kit/redis_server.rs"]
-mod redis_server;
+
+use duelhub_testkit::{proxy, redis_server};
+
+/// What most tests here use.
+mod kit {
+    pub(crate) use duelhub_testkit::fixtures::{id_of, nth_of, ticket, user};
+    pub(crate) use duelhub_testkit::node::{DEADLINE, DRAIN, LocalPlayer, Node, roomy};
+    pub(crate) use duelhub_testkit::until;
+    // What `presence.rs` calls it.
+    pub(crate) use duelhub_testkit::until as eventually;
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use duelhub::hub::{Change, ChangeKind, Dismissal};
+use duelhub::hub::{Change, ChangeKind, CloseRequest};
 use duelhub::limits;
 use tokio::time::{Instant, timeout};
 
@@ -40,13 +40,13 @@ async fn the_oldest_connection_of_a_user_is_replaced_whichever_node_it_is_on() {
     for node in [&nodes[1], &nodes[0]] {
         others.push(node.player(7, 1).await);
     }
-    assert_eq!(first.attachment.dismissal(), None, "three, without the one that has gone");
+    assert_eq!(first.attachment.close_request(), None, "three, without the one that has gone");
     let mut other_user = nodes[1].player(7, 2).await;
     others.push(nodes[1].player(7, 1).await);
     assert_eq!(first.closed().await, None);
-    assert_eq!(first.attachment.dismissal(), Some(&Dismissal::Replaced));
+    assert_eq!(first.attachment.close_request(), Some(&CloseRequest::Replaced));
     for player in others.iter().chain([&other_user]) {
-        assert_eq!(player.attachment.dismissal(), None);
+        assert_eq!(player.attachment.close_request(), None);
     }
     nodes[0].push(7, 1).await.unwrap();
     other_user.read_until(1).await;
@@ -65,19 +65,19 @@ async fn who_has_to_go_goes_also_from_a_node_that_did_not_hear_of_it() {
         node.hub.disconnect(id_of(7), Some(user(2)), false, why()).await.unwrap();
         network.set(if weather == Weather::Cut { Weather::Fine } else { weather });
         assert_eq!(two.closed().await, None);
-        let dismissal = Dismissal::Disconnected { reconnect: false, reason: why() };
-        assert_eq!(two.attachment.dismissal(), Some(&dismissal));
-        assert_eq!(three.attachment.dismissal(), None);
+        let close_request = CloseRequest::Disconnected { reconnect: false, reason: why() };
+        assert_eq!(two.attachment.close_request(), Some(&close_request));
+        assert_eq!(three.attachment.close_request(), None);
         network.set(Weather::Fine);
         deaf.ready().await;
         // Who comes after that was not meant, although it is read again who was.
         let mut again = deaf.player(7, 2).await;
         drop(two);
         node.hub.disconnect(id_of(7), None, true, None).await.unwrap();
-        let everybody = Dismissal::Disconnected { reconnect: true, reason: None };
+        let everybody = CloseRequest::Disconnected { reconnect: true, reason: None };
         for player in [&mut again, &mut three] {
             assert_eq!(player.closed().await, None);
-            assert_eq!(player.attachment.dismissal(), Some(&everybody));
+            assert_eq!(player.attachment.close_request(), Some(&everybody));
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::{Arena, Field};
+use super::{DuelUnderTest, Shared};
 use crate::kit::noise;
 
 /// Unanswered pushes at a time. Fewer than the 256 keys that a duel remembers, or a repeated push might be stored twice.
@@ -33,7 +33,7 @@ struct Item {
 }
 
 pub(super) struct Producer {
-    arena: Arc<Arena>,
+    duel: Arc<DuelUnderTest>,
     dice: StdRng,
     stop: Arc<AtomicBool>,
     /// Where each acknowledged event is.
@@ -50,7 +50,7 @@ pub(super) struct Producer {
 /// What a producer knows in the end: where each of its events is.
 #[derive(Debug)]
 pub(super) struct Log {
-    pub(super) arena: Arc<Arena>,
+    pub(super) duel: Arc<DuelUnderTest>,
     /// By `seq`, from 1.
     ids: Vec<u32>,
 }
@@ -64,9 +64,9 @@ pub(super) fn payload(duel: u64, id: u32) -> String {
 }
 
 impl Producer {
-    pub(super) fn new(arena: Arc<Arena>, dice: StdRng, stop: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(duel: Arc<DuelUnderTest>, dice: StdRng, stop: Arc<AtomicBool>) -> Self {
         Self {
-            arena,
+            duel,
             dice,
             stop,
             positions: HashMap::new(),
@@ -78,9 +78,9 @@ impl Producer {
     }
 
     /// Pushes until it is told to stop and everything is answered.
-    pub(super) async fn run(mut self, field: Arc<Field>) -> Log {
+    pub(super) async fn run(mut self, shared: Arc<Shared>) -> Log {
         loop {
-            if self.stream(&field).await {
+            if self.stream(&shared).await {
                 return self.log();
             }
             self.begin_again();
@@ -104,9 +104,9 @@ impl Producer {
     }
 
     /// One stream, until it breaks or a push fails: whether all is done.
-    async fn stream(&mut self, field: &Field) -> bool {
+    async fn stream(&mut self, shared: &Shared) -> bool {
         let (pushes, stream) = mpsc::channel(WINDOW);
-        let opening = field.client.clone();
+        let opening = shared.backend.client.clone();
         let opened = { opening }.push_events(ReceiverStream::new(stream)).await;
         let Ok(answers) = opened else { return false };
         let mut answers = answers.into_inner();
@@ -141,7 +141,7 @@ impl Producer {
 
     fn next_item(&mut self) -> Option<Item> {
         let may_go_on = || {
-            let served = self.arena.served.iter().map(|seq| seq.load(Ordering::Relaxed)).min();
+            let served = self.duel.served.iter().map(|seq| seq.load(Ordering::Relaxed)).min();
             let behind = u64::from(self.next_id) - served.unwrap_or(0);
             !self.stop.load(Ordering::Relaxed) && behind < LAG_MAX
         };
@@ -153,8 +153,8 @@ impl Producer {
 
     fn push(&self, item: Item) -> pb::PushEventRequest {
         pb::PushEventRequest {
-            duel_id: self.arena.duel,
-            payload_json: payload(self.arena.duel, item.id),
+            duel_id: self.duel.id,
+            payload_json: payload(self.duel.id, item.id),
             idempotency_key: format!("event-{}", item.id),
             ..Default::default()
         }
@@ -190,7 +190,7 @@ impl Producer {
             *room = *id;
         }
         // As many positions as events, and none twice: so none is left out.
-        Log { arena: self.arena, ids }
+        Log { duel: self.duel, ids }
     }
 }
 
@@ -202,7 +202,7 @@ impl Log {
 
     /// `seen` must be what was acknowledged, at the same positions.
     pub(super) fn compare(&self, who: &str, seen: &[u32]) {
-        let duel = self.arena.duel;
+        let duel = self.duel.id;
         for (index, id) in self.ids.iter().enumerate() {
             let there = seen.get(index);
             let seq = index + 1;
@@ -212,9 +212,8 @@ impl Log {
     }
 
     /// What the hub says of the duel.
-    pub(super) async fn check_head(&self, field: &Field) {
-        let request = pb::GetDuelRequest { duel_id: self.arena.duel };
-        let duel = field.client.clone().get_duel(request).await.unwrap().into_inner().duel.unwrap();
+    pub(super) async fn check_head(&self, shared: &Shared) {
+        let duel = shared.backend.duel(self.duel.id).await;
         assert_eq!((duel.position.unwrap().seq, duel.oldest_seq), (self.last(), 1));
     }
 }

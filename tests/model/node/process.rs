@@ -8,22 +8,19 @@ use duelhub::event::{Outcome, Position};
 use duelhub::hub::{AttachError, Pushed};
 use duelhub::id::{DuelId, UserId};
 use duelhub::pb;
-use duelhub::pb::control_service_client::ControlServiceClient;
 use duelhub::ticket::Issued;
+use duelhub_testkit::store::Store;
+use duelhub_testkit::{Backend, HowToEnd, Hub, Site};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use super::Answer;
-use super::web::WebLine;
-use crate::check::{Objection, Welcomed, ensure};
-use crate::hub::{HowToEnd, Hub};
-use crate::site::Site;
+use super::PendingAnswer;
+use super::socket::SocketConnection;
+use crate::check::{Violation, Welcomed, expect};
 use crate::spec::{Spec, To};
-use crate::store::Store;
 
 /// Pushes of a schedule that may wait to be sent.
 const PUSHES_MAX: usize = 4096;
@@ -31,10 +28,10 @@ const PUSHES_MAX: usize = 4096;
 type Waiting = Arc<Mutex<VecDeque<oneshot::Sender<Result<Pushed, AppendError>>>>>;
 
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct ProcessNode {
     number: usize,
     hub: Hub,
-    client: ControlServiceClient<Channel>,
+    backend: Backend,
     /// One stream for all pushes: in it they keep their order.
     pushes: mpsc::Sender<pb::PushEventsRequest>,
     /// Who waits for the answers, in the order of the pushes.
@@ -42,19 +39,18 @@ pub(crate) struct Process {
     _answers: AbortOnDropHandle<()>,
 }
 
-impl Process {
+impl ProcessNode {
     pub(crate) async fn start(number: usize, site: &Site) -> Self {
-        let hub = site.start().await;
-        let url = format!("http://{}", hub.addresses.control);
-        let client = ControlServiceClient::connect(url).await.unwrap();
+        let (hub, backend) = site.start_with_backend().await;
         let (pushes, requests) = mpsc::channel(PUSHES_MAX);
-        let answers = client.clone().push_events(ReceiverStream::new(requests)).await.unwrap();
+        let answers =
+            backend.client.clone().push_events(ReceiverStream::new(requests)).await.unwrap();
         let waiting = Waiting::default();
         let answers = tokio::spawn(pass_on(answers.into_inner(), Arc::clone(&waiting)));
-        Self { number, hub, client, pushes, waiting, _answers: AbortOnDropHandle::new(answers) }
+        Self { number, hub, backend, pushes, waiting, _answers: AbortOnDropHandle::new(answers) }
     }
 
-    pub(super) fn push(&self, duel: DuelId, spec: &Spec) -> Answer {
+    pub(super) fn push(&self, duel: DuelId, spec: &Spec) -> PendingAnswer {
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().push_back(answer);
         let request = pb::PushEventsRequest { tag: spec.nth, push: Some(push_of(duel, spec)) };
@@ -62,7 +58,12 @@ impl Process {
         Box::pin(async move { answered.await.expect("every push is answered") })
     }
 
-    pub(super) fn close(&self, duel: DuelId, outcome: Outcome, last: Option<&Spec>) -> Answer {
+    pub(super) fn close(
+        &self,
+        duel: DuelId,
+        outcome: Outcome,
+        last: Option<&Spec>,
+    ) -> PendingAnswer {
         let status = match outcome {
             Outcome::Finished => pb::DuelStatus::Finished,
             Outcome::Cancelled => pb::DuelStatus::Cancelled,
@@ -75,7 +76,7 @@ impl Process {
         });
         let request =
             pb::CloseDuelRequest { duel_id: duel.get(), status: status.into(), last_event };
-        let mut client = self.client.clone();
+        let mut client = self.backend.client.clone();
         Box::pin(async move {
             match client.close_duel(request).await.map(tonic::Response::into_inner) {
                 Ok(closed) => Ok(pushed(closed.position, closed.duplicate, closed.connections)),
@@ -97,7 +98,8 @@ impl Process {
             .map(|p| pb::Participant { user_id: p.user.get(), telegram_id: p.telegram.get() });
         let participants = participants.collect();
         let request = pb::OpenDuelRequest { duel_id: duel.get(), participants, settings: None };
-        match self.client.clone().open_duel(request).await.map(tonic::Response::into_inner) {
+        match self.backend.client.clone().open_duel(request).await.map(tonic::Response::into_inner)
+        {
             Ok(opened) => Ok(position(opened.position)),
             Err(status) if status.code() == Code::FailedPrecondition => Err(OpenError::Closed),
             Err(status) => panic!("{status}"),
@@ -108,11 +110,11 @@ impl Process {
         &self,
         ticket: &Issued,
         resume: Option<Position>,
-    ) -> Result<(WebLine, Welcomed), AttachError> {
-        WebLine::open(self.hub.addresses.edge, ticket, resume).await
+    ) -> Result<(SocketConnection, Welcomed), AttachError> {
+        SocketConnection::open(&self.hub, ticket, resume).await
     }
 
-    pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), Objection> {
+    pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), Violation> {
         use pb::revoke_tickets_request::Tickets;
         let tickets = match revocation {
             Revocation::Ticket(jti) => Tickets::Jti(jti.as_str().to_owned()),
@@ -120,9 +122,8 @@ impl Process {
                 Tickets::User(pb::UserTickets { duel_id: duel.get(), user_id: user.get() })
             }
         };
-        let request = pb::RevokeTicketsRequest { tickets: Some(tickets) };
-        let revoked = self.client.clone().revoke_tickets(request).await;
-        ensure(revoked.is_ok(), Objection::Unexpected(format!("{revoked:?}")))
+        let revoked = self.backend.try_revoke(tickets).await;
+        expect(revoked.is_ok(), || format!("{revoked:?}"))
     }
 
     pub(super) async fn disconnect(&self, duel: DuelId, user: UserId, reason: Arc<str>) -> usize {
@@ -132,7 +133,7 @@ impl Process {
             reconnect: true,
             reason: reason.to_string(),
         };
-        let told = self.client.clone().disconnect(request).await.unwrap().into_inner();
+        let told = self.backend.client.clone().disconnect(request).await.unwrap().into_inner();
         usize::try_from(told.connections).unwrap()
     }
 
@@ -148,9 +149,8 @@ impl Process {
     }
 
     async fn duel(&self, duel: DuelId) -> Option<pb::Duel> {
-        let request = pb::GetDuelRequest { duel_id: duel.get() };
-        match self.client.clone().get_duel(request).await {
-            Ok(found) => found.into_inner().duel,
+        match self.backend.try_duel(duel.get()).await {
+            Ok(found) => Some(found),
             Err(status) if status.code() == Code::NotFound => None,
             Err(status) => panic!("{status}"),
         }

@@ -3,14 +3,14 @@
 use duelhub::engine::{Declaration, OpenError, Participant};
 use duelhub::event::Outcome;
 use duelhub::id::TelegramId;
+use duelhub_testkit::until;
 
 use super::{World, there};
-use crate::check::{Objection, ensure, unexpected};
+use crate::check::{Violation, ensure, expect, unexpected};
+use crate::devices::PLAYERS;
 use crate::history::Expected;
-use crate::node::Answer;
-use crate::players::PLAYERS;
+use crate::node::PendingAnswer;
 use crate::spec::{Spec, user};
-use crate::wait::until;
 
 /// A push or close whose answer is awaited later.
 pub(super) struct Call {
@@ -18,7 +18,7 @@ pub(super) struct Call {
     /// To how many connections it is handed, if none comes or goes until it is answered.
     handed_to: Option<usize>,
     expected: Expected,
-    answer: Answer,
+    answer: PendingAnswer,
 }
 
 impl World {
@@ -44,7 +44,7 @@ impl World {
         duel: usize,
         outcome: Outcome,
         last: Option<&Spec>,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), Violation> {
         let node = self.node_to_call(duel);
         let in_order = self.nodes[node].keeps_order_of_calls();
         if !in_order {
@@ -62,8 +62,9 @@ impl World {
         for player in self.players.iter().filter(|player| player.duel == duel) {
             until("closed", || async { player.open_line().is_none() }).await;
             let line = player.line.as_ref().map(|(line, _)| line);
-            let as_expected = line.is_none_or(|line| line.is_over() || line.dismissal().is_some());
-            ensure(as_expected, Objection::Unexpected("closed for another reason".into()))?;
+            let as_expected =
+                line.is_none_or(|line| line.is_over() || line.close_request().is_some());
+            expect(as_expected, || "closed for another reason".to_owned())?;
         }
         Ok(())
     }
@@ -80,7 +81,7 @@ impl World {
     }
 
     /// Awaits all answers, the first one first or last.
-    pub(super) async fn settle(&mut self, backwards: bool) -> Result<(), Objection> {
+    pub(super) async fn settle(&mut self, backwards: bool) -> Result<(), Violation> {
         let mut calls = std::mem::take(&mut self.calls);
         if backwards {
             calls.reverse();
@@ -94,8 +95,9 @@ impl World {
             else {
                 continue;
             };
-            let handed = format!("handed to {} of {concerned}", pushed.connections);
-            ensure(pushed.connections == concerned, Objection::Unexpected(handed))?;
+            expect(pushed.connections == concerned, || {
+                format!("handed to {} of {concerned}", pushed.connections)
+            })?;
         }
         Ok(())
     }
@@ -106,7 +108,7 @@ impl World {
     }
 
     /// Declares those who take part.
-    pub(super) async fn declare(&mut self, duel: usize) -> Result<(), Objection> {
+    pub(super) async fn declare(&mut self, duel: usize) -> Result<(), Violation> {
         let participant = |id: &u64| {
             let telegram = TelegramId::try_from(1000 + id).unwrap();
             Participant { user: user(*id), telegram }
@@ -122,7 +124,7 @@ impl World {
             (None, Ok(opened)) => {
                 history.declared = true;
                 let least = history.settled();
-                ensure(opened.seq >= least, Objection::NoPosition(opened))?;
+                ensure(opened.seq >= least, Violation::NoPosition(opened))?;
                 history.witness(opened)
             }
             (Some(_), Err(OpenError::Closed)) => Ok(()),

@@ -8,20 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use duelhub::pb;
-use duelhub::pb::control_service_client::ControlServiceClient;
+use duelhub_testkit::redis_server::RedisServer;
+use duelhub_testkit::{Backend, Hub, Player, Site, numbered, say, soon, until};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
-
-use super::hub::Hub;
-use super::player::{Join, Player};
-use super::site::Site;
-use super::wait::until;
-use super::{say, soon};
-use crate::redis_server::RedisServer;
+use tonic::{Code, Status};
 
 const NODES: usize = 3;
 const DUELS: u64 = 3;
@@ -179,8 +171,7 @@ impl Node {
             .with("ENGINE_MAX_LOG_EVENTS", "100000")
             .start()
             .await;
-        let url = format!("http://{}", hub.addresses.control);
-        let backend = Backend(ControlServiceClient::connect(url).await.unwrap());
+        let backend = Backend::with_token(&hub, SECRET);
         let this = Self { hub, namespace, backend };
         this.answers("/readyz", "200").await;
         this
@@ -204,6 +195,11 @@ impl Node {
         .await;
     }
 
+    async fn refuses(&self, duel: u64, n: u64) {
+        let status = push(&self.backend, duel, n).await.expect_err("Redis is out of reach");
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+    }
+
     /// Waits until the kernel sends no more of what was written to connections that have been closed since.
     async fn has_sent_all(&self) {
         until("all has been sent", async || {
@@ -211,81 +207,42 @@ impl Node {
         })
         .await;
     }
-
-    async fn player(&self, duel: u64, user: u64) -> Player {
-        Player::join(&self.hub, Join::ticket(self.backend.ticket(duel, user).await)).await
-    }
 }
 
-/// Calls a node, and shows its token.
-#[derive(Debug, Clone)]
-struct Backend(ControlServiceClient<Channel>);
+/// Pushes a number: the seq.
+async fn push(backend: &Backend, duel: u64, n: u64) -> Result<u64, Status> {
+    let pushed = soon("an answer", backend.try_push(numbered(duel, n))).await?;
+    Ok(pushed.position.unwrap().seq)
+}
 
-impl Backend {
-    async fn ticket(&self, duel_id: u64, user_id: u64) -> String {
-        let request = pb::IssueTicketRequest { duel_id, user_id, ..Default::default() };
-        self.0.clone().issue_ticket(authorized(request)).await.unwrap().into_inner().ticket
-    }
-
-    /// Pushes a number, which is the key as well: the seq.
-    async fn push(&self, duel_id: u64, n: u64) -> Result<u64, Status> {
-        let request = pb::PushEventRequest {
-            duel_id,
-            payload_json: format!(r#"{{"n":{n}}}"#),
-            idempotency_key: n.to_string(),
-            ..Default::default()
-        };
-        let mut client = self.0.clone();
-        let pushed = soon("an answer", client.push_event(authorized(request))).await?;
-        Ok(pushed.into_inner().position.unwrap().seq)
-    }
-
-    /// Pushes until it is answered, as a backend does: this machine may be slow.
-    async fn push_surely(&self, duel: u64, n: u64) -> u64 {
-        let pushing = async {
-            loop {
-                match self.push(duel, n).await {
-                    Ok(seq) => return seq,
-                    Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+/// Pushes until it is answered, as a backend does: this machine may be slow.
+async fn push_surely(backend: &Backend, duel: u64, n: u64) -> u64 {
+    let pushing = async {
+        loop {
+            match push(backend, duel, n).await {
+                Ok(seq) => return seq,
+                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
             }
-        };
-        soon("a push", pushing).await
-    }
-
-    async fn refuses(&self, duel: u64, n: u64) {
-        let status = self.push(duel, n).await.expect_err("Redis is out of reach");
-        assert_eq!(status.code(), Code::Unavailable, "{status}");
-    }
-
-    async fn duel(&self, duel_id: u64) -> pb::Duel {
-        let request = authorized(pb::GetDuelRequest { duel_id });
-        self.0.clone().get_duel(request).await.unwrap().into_inner().duel.unwrap()
-    }
-
-    /// Waits until the users online in every duel are those of these nodes.
-    async fn says_online(&self, nodes: &[usize]) {
-        for duel in 1..=DUELS {
-            until(&format!("online are the users of {nodes:?}"), async || {
-                let online = self.duel(duel).await.online;
-                online.iter().map(|user| user.user_id).eq(nodes.iter().map(|node| user_of(*node)))
-            })
-            .await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    };
+    soon("a push", pushing).await
+}
+
+/// Waits until the users online in every duel are those of these nodes.
+async fn says_online(backend: &Backend, nodes: &[usize]) {
+    for duel in 1..=DUELS {
+        until(&format!("online are the users of {nodes:?}"), async || {
+            let online = backend.duel(duel).await.online;
+            online.iter().map(|user| user.user_id).eq(nodes.iter().map(|node| user_of(*node)))
+        })
+        .await;
     }
 }
 
 /// The user who sits on a node at first.
 const fn user_of(node: usize) -> u64 {
     node as u64 + 1
-}
-
-fn authorized<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let token = format!("Bearer {SECRET}").parse().unwrap();
-    request.metadata_mut().insert("authorization", token);
-    request
 }
 
 /// What was acknowledged: by duel and seq, the number that was pushed.
@@ -308,7 +265,7 @@ impl Ledger {
 async fn push_on(nodes: Vec<Backend>, ledger: Ledger, enough: Arc<AtomicBool>) {
     for (n, node) in (1..).zip(nodes.iter().cycle()) {
         for duel in 1..=DUELS {
-            ledger.note(duel, node.push_surely(duel, n).await, n);
+            ledger.note(duel, push_surely(node, duel, n).await, n);
         }
         if enough.load(Ordering::Relaxed) {
             return;
@@ -347,7 +304,7 @@ impl Scene {
             let node = Node::start(&network, &url, index).await;
             let mut seats = Vec::new();
             for duel in 1..=DUELS {
-                seats.push(node.player(duel, user_of(index)).await);
+                seats.push(node.backend.player(duel, user_of(index)).await);
             }
             nodes.push(node);
             players.push(seats);
@@ -359,7 +316,7 @@ impl Scene {
         let mut this = Self { pushing, enough, ledger, players, nodes, _redis: redis, network };
         until("some are pushed", async || this.ledger.of(DUELS).len() > 10).await;
         for node in ALL {
-            this.nodes[node].backend.says_online(&ALL).await;
+            says_online(&this.nodes[node].backend, &ALL).await;
             this.hears(node).await;
         }
         Some(this)
@@ -417,22 +374,22 @@ async fn a_node_without_redis_refuses_keeps_its_players_and_catches_up_by_itself
     let Some(mut scene) = Scene::begin().await else { return };
     scene.network.pull(Side::Back, CUT_OFF);
     // This one is sent, and nobody tries it again: what was refused must not turn up when the cable is back.
-    scene.nodes[CUT_OFF].backend.refuses(1, u64::MAX).await;
+    scene.nodes[CUT_OFF].refuses(1, u64::MAX).await;
     scene.nodes[CUT_OFF].answers("/readyz", "503").await;
     scene.nodes[CUT_OFF].answers("/healthz", "200").await;
-    scene.nodes[CUT_OFF].backend.refuses(1, 0).await;
+    scene.nodes[CUT_OFF].refuses(1, 0).await;
     for node in OTHERS {
-        scene.nodes[node].backend.says_online(&OTHERS).await;
+        says_online(&scene.nodes[node].backend, &OTHERS).await;
         scene.hears(node).await;
     }
     scene.stays(CUT_OFF).await;
     scene.network.plug_in(Side::Back, CUT_OFF);
     scene.nodes[CUT_OFF].answers("/readyz", "200").await;
-    let seq = scene.nodes[CUT_OFF].backend.push_surely(1, 0).await;
+    let seq = push_surely(&scene.nodes[CUT_OFF].backend, 1, 0).await;
     scene.ledger.note(1, seq, 0);
     scene.hears(CUT_OFF).await;
     for node in OTHERS {
-        scene.nodes[node].backend.says_online(&ALL).await;
+        says_online(&scene.nodes[node].backend, &ALL).await;
     }
     scene.nodes[CUT_OFF].has_sent_all().await;
     scene.end().await;
@@ -456,7 +413,7 @@ async fn players_who_hear_nothing_from_their_node_miss_nothing_on_another() {
         .await;
     }
     for node in ALL {
-        scene.nodes[node].backend.says_online(&ALL).await;
+        says_online(&scene.nodes[node].backend, &ALL).await;
     }
     scene.end().await;
 }

@@ -1,17 +1,12 @@
 //! Redis over TLS, by the real binary: its certificate is checked against the system's authorities.
 
 use std::fs;
-use std::time::Duration;
 
+use duelhub_testkit::redis_server::{RedisServer, free_port};
+use duelhub_testkit::redis_topology::Sentinel;
+use duelhub_testkit::{Hub, Site, get, is_ready, until};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
-
-use super::TestServer;
-use super::chaos::ready;
-use super::http;
-use super::site::Site;
-use crate::ill_redis::{Sentinel, free_port};
-use crate::redis_server::RedisServer;
 
 /// An authority, and what a Redis needs that it vouches for as `localhost`.
 struct Trust {
@@ -60,22 +55,17 @@ impl Trust {
     }
 
     /// A hub that trusts in what a file says.
-    async fn hub(&self, url: &str, trusted: &str) -> TestServer {
+    async fn hub(&self, url: &str, trusted: &str) -> Hub {
         let site = Site::new().with("ENGINE", "redis").with("REDIS_URL", url);
         site.with("SSL_CERT_FILE", self.path(trusted)).start().await
     }
 }
 
 /// The hub finds no Redis that it trusts.
-async fn is_away(hub: &TestServer) {
-    let away = async {
-        while !hub.output().contains("Redis is away") {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    super::soon("refused", away).await;
-    assert_eq!(http::get(hub.addresses.admin, "/readyz", &[]).await.status, 503);
-    assert_eq!(http::get(hub.addresses.admin, "/healthz", &[]).await.status, 200);
+async fn is_away(hub: &Hub) {
+    until("refused", async || hub.output().contains("Redis is away")).await;
+    assert_eq!(get(hub.addresses.admin, "/readyz", &[]).await.status, 503);
+    assert_eq!(get(hub.addresses.admin, "/healthz", &[]).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +73,7 @@ async fn redis_is_reached_over_tls_if_its_certificate_is_right() {
     let trust = Trust::new();
     let _redis = trust.redis(&[]);
     let url = format!("rediss://localhost:{}", trust.port);
-    ready(&trust.hub(&url, "ca.pem").await).await;
+    is_ready(&trust.hub(&url, "ca.pem").await).await;
     is_away(&trust.hub(&url, "cert.pem").await).await;
 }
 
@@ -95,7 +85,7 @@ async fn a_cluster_is_reached_over_tls() {
     let redis = trust.redis(&options);
     redis.ask("CLUSTER ADDSLOTSRANGE 0 16383").unwrap();
     let url = format!("rediss+cluster://localhost:{}", trust.port);
-    ready(&trust.hub(&url, "ca.pem").await).await;
+    is_ready(&trust.hub(&url, "ca.pem").await).await;
     is_away(&trust.hub(&url, "cert.pem").await).await;
 }
 
@@ -117,6 +107,6 @@ async fn sentinels_and_their_master_are_reached_over_tls() {
         ),
     );
     let url = format!("rediss+sentinel://:secret@localhost:{port}/game");
-    ready(&trust.hub(&url, "ca.pem").await).await;
+    is_ready(&trust.hub(&url, "ca.pem").await).await;
     is_away(&trust.hub(&url, "cert.pem").await).await;
 }

@@ -1,0 +1,190 @@
+//! Why a connection closes, and what its client is told. The only table of close codes.
+//!
+//! 4000 to 4499: connect again. 4500 to 4999: stop. RFC 6455's own codes (section 7.4.1, and 1012 of its registry) where they
+//! fit.
+
+use std::sync::Arc;
+
+use crate::engine::OfflineReason;
+use crate::hub::{AttachError, CloseRequest, ResyncRequired};
+use crate::ticket::TicketError;
+
+/// Why a connection closes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CloseReason {
+    /// No ticket, not a ticket, or a revoked one.
+    InvalidTicket,
+    /// The ticket came too late.
+    TicketExpired,
+    /// The ticket was used before.
+    TicketAlreadyUsed,
+    /// The duel was declared without this player, or the backend disconnects them.
+    AccessDenied { reason: Option<Arc<str>> },
+    /// The duel was closed before the connection came.
+    DuelClosed,
+    /// The duel was closed, as the client knows from `duel_closed`.
+    DuelEnded,
+    /// The client sent a larger message than is accepted.
+    MessageTooLarge,
+    /// The client was silent for too long.
+    ConnectionTimeout,
+    /// The user has opened too many other connections since.
+    ConnectionReplaced,
+    /// The client does not read, or lags behind the log.
+    TooSlow,
+    /// The node is stopping, or the client has to connect again for another reason of ours.
+    ServerRestart { reason: Option<Arc<str>> },
+    /// An error of the hub.
+    Internal,
+    /// The client broke RFC 6455.
+    ProtocolError,
+    /// The client sent text that is not UTF-8.
+    NotUtf8,
+    /// The client closed.
+    ClientClosed,
+    /// The network connection is gone.
+    Lost,
+}
+
+/// The row of a reason in the table.
+#[derive(Debug, Clone, Copy)]
+struct CloseRow {
+    label: &'static str,
+    /// `None`: nobody is there to be told.
+    notice: Option<CloseNotice>,
+    offline_reason: OfflineReason,
+}
+
+/// What the client is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CloseNotice {
+    /// The close code.
+    pub(super) code: u16,
+    /// The message of the `error` frame before the close. `None`: there is none.
+    pub(super) error: Option<&'static str>,
+    /// Whether it helps to connect again.
+    pub(super) retry: bool,
+}
+
+impl CloseReason {
+    const fn row(&self) -> CloseRow {
+        use OfflineReason as Offline;
+        const fn row(
+            label: &'static str,
+            notice: Option<CloseNotice>,
+            offline_reason: OfflineReason,
+        ) -> CloseRow {
+            CloseRow { label, notice, offline_reason }
+        }
+        const fn error(
+            code: u16,
+            message: &'static str,
+            retry: bool,
+            offline_reason: OfflineReason,
+        ) -> CloseRow {
+            let notice = CloseNotice { code, error: Some(message), retry };
+            row(message, Some(notice), offline_reason)
+        }
+        const fn silent(code: u16, retry: bool) -> Option<CloseNotice> {
+            Some(CloseNotice { code, error: None, retry })
+        }
+        match self {
+            Self::InvalidTicket => error(4501, "invalid_ticket", false, Offline::ClientFault),
+            Self::TicketExpired => error(4001, "ticket_expired", true, Offline::ClientFault),
+            Self::TicketAlreadyUsed => {
+                error(4002, "ticket_already_used", true, Offline::ClientFault)
+            }
+            Self::AccessDenied { .. } => {
+                error(4502, "duel_access_denied", false, Offline::Disconnected)
+            }
+            Self::DuelClosed => error(4503, "duel_closed", false, Offline::DuelClosed),
+            Self::DuelEnded => row("duel_closed", silent(4503, false), Offline::DuelClosed),
+            Self::MessageTooLarge => error(1009, "message_too_large", true, Offline::ClientFault),
+            Self::ConnectionTimeout => error(4003, "connection_timeout", true, Offline::Lost),
+            Self::ConnectionReplaced => {
+                error(4504, "connection_replaced", false, Offline::ClientFault)
+            }
+            Self::TooSlow => error(4004, "too_slow", true, Offline::ClientFault),
+            Self::ServerRestart { .. } => {
+                error(1012, "server_restart", true, Offline::ServerRestart)
+            }
+            Self::Internal => error(1011, "internal", true, Offline::ServerRestart),
+            Self::ProtocolError => row("protocol_error", silent(1002, true), Offline::ClientFault),
+            Self::NotUtf8 => row("not_utf8", silent(1007, true), Offline::ClientFault),
+            Self::ClientClosed => row("client_closed", None, Offline::ClientClosed),
+            Self::Lost => row("lost", None, Offline::Lost),
+        }
+    }
+
+    /// Returns what the client is told, or `None` if nobody is there to be told.
+    pub(super) const fn notice(&self) -> Option<CloseNotice> {
+        self.row().notice
+    }
+
+    /// Returns the text of the close frame: the backend's reason if there is one, else the label.
+    pub(super) fn text(&self) -> &str {
+        if let Self::AccessDenied { reason: Some(reason) }
+        | Self::ServerRestart { reason: Some(reason) } = self
+        {
+            return reason;
+        }
+        self.label()
+    }
+
+    /// Returns the reason's name in metrics and logs.
+    pub(super) const fn label(&self) -> &'static str {
+        self.row().label
+    }
+
+    /// Returns what those who watch the duel are told.
+    pub(super) const fn offline_reason(&self) -> OfflineReason {
+        self.row().offline_reason
+    }
+}
+
+impl From<TicketError> for CloseReason {
+    fn from(error: TicketError) -> Self {
+        match error {
+            TicketError::Invalid => Self::InvalidTicket,
+            TicketError::Expired => Self::TicketExpired,
+        }
+    }
+}
+
+impl From<AttachError> for CloseReason {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::AlreadyUsed => Self::TicketAlreadyUsed,
+            AttachError::Revoked => Self::InvalidTicket,
+            AttachError::Expired => Self::TicketExpired,
+            AttachError::NotAParticipant => Self::AccessDenied { reason: None },
+            AttachError::Closed => Self::DuelClosed,
+            AttachError::Engine(_) => Self::Internal,
+        }
+    }
+}
+
+impl From<&CloseRequest> for CloseReason {
+    fn from(request: &CloseRequest) -> Self {
+        match request {
+            CloseRequest::Replaced => Self::ConnectionReplaced,
+            CloseRequest::Restart => Self::ServerRestart { reason: None },
+            CloseRequest::Disconnected { reconnect: true, reason } => {
+                Self::ServerRestart { reason: reason.clone() }
+            }
+            CloseRequest::Disconnected { reconnect: false, reason } => {
+                Self::AccessDenied { reason: reason.clone() }
+            }
+        }
+    }
+}
+
+impl From<ResyncRequired> for CloseReason {
+    fn from(required: ResyncRequired) -> Self {
+        match required {
+            ResyncRequired::TooSlow => Self::TooSlow,
+            ResyncRequired::EpochChanged => Self::ServerRestart { reason: None },
+            ResyncRequired::Engine(_) => Self::Internal,
+        }
+    }
+}
