@@ -1,6 +1,6 @@
 //! The engine of one node that loses nothing: everything is in a store under `DATA_DIR` before anybody hears of it.
 //!
-//! Changes go through one thread ([`writer`]) that commits in groups; reads look at what was committed. In memory are the
+//! Changes go through one thread ([`writer`]) that commits in groups; reads see what was committed. In memory are the
 //! duels as they stand, without their events ([`duel_state`]), and what the store caches. With `DURABILITY=fsync` an
 //! answer means that the disk has it; with `os`, that the kernel has it, which survives the end of the process and not
 //! that of the machine.
@@ -229,37 +229,37 @@ impl EmbeddedEngine {
         }
     }
 
-    /// Looks at what is in memory of what was committed.
-    fn glance<T>(
+    /// Reads what is in memory.
+    fn with_store<T>(
         &self,
-        look: impl FnOnce(&Store) -> Result<T, EngineError>,
+        read: impl FnOnce(&Store) -> Result<T, EngineError>,
     ) -> Result<T, EngineError> {
-        look(&*self.shared.store.read().clone().ok_or(UNAVAILABLE)?)
+        read(&*self.shared.store.read().clone().ok_or(UNAVAILABLE)?)
     }
 
-    /// Looks at what was committed, off the runtime's threads.
-    fn look<T: Send + 'static>(
+    /// Reads what was committed, off the runtime's threads.
+    fn read_blocking<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Snapshot<'_>) -> Result<T, Fault> + Send + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> EngineFuture<'static, T> {
         let readers = Arc::clone(&self.readers);
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let permit = readers.acquire_owned().await.map_err(|_| UNAVAILABLE)?;
-            let looked = tokio::task::spawn_blocking(move || {
-                // Given back when it has looked, whether or not somebody still waits for it.
+            let done = tokio::task::spawn_blocking(move || {
+                // Given back when it has read, whether or not somebody still waits for it.
                 let _permit = permit;
                 let store = shared.store.read().clone().ok_or(UNAVAILABLE)?;
-                look(&store.snapshot()).map_err(|fault| {
+                read(&store.snapshot()).map_err(|fault| {
                     error!(%fault, "the store could not be read");
                     UNAVAILABLE
                 })
             });
-            looked.await.unwrap_or(Err(UNAVAILABLE))
+            done.await.unwrap_or(Err(UNAVAILABLE))
         })
     }
 
-    /// Whether the store should be told that the duel is in use.
+    /// Returns whether the store should be told that the duel is in use.
     fn is_stale(&self, used_at: u64) -> bool {
         clock::now().since(UnixMs(used_at)) >= touch_interval(&self.shared.config)
     }
@@ -297,7 +297,7 @@ impl LogEngine for EmbeddedEngine {
     }
 
     fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord> {
-        let known = self.glance(|store| match store.duels.get(duel) {
+        let known = self.with_store(|store| match store.duels.get(duel) {
             Some(row) => Ok(Some((row.used_at, record(&store.lives, &row)?))),
             None => Ok(None),
         });
@@ -340,7 +340,7 @@ impl LogEngine for EmbeddedEngine {
     }
 
     fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
-        self.look(move |snapshot| snapshot.read(duel, after, count))
+        self.read_blocking(move |snapshot| snapshot.read(duel, after, count))
     }
 
     fn latest(
@@ -350,13 +350,13 @@ impl LogEngine for EmbeddedEngine {
         up_to: Position,
         which: Latest,
     ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
-        self.look(move |snapshot| snapshot.latest(duel, viewer, up_to, which))
+        self.read_blocking(move |snapshot| snapshot.latest(duel, viewer, up_to, which))
     }
 
     fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
-        let look =
+        let read =
             |store: &Store| store.duels.get(duel).map(|row| record(&store.lives, &row)).transpose();
-        Box::pin(ready(self.glance(look)))
+        Box::pin(ready(self.with_store(read)))
     }
 
     fn list(
@@ -366,15 +366,15 @@ impl LogEngine for EmbeddedEngine {
         count: usize,
     ) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
         let list = |store: &Store| Ok(store.duels.list(after, status, count, &store.lives));
-        Box::pin(ready(self.glance(list)))
+        Box::pin(ready(self.with_store(list)))
     }
 
     fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
-        let look = |store: &Store| {
+        let read = |store: &Store| {
             let head = |duel, row: &DuelRow| (duel, row.head(&store.lives), row.used_at);
-            Ok(store.duels.look_at(duels, head))
+            Ok(store.duels.map(duels, head))
         };
-        let heads = self.glance(look).map(|heads| {
+        let heads = self.with_store(read).map(|heads| {
             let stale = heads.iter().filter(|(_, _, used_at)| self.is_stale(*used_at));
             let stale: Vec<_> = stale.map(|(duel, ..)| *duel).collect();
             if !stale.is_empty() {

@@ -29,10 +29,10 @@ use crate::event::{Event, Outcome, Position, Push, Viewer};
 use crate::id::DuelId;
 use crate::ticket::Ticket;
 
-/// Duels that one call of [`Engine::prune`] looks at.
+/// Duels that one call of [`Engine::prune`] checks.
 const PRUNE_AT_ONCE: usize = 4096;
 
-/// A duel in the map. `None`: it was forgotten after somebody had looked it up, who must look again.
+/// A duel in the map. `None`: it was forgotten after somebody had found it, who must search again.
 type Slot = Arc<Mutex<Option<DuelState>>>;
 
 /// See the module.
@@ -40,8 +40,8 @@ pub struct MemoryEngine {
     config: EngineConfig,
     sink: OnceLock<Sink>,
     duels: RwLock<BTreeMap<DuelId, Slot>>,
-    /// When to look whether a duel is to be forgotten: one entry per duel, and one more for a closed one.
-    look_at: Mutex<BTreeSet<(UnixMs, DuelId)>>,
+    /// When to check whether a duel has expired: one entry per duel, and one more for a closed one.
+    expiry_checks: Mutex<BTreeSet<(UnixMs, DuelId)>>,
     ledger: Mutex<TicketLedger>,
 }
 
@@ -60,7 +60,7 @@ impl MemoryEngine {
             config,
             sink: OnceLock::new(),
             duels: RwLock::default(),
-            look_at: Mutex::default(),
+            expiry_checks: Mutex::default(),
         }
     }
 
@@ -72,9 +72,9 @@ impl MemoryEngine {
         self.duels.read().get(&duel).cloned()
     }
 
-    /// Looks at a duel that exists.
-    fn look<T>(&self, duel: DuelId, look: impl FnOnce(&mut DuelState) -> T) -> Option<T> {
-        self.slot(duel)?.lock().as_mut().map(look)
+    /// Works on a duel, if it exists.
+    fn with_duel<T>(&self, duel: DuelId, work: impl FnOnce(&mut DuelState) -> T) -> Option<T> {
+        self.slot(duel)?.lock().as_mut().map(work)
     }
 
     /// Changes a duel. Creates it if it does not exist; `change` is told whether it did.
@@ -100,7 +100,7 @@ impl MemoryEngine {
             }
             let mut new = DuelState::new(now);
             let position = new.position();
-            self.look_at.lock().insert((new.expires_at(&self.config), duel));
+            self.expiry_checks.lock().insert((new.expires_at(&self.config), duel));
             let slot = Slot::default();
             let mut guard = slot.lock();
             duels.insert(duel, Arc::clone(&slot));
@@ -153,7 +153,7 @@ impl MemoryEngine {
         self.change(duel, now, |state, _| {
             let events = state.close(outcome, last, now, &self.config)?;
             let position = state.position();
-            self.look_again(duel, state);
+            self.plan_expiry_check(duel, state);
             let mut connections = 0;
             for event in &events {
                 let (epoch, event) = (position.epoch, Arc::clone(event));
@@ -163,18 +163,18 @@ impl MemoryEngine {
         })?
     }
 
-    /// A closed duel is forgotten sooner than its entry in `look_at` says.
-    fn look_again(&self, duel: DuelId, state: &DuelState) {
-        self.look_at.lock().insert((state.expires_at(&self.config), duel));
+    /// A closed duel is forgotten sooner than its entry in `expiry_checks` says.
+    fn plan_expiry_check(&self, duel: DuelId, state: &DuelState) {
+        self.expiry_checks.lock().insert((state.expires_at(&self.config), duel));
     }
 
     fn prune_now(&self, now: UnixMs) {
         self.ledger.lock().prune(now);
         for _ in 0..PRUNE_AT_ONCE {
-            let due = self.look_at.lock().first().copied().filter(|(at, _)| *at <= now);
+            let due = self.expiry_checks.lock().first().copied().filter(|(at, _)| *at <= now);
             let Some((at, duel)) = due else { return };
             let mut duels = self.duels.write();
-            self.look_at.lock().remove(&(at, duel));
+            self.expiry_checks.lock().remove(&(at, duel));
             let Some(slot) = duels.get(&duel).cloned() else { continue };
             let mut state = slot.lock();
             let expires_at = state.as_ref().map_or(now, |state| state.expires_at(&self.config));
@@ -182,7 +182,7 @@ impl MemoryEngine {
                 *state = None;
                 duels.remove(&duel);
             } else {
-                self.look_at.lock().insert((expires_at, duel));
+                self.expiry_checks.lock().insert((expires_at, duel));
             }
         }
     }
@@ -243,7 +243,7 @@ impl LogEngine for MemoryEngine {
     }
 
     fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
-        ready(Ok(self.look(duel, |duel| duel.read(after, count)).unwrap_or(Page::Gone)))
+        ready(Ok(self.with_duel(duel, |duel| duel.read(after, count)).unwrap_or(Page::Gone)))
     }
 
     fn latest(
@@ -253,11 +253,11 @@ impl LogEngine for MemoryEngine {
         up_to: Position,
         which: Latest,
     ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
-        ready(Ok(self.look(duel, |duel| duel.latest(viewer, up_to, which)).flatten()))
+        ready(Ok(self.with_duel(duel, |duel| duel.latest(viewer, up_to, which)).flatten()))
     }
 
     fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
-        ready(Ok(self.look(duel, |duel| duel.record())))
+        ready(Ok(self.with_duel(duel, |duel| duel.record())))
     }
 
     fn list(
@@ -272,7 +272,7 @@ impl LogEngine for MemoryEngine {
     fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
         let now = clock::now();
         let head = |duel: DuelId| {
-            self.look(duel, |state| {
+            self.with_duel(duel, |state| {
                 state.use_at(now);
                 (duel, state.head())
             })

@@ -5,7 +5,7 @@
 //! made at start, when everything is read, and the writer teaches it each commit before anybody hears of it. Reads of a
 //! duel need no disk.
 //!
-//! Invariant: a [`Snapshot`](super::store::Snapshot) taken before a look here holds no event that the look does not know
+//! Invariant: a [`Snapshot`](super::store::Snapshot) taken before a read here holds no event that the read does not know
 //! of, and may lack the newest. Bounds: as many as there are duels (`ENGINE_MAX_DUELS`), some 300 bytes each.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use super::rows::{DuelRow, Lives};
 use crate::engine::{Head, StatusFilter};
 use crate::id::DuelId;
 
-/// Duels looked at before the writer may come in between.
+/// Duels read before the writer may come in between.
 const LIST_STEP: usize = 4096;
 
 /// See the module.
@@ -33,14 +33,10 @@ impl DuelStates {
         self.0.read().get(&duel).cloned()
     }
 
-    /// Returns what `look` returns of those of the duels that exist.
-    pub(super) fn look_at<T>(
-        &self,
-        duels: Vec<DuelId>,
-        look: impl Fn(DuelId, &DuelRow) -> T,
-    ) -> Vec<T> {
+    /// Returns what `of` returns for those of the duels that exist.
+    pub(super) fn map<T>(&self, duels: Vec<DuelId>, of: impl Fn(DuelId, &DuelRow) -> T) -> Vec<T> {
         let rows = self.0.read();
-        duels.into_iter().filter_map(|duel| Some(look(duel, rows.get(&duel)?))).collect()
+        duels.into_iter().filter_map(|duel| Some(of(duel, rows.get(&duel)?))).collect()
     }
 
     /// Returns at most `count` duels above `after` in the order of their ids, the node's own probe left out.
@@ -55,18 +51,18 @@ impl DuelStates {
         let mut from = after.map_or(Bound::Unbounded, Bound::Excluded);
         loop {
             let rows = self.0.read();
-            let mut looked = 0;
+            let mut read = 0;
             for (duel, row) in rows.range((from, Bound::Excluded(DuelId::PROBE))).take(LIST_STEP) {
                 if found.len() == count {
                     return found;
                 }
-                looked += 1;
+                read += 1;
                 from = Bound::Excluded(*duel);
                 if status.admits(row.duel_status()) {
                     found.push((*duel, row.head(lives)));
                 }
             }
-            if looked < LIST_STEP {
+            if read < LIST_STEP {
                 return found;
             }
         }

@@ -163,8 +163,8 @@ impl WriteBatch<'_> {
         }
         let end = self.store(duel, &mut row, Unnumbered::of(Content::Closed(outcome)))?;
         row.set_status(DuelStatus::Closed(outcome).into());
-        // Sooner than the look that was planned when it was created.
-        self.plan_look(duel, &row);
+        // Sooner than the check that was planned when it was created.
+        self.plan_expiry_check(duel, &row);
         let position = row.position(self.lives);
         self.put_duel(duel, row);
         Ok(Appended { position, event: Some(end), connections: 0 })
@@ -195,7 +195,7 @@ impl WriteBatch<'_> {
             self.hints.counts.duels += 1;
         }
         let row = DuelRow::new(self.now, self.lives);
-        self.plan_look(duel, &row);
+        self.plan_expiry_check(duel, &row);
         let position = row.position(self.lives);
         self.notices.push(Notice::Opened { duel, position });
         Ok(row)
@@ -283,7 +283,7 @@ impl WriteBatch<'_> {
         }
     }
 
-    fn plan_look(&mut self, duel: DuelId, row: &DuelRow) {
+    fn plan_expiry_check(&mut self, duel: DuelId, row: &DuelRow) {
         let at = self.expires_at(row);
         self.hints.duels_due = self.hints.duels_due.min(at.0);
         self.put_bytes(Kind::DuelDue.key(&[at.0, duel.get()]), []);
@@ -306,7 +306,7 @@ impl WriteBatch<'_> {
             if self.expires_at(&row) <= now {
                 rows += self.forget(duel, &row)?;
             } else {
-                self.plan_look(duel, &row);
+                self.plan_expiry_check(duel, &row);
             }
         }
         Ok(!all)

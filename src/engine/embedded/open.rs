@@ -4,7 +4,7 @@
 //! 100 MB. Then a random *life* is committed and synced, which gives every duel a new epoch ([`Lives`](super::rows::Lives)).
 //! So no position of this process can be taken for one of another, whatever happened to the files in between:
 //!
-//! - `kill -9`: all that was answered is there; every life ends where a client saw it end at most.
+//! - `kill -9`: all that was answered or seen is there, so no life ends before what a client saw of it.
 //! - Power loss: with `fsync` the same. With `os` the newest commits may be gone: who saw them is past the life's end.
 //! - A copy, cold or hot, restored afresh, over the newer files, byte by byte (`rsync --inplace`), as the directory
 //!   `store` alone, or by a snapshot of the disk: it knows the lives up to the copy, and where they end in it. A life

@@ -37,7 +37,7 @@ const TABLE_BYTES: u64 = 8 << 20;
 const UNWRITTEN_MAX: usize = 2;
 const UNMERGED_MAX: usize = 16;
 
-/// Between two looks at whether there are fewer.
+/// Between two checks whether there are fewer.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 
 /// Blocks of tables kept in memory, in bytes.
@@ -115,7 +115,7 @@ impl Store {
         }
     }
 
-    /// Waits until the library has caught up with what was committed. It gives no signal when it has, so it is looked at.
+    /// Waits until the library has caught up with what was committed. It gives no signal, so it is polled.
     pub(super) fn wait_for_backlog(&self) -> Result<(), fjall::Error> {
         while self.rows.sealed_memtable_count() > UNWRITTEN_MAX
             || self.rows.l0_table_count() > UNMERGED_MAX

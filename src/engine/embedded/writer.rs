@@ -1,6 +1,6 @@
 //! The one thread that changes the store.
 //!
-//! All requests that wait when it looks are one group: one batch, one commit, one sync. There is no timer, so a lone push
+//! All requests that wait at one moment are one group: one batch, one commit, one sync. There is no timer, so a lone push
 //! waits for nothing but its own sync, and under load the groups grow by themselves. After the commit, and only then, the
 //! sink is told and the callers are answered, in the order of the calls.
 //!
@@ -43,7 +43,7 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Between two attempts to open the store again.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Between two looks at how large the store is.
+/// Between two measurements of the store's size.
 const MEASURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Which part of the disk a request may use.
@@ -234,7 +234,7 @@ impl Writer {
         }
     }
 
-    /// Has the metrics know how large the store is, now and then.
+    /// Measures the store's size for the metrics, now and then.
     fn measure(&mut self) {
         if self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_PAUSE) {
             self.measured_at = Some(Instant::now());
