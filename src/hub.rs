@@ -360,9 +360,9 @@ impl Hub {
         let mut connections = 0;
         match notice {
             Notice::Opened { duel, position } => self.watchers.opened(duel, position),
-            Notice::Appended { duel, epoch, event, crowded } => {
+            Notice::Appended { duel, epoch, event, bulk } => {
                 if let Some(live) = self.live(duel) {
-                    connections = live.append(epoch, &event, crowded, &self.tasks);
+                    connections = live.append(epoch, &event, bulk, &self.tasks);
                 }
                 if let Content::Closed(ending) = event.content {
                     self.watchers.closed(duel, ending, epoch, event.seq);

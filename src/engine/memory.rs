@@ -133,7 +133,7 @@ impl MemoryEngine {
             if let Some(event) = &appended.event {
                 let (epoch, event) = (appended.position.epoch, Arc::clone(event));
                 appended.connections =
-                    self.notify(Notice::Appended { duel, epoch, event, crowded: false });
+                    self.notify(Notice::Appended { duel, epoch, event, bulk: false });
             }
             Ok(appended)
         })?
@@ -153,7 +153,7 @@ impl MemoryEngine {
             let mut connections = 0;
             for event in &events {
                 let (epoch, event) = (position.epoch, Arc::clone(event));
-                connections = self.notify(Notice::Appended { duel, epoch, event, crowded: false });
+                connections = self.notify(Notice::Appended { duel, epoch, event, bulk: false });
             }
             Ok(Appended { position, event: events.last().cloned(), connections })
         })?

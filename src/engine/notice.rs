@@ -141,7 +141,7 @@ pub enum Notice {
         /// The event.
         event: Arc<Event>,
         /// So many are told at once that who is told should not spend time on each.
-        crowded: bool,
+        bulk: bool,
     },
     /// A node has said something.
     Signal(Signal),

@@ -237,7 +237,7 @@ impl Draft<'_> {
         }
         let epoch = row.position(self.lineage).epoch;
         let told = Arc::clone(&event);
-        self.notices.push(Notice::Appended { duel, epoch, event: told, crowded: false });
+        self.notices.push(Notice::Appended { duel, epoch, event: told, bulk: false });
         Ok((event, row.oldest_seq == oldest_seq))
     }
 

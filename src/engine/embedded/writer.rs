@@ -296,8 +296,8 @@ impl Writer {
         self.shared.set_counts(self.held.counts);
         let many = notices.len() > limits::UNCROWDED_MAX;
         let tell = |mut notice| {
-            if let Notice::Appended { crowded, .. } = &mut notice {
-                *crowded = many;
+            if let Notice::Appended { bulk, .. } = &mut notice {
+                *bulk = many;
             }
             self.shared.notify(notice)
         };

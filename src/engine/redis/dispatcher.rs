@@ -78,15 +78,9 @@ impl Dispatcher {
     }
 
     /// An event was stored. Returns to how many connections it was handed.
-    pub(super) fn event(
-        &self,
-        duel: DuelId,
-        epoch: Epoch,
-        event: Arc<Event>,
-        crowded: bool,
-    ) -> usize {
+    pub(super) fn event(&self, duel: DuelId, epoch: Epoch, event: Arc<Event>, bulk: bool) -> usize {
         let position = Position { epoch, seq: event.seq };
-        let notice = Notice::Appended { duel, epoch, event, crowded };
+        let notice = Notice::Appended { duel, epoch, event, bulk };
         let Some(subscription) = self.subscription(duel) else { return self.dispatch(notice) };
         let mut subscription = subscription.lock();
         let told = |told: Position| told.epoch == epoch && told.seq >= position.seq;
