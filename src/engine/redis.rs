@@ -1,11 +1,11 @@
-//! The engine of several nodes: Redis stores and orders, each node follows the duels that it has connections in.
+//! The engine of several nodes: Redis stores and orders, each node subscribes to the duels that it has connections in.
 //!
 //! Every change of a duel is one script, so it happens as a whole, in one order, whichever node asks: a push finds out
-//! whether it is a duplicate, gets its number, is stored, and is published to the nodes that follow the duel. What a node has
+//! whether it is a duplicate, gets its number, is stored, and is published to the nodes that subscribe to the duel. What a node has
 //! asked for itself it is told with the answer, not when it comes by on the channel ([`dispatcher`]).
 //!
-//! Redis may lose what it acknowledged: at a failover, at a restart, by a flush. Each script looks at which lineage the
-//! server's data is of (its replication id, which is a new one after the first two); a duel that was of another has a new epoch
+//! Redis may lose what it acknowledged: at a failover, at a restart, by a flush. Each script looks at the server's
+//! replication id, which is a new one after the first two; a duel that was written under another has a new epoch
 //! from then on, and so has one that had to be brought into being again. So no position is given out twice, and nobody is
 //! told that they recovered what is gone.
 //!
@@ -53,15 +53,13 @@ use self::sweep::Sweep;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
     EngineFuture, Head, Latest, LogEngine, NewConnection, OnlineByDuel, OpenError, Opened, Page,
-    PresenceEngine, RedeemError, Revocation, Signal, SignalKind, Sink, StatusFilter, StoreCounts,
-    TicketEngine,
+    PresenceEngine, Signal, SignalKind, Sink, StatusFilter, StoreCounts,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, RedisConfig};
 use crate::event::{Epoch, Event, Outcome, Position, Push, Viewer};
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
-use crate::ticket::Ticket;
 
 /// See the module.
 #[derive(Debug)]
@@ -105,20 +103,19 @@ impl RedisEngine {
         let commands = CommandPool::new(&endpoint, &keys, redis.wait_replicas);
         let dispatcher = Dispatcher::new();
         let membership = Membership::new(Arc::clone(&commands), Arc::clone(&keys));
-        let shared = (Arc::clone(&commands), Arc::clone(&keys), Arc::clone(&dispatcher));
-        let presence = {
-            let (commands, keys, dispatcher) = shared.clone();
-            let membership = Arc::clone(&membership);
-            ClusterPresence::new(commands, keys, dispatcher, membership, config.duels_max)
-        };
-        let sweep = Sweep::new(shared.0, shared.1, shared.2, Arc::clone(&presence));
-        let parts = subscriber::Parts {
+        let presence = ClusterPresence::new(
+            Arc::clone(&commands),
+            Arc::clone(&keys),
+            Arc::clone(&dispatcher),
+            Arc::clone(&membership),
+            config.duels_max,
+        );
+        let sweep = Arc::new(Sweep {
             commands: Arc::clone(&commands),
             keys: Arc::clone(&keys),
             dispatcher: Arc::clone(&dispatcher),
             presence: Arc::clone(&presence),
-            sweep: Arc::clone(&sweep),
-        };
+        });
         let work = [
             tokio::spawn(Arc::clone(&presence).run_heartbeats()),
             tokio::spawn(Arc::clone(&presence).run_refreshes()),
@@ -127,7 +124,7 @@ impl RedisEngine {
             config,
             keys,
             commands,
-            subscribers: SubscriberPool::new(&endpoint, &parts),
+            subscribers: SubscriberPool::new(&endpoint, &sweep),
             dispatcher,
             presence,
             membership,
@@ -256,16 +253,6 @@ impl LogEngine for RedisEngine {
     }
 }
 
-impl TicketEngine for RedisEngine {
-    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
-        self.spend(ticket)
-    }
-
-    fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()> {
-        self.make_worthless(revocation)
-    }
-}
-
 impl PresenceEngine for RedisEngine {
     fn attach(&self, new: NewConnection) -> EngineFuture<'_, ()> {
         match new.duel {
@@ -315,7 +302,7 @@ impl PresenceEngine for RedisEngine {
                     Ok(())
                 })
             }
-            // Attached connections say so themselves.
+            // Both follow from who attaches.
             SignalKind::Online { .. } | SignalKind::Replace { .. } => done(),
         }
     }

@@ -304,6 +304,8 @@ async fn whatever_failed_everybody_knows_who_is_online() {
             world.fail().await;
             world.play(5).await;
             world.rest(DEADLINE).await;
+            world.play(5).await;
+            world.rest(DEADLINE).await;
         }
         world.kill_a_node();
         world.play(5).await;

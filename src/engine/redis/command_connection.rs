@@ -9,8 +9,8 @@
 //!
 //! Bounds: [`limits::ENGINE_QUEUE_MAX`] calls wait, [`BATCH_MAX`] are sent at a time.
 //!
-//! The library's `ConnectionManager` is not used: it retries and reconnects below the calls, so what is sent after a reconnect may
-//! come before what was in doubt, and a call that is refused cannot be told from one that may have taken effect.
+//! The library's `ConnectionManager` is not used: it reconnects to the address that it was made with, not to where the master is now,
+//! and wakes who waits for replies in any order. Its Cluster client tries calls again beside later ones, so that they lose theirs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

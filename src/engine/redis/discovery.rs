@@ -1,4 +1,7 @@
-//! Where Redis is: at one address, or wherever its Sentinels say that the master is.
+//! Where Redis is: at one address, or wherever its Sentinels or the members of its Cluster say that the master is.
+//!
+//! The library's `SentinelClient` is not used: it logs in alike at all Sentinels, but some have a password and some refuse any; and
+//! each is asked for half a second at most, so that the next one is asked in time.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

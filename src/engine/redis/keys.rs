@@ -14,7 +14,7 @@ pub(super) struct Keys {
     prefix: String,
     /// This process.
     pub(super) node: String,
-    /// The command that tells the nodes that follow a duel: within its slot, if there are several.
+    /// The command that publishes to the nodes that subscribe to a duel: within its slot, if there are several.
     pub(super) publish: &'static str,
 }
 

@@ -1,7 +1,7 @@
-//! What a node says of a duel: its users, and their connections.
+//! A node's part of a duel's presence: its users, and their connections.
 //!
-//! Bounds: the node's connections, and users within their grace. To the others it says at most
-//! [`limits::ONLINE_LISTED_MAX`] users, players first.
+//! Bounds: the node's connections, and users within their grace. Others read at most [`limits::ONLINE_LISTED_MAX`] users of it,
+//! players first.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Who is online in one duel, as this node knows it: put together from what each node says, and compared with what the sink
+//! Who is online in one duel, as this node knows it: put together from each node's part, and compared with what the sink
 //! was told.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub(super) struct Whole {
     orders: Vec<DisconnectOrder>,
 }
 
-/// What one node says.
+/// One node's part.
 #[derive(Debug, Default, Clone)]
 pub(super) struct NodePresence {
     pub(super) node: Box<str>,
@@ -76,8 +76,8 @@ impl Whole {
                 _ => drop(fields.value()?),
             }
         }
-        for (node, said) in nodes {
-            whole.nodes.push(NodePresence::read(node, said.fields)?);
+        for (node, part) in nodes {
+            whole.nodes.push(NodePresence::read(node, part.fields)?);
         }
         Ok(whole)
     }
@@ -104,7 +104,7 @@ impl Picture {
         &self.told
     }
 
-    /// Whether this node has something to say, or has to say that it has nothing.
+    /// Whether this node has a part to write, or to write away.
     pub(super) fn is_own(&self) -> bool {
         let has_just_left = self.left_at.is_some_and(|at| at.elapsed() < limits::NODE_LEASE);
         !self.local.is_empty() || has_just_left || self.writes > 0 || self.is_unwritten
@@ -205,7 +205,7 @@ impl Picture {
         changes
     }
 
-    /// Has this node say what is known of its users from others, so that it outlasts them.
+    /// Takes into this node's part what is known of its users from others, so that it outlasts them.
     pub(super) fn settle(&mut self) {
         if !self.local.is_empty() && !self.others.is_empty() {
             let before = self.local.fields();

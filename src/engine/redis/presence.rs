@@ -15,7 +15,7 @@
 //! 12. While somebody watches, there is a picture of every duel in which somebody is online.
 //!
 //! Bounds: a picture per duel that is subscribed to, and otherwise `ENGINE_MAX_DUELS`; [`limits::ONLINE_LISTED_MAX`] users of each
-//! node in each; as many waiting duels as there are pictures; [`DISCONNECTS_MAX`] orders to disconnect per duel, of which the
+//! node in each; a place in the set per duel; [`DISCONNECTS_MAX`] orders to disconnect per duel, of which the
 //! oldest go first: a node that has not read the duel since then does not hear of them.
 //!
 //! Lock order: the map, then a picture. A picture is locked while the sink is called; the map and the set are not.
@@ -57,7 +57,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Parts of nodes that are gone that are evicted after one heartbeat. They count for nothing in any case.
 const EVICTED_AT_ONCE: usize = 1024;
 
-/// The presence of all duels that this node follows or watches.
+/// The presence of all duels that this node subscribes to or watches.
 #[derive(Debug)]
 pub(super) struct ClusterPresence {
     commands: Arc<CommandPool>,
@@ -293,7 +293,7 @@ impl ClusterPresence {
             self.forget_unneeded();
             let Ok(beat) = self.membership.beat(limits::NODE_LEASE).await else { continue };
             if beat.had_lapsed && !std::mem::take(&mut first) {
-                warn!("this node's lease had ended; it says again who is online on it");
+                warn!("this node's lease had ended; it writes its presence again");
                 self.refresh_all();
             }
             if beat.news {
@@ -356,7 +356,7 @@ impl ClusterPresence {
         });
     }
 
-    /// Has a picture follow what is known, and tells in what it differs.
+    /// Brings a picture up to date, and tells in what it differs.
     fn tell(&self, duel: DuelId, picture: &mut Picture) {
         let is_subscribed = self.dispatcher.is_subscribed(duel);
         if is_subscribed {

@@ -1,12 +1,12 @@
-//! The connection on which Redis tells what happens in the duels that this node follows, and, while somebody watches, in all.
+//! The connection on which Redis tells what happens in the duels that this node subscribes to, and, while somebody watches, in all.
 //!
 //! Subscriptions are changed in batches. When the connection was lost, everything is subscribed to again, and the heads of
 //! the duels are compared, batch by batch, so that what was missed meanwhile is repaired at once. A message is handed on in
 //! the connection's own task; there is no queue of them. Bounds: [`WAITING_MAX`] duels wait to be subscribed to; those that are to
-//! be left are at most as many as were subscribed to.
+//! be unsubscribed from are at most as many as were subscribed to.
 //!
-//! The library's connection for pub/sub is not used: it says neither when a subscription is confirmed, which is when a connection
-//! may read the head of its log, nor that it was lost in between.
+//! The library's `PubSub` is not used: it puts messages into a channel without bound. Nor is `ConnectionManager`: it subscribes again
+//! without saying when, which is when the heads have to be compared.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,12 +21,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use super::command_connection::{Pauses, REFUSED, plain};
-use super::command_pool::CommandPool;
 use super::discovery::{self, Endpoint};
-use super::dispatcher::Dispatcher;
-use super::keys::{BUCKETS, Keys};
+use super::keys::BUCKETS;
 use super::message::{self, Message, News};
-use super::presence::ClusterPresence;
 use super::sweep::Sweep;
 use crate::engine::{EngineError, Signal};
 use crate::id::DuelId;
@@ -76,16 +73,6 @@ impl Scope {
     }
 }
 
-/// What every subscriber works with.
-#[derive(Debug, Clone)]
-pub(super) struct Parts {
-    pub(super) commands: Arc<CommandPool>,
-    pub(super) keys: Arc<Keys>,
-    pub(super) dispatcher: Arc<Dispatcher>,
-    pub(super) presence: Arc<ClusterPresence>,
-    pub(super) sweep: Arc<Sweep>,
-}
-
 /// Subscribes to duels. Dropping it ends the connection.
 #[derive(Debug)]
 pub(super) struct Subscriber {
@@ -97,7 +84,7 @@ pub(super) struct Subscriber {
 /// What the connection's task shares with those who ask for something.
 #[derive(Debug)]
 struct Shared {
-    parts: Parts,
+    sweep: Arc<Sweep>,
     /// Duels that are subscribed to no more.
     unwanted: Mutex<HashSet<DuelId>>,
     changed: Notify,
@@ -113,10 +100,10 @@ struct Wanted {
 }
 
 impl Subscriber {
-    pub(super) fn new(endpoint: Endpoint, scope: Scope, parts: Parts) -> Self {
+    pub(super) fn new(endpoint: Endpoint, scope: Scope, sweep: Arc<Sweep>) -> Self {
         let (wanted_tx, wanted_rx) = mpsc::channel(WAITING_MAX);
         let shared = Arc::new(Shared {
-            parts,
+            sweep,
             unwanted: Mutex::default(),
             changed: Notify::new(),
             watches: AtomicBool::new(false),
@@ -135,7 +122,7 @@ impl Subscriber {
 
     /// Returns once whatever happens in the duel is told. Cancel safe.
     pub(super) async fn subscribe(&self, duel: DuelId) -> Result<(), EngineError> {
-        self.shared.parts.dispatcher.subscribe(duel);
+        self.shared.sweep.dispatcher.subscribe(duel);
         self.want(Some(duel)).await
     }
 
@@ -160,7 +147,7 @@ impl Subscriber {
     }
 
     pub(super) fn unsubscribe(&self, duel: DuelId) {
-        if self.shared.parts.dispatcher.unsubscribe(duel) {
+        if self.shared.sweep.dispatcher.unsubscribe(duel) {
             self.shared.unwanted.lock().insert(duel);
             self.shared.changed.notify_one();
         }
@@ -199,8 +186,8 @@ impl Task {
             self.subscribed.clear();
             if std::mem::take(&mut self.watching) {
                 // What is told from now on is not heard.
-                self.shared.parts.presence.end_watching();
-                self.shared.parts.dispatcher.interrupted();
+                self.shared.sweep.presence.end_watching();
+                self.shared.sweep.dispatcher.interrupted();
             }
             if !told {
                 warn!(error = failure, "Redis tells nothing; it is tried again, in silence");
@@ -219,7 +206,7 @@ impl Task {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
         // The server may be another one, or have lost something.
-        shared.parts.presence.refresh_all();
+        shared.sweep.presence.refresh_all();
         let mut wanted: Vec<_> =
             self.subscriptions().into_iter().map(|duel| (duel, None)).collect();
         loop {
@@ -249,7 +236,7 @@ impl Task {
 
     /// Whether it lives, and is the server that is asked: after a failover it may be the one before.
     async fn check(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
-        let asked = self.shared.parts.commands.server(self.scope.tag());
+        let asked = self.shared.sweep.commands.server(self.scope.tag());
         let server = timeout(limits::REDIS_TIMEOUT, discovery::identity(connection)).await;
         let server = server.map_err(|_| "it did not answer in time".to_owned())??;
         if server == asked || asked.is_empty() {
@@ -286,19 +273,19 @@ impl Task {
         self.shared.unwanted.lock().contains(&duel)
     }
 
-    /// Unsubscribes from what was left, and subscribes to what is wanted.
+    /// Unsubscribes from what is unwanted, and subscribes to what is wanted.
     async fn bring_up_to_date(
         &mut self,
         connection: &mut MultiplexedConnection,
         wanted: &mut Vec<(DuelId, Option<oneshot::Sender<()>>)>,
     ) -> Result<(), String> {
         self.set_watching(connection).await?;
-        let left = std::mem::take(&mut *self.shared.unwanted.lock());
+        let unwanted = std::mem::take(&mut *self.shared.unwanted.lock());
         // One that is subscribed to again stays.
-        let left =
-            left.into_iter().filter(|duel| !self.shared.parts.dispatcher.is_subscribed(*duel));
-        let left: Vec<_> = left.filter(|duel| self.subscribed.remove(duel)).collect();
-        for batch in left.chunks(BATCH_MAX) {
+        let unwanted =
+            unwanted.into_iter().filter(|duel| !self.shared.sweep.dispatcher.is_subscribed(*duel));
+        let unwanted: Vec<_> = unwanted.filter(|duel| self.subscribed.remove(duel)).collect();
+        for batch in unwanted.chunks(BATCH_MAX) {
             self.change(connection, self.scope.commands()[1], batch).await?;
         }
         let wanted = std::mem::take(wanted);
@@ -313,14 +300,14 @@ impl Task {
                 let _gone = done.send(());
             }
             // What is newly subscribed to is looked at by who asked.
-            self.shared.parts.sweep.catch_up(&again);
+            self.shared.sweep.catch_up(&again);
         }
         Ok(())
     }
 
     /// The duels of this connection that are subscribed to.
     fn subscriptions(&self) -> Vec<DuelId> {
-        let mut duels = self.shared.parts.dispatcher.all_subscribed();
+        let mut duels = self.shared.sweep.dispatcher.all_subscribed();
         duels.retain(|duel| self.scope.includes(*duel));
         duels
     }
@@ -334,7 +321,7 @@ impl Task {
     ) -> Result<(), String> {
         let mut pipeline = redis::pipe();
         for duel in duels {
-            pipeline.cmd(command).arg(self.shared.parts.keys.duel(*duel));
+            pipeline.cmd(command).arg(self.shared.sweep.keys.duel(*duel));
         }
         in_time(pipeline.exec_async(connection)).await
     }
@@ -344,7 +331,7 @@ impl Task {
         if watches == self.watching {
             return Ok(());
         }
-        let channel = self.shared.parts.keys.watch();
+        let channel = self.shared.sweep.keys.watch();
         match watches {
             true => in_time(connection.subscribe(channel)).await?,
             false => in_time(connection.unsubscribe(channel)).await?,
@@ -393,16 +380,16 @@ impl Shared {
     fn dispatch(&self, Message { node, duel, news }: Message) {
         // What this node has done itself it is told with the answer; should that be lost, the next sweep tells it. But the
         // probe is there to prove this way.
-        if *node == *self.parts.keys.node && duel != DuelId::PROBE {
+        if *node == *self.sweep.keys.node && duel != DuelId::PROBE {
             return;
         }
         match news {
-            News::Opened(position) => self.parts.dispatcher.opened(duel, position),
+            News::Opened(position) => self.sweep.dispatcher.opened(duel, position),
             News::Event(epoch, event) => {
-                self.parts.dispatcher.event(duel, epoch, event, false);
+                self.sweep.dispatcher.event(duel, epoch, event, false);
             }
-            News::Presence(gone) => self.parts.presence.hint(duel, gone),
-            News::Signal(kind) => self.parts.dispatcher.signal(Signal { duel, kind }),
+            News::Presence(gone) => self.sweep.presence.hint(duel, gone),
+            News::Signal(kind) => self.sweep.dispatcher.signal(Signal { duel, kind }),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! The connections on which Redis tells: one; or, of a Cluster, one for each bucket of duels, wherever its slot is.
 
+use std::sync::Arc;
+
 use super::discovery::Endpoint;
 use super::keys::BUCKETS;
-use super::subscriber::{Parts, Scope, Subscriber};
+use super::subscriber::{Scope, Subscriber};
+use super::sweep::Sweep;
 use crate::engine::EngineError;
 use crate::id::DuelId;
 
@@ -11,14 +14,14 @@ use crate::id::DuelId;
 pub(super) struct SubscriberPool(Vec<Subscriber>);
 
 impl SubscriberPool {
-    pub(super) fn new(endpoint: &Endpoint, parts: &Parts) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, sweep: &Arc<Sweep>) -> Self {
         if !endpoint.is_cluster() {
-            return Self(vec![Subscriber::new(endpoint.clone(), Scope::All, parts.clone())]);
+            return Self(vec![Subscriber::new(endpoint.clone(), Scope::All, Arc::clone(sweep))]);
         }
-        let buckets = (0..BUCKETS).zip(parts.keys.tags());
+        let buckets = (0..BUCKETS).zip(sweep.keys.tags());
         let of_bucket = buckets.map(|(bucket, tag)| {
             let endpoint = endpoint.clone().with_tag(&tag);
-            Subscriber::new(endpoint, Scope::Bucket { bucket, tag }, parts.clone())
+            Subscriber::new(endpoint, Scope::Bucket { bucket, tag }, Arc::clone(sweep))
         });
         Self(of_bucket.collect())
     }

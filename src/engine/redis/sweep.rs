@@ -24,22 +24,13 @@ pub(super) const HEADS_AT_ONCE: usize = 32;
 /// Compares duels.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    commands: Arc<CommandPool>,
-    keys: Arc<Keys>,
-    dispatcher: Arc<Dispatcher>,
-    presence: Arc<ClusterPresence>,
+    pub(super) commands: Arc<CommandPool>,
+    pub(super) keys: Arc<Keys>,
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) presence: Arc<ClusterPresence>,
 }
 
 impl Sweep {
-    pub(super) fn new(
-        commands: Arc<CommandPool>,
-        keys: Arc<Keys>,
-        dispatcher: Arc<Dispatcher>,
-        presence: Arc<ClusterPresence>,
-    ) -> Arc<Self> {
-        Arc::new(Self { commands, keys, dispatcher, presence })
-    }
-
     /// Answers where those of the duels stand that exist, after that was told. Being asked about keeps open ones for `idle`.
     pub(super) fn heads(
         &self,

@@ -9,7 +9,7 @@ use super::command_connection::Request;
 use super::reply::ReplyError;
 use super::script::{self, Args as _, millis};
 use crate::engine::rules::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX, TICKETS_FULL};
-use crate::engine::{EngineFuture, RedeemError, Revocation};
+use crate::engine::{EngineFuture, RedeemError, Revocation, TicketEngine};
 use crate::ticket::Ticket;
 
 impl RedisEngine {
@@ -19,8 +19,10 @@ impl RedisEngine {
             .with(self.config.tickets_max)
             .with(millis(2 * TICKET_LIFE_MAX))
     }
+}
 
-    pub(super) fn spend(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
+impl TicketEngine for RedisEngine {
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
         let command = self
             .tickets(&script::ADMIT)
             .with(&JtiKey::of(&ticket.jti).0[..])
@@ -42,7 +44,7 @@ impl RedisEngine {
         })
     }
 
-    pub(super) fn make_worthless(&self, revocation: Revocation) -> EngineFuture<'_, ()> {
+    fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()> {
         let command = self.tickets(&script::REVOKE);
         let command = match revocation {
             Revocation::Ticket(jti) => command.with(&JtiKey::of(&jti).0[..]).with("").with(0),

@@ -1,6 +1,6 @@
 -- What every script begins with. A script is one step: nothing happens between its parts.
 --
--- A duel is a hash, with other keys beside it in the same slot. Fields of the hash: e epoch, g the replication_id that it is of,
+-- A duel is a hash, with other keys beside it in the same slot. Fields of the hash: e epoch, g the replication id that it is of,
 -- h the epochs before that it went on from, the latest first, as epoch:end,
 -- s status (0 open, 1 finished, 2 cancelled), n the last seq, o the oldest in the log (0: none), b bytes of the log,
 -- w bytes of what fell off it, c created at, u updated at, x to be forgotten at, t when Redis itself forgets it,
@@ -11,10 +11,10 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- The id of this history of the server's data. It changes whenever some of what was acknowledged may be gone: with a failover, and
 -- with a restart.
-local line
+local known_id
 local function replication_id()
-    line = line or string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
-    return line
+    known_id = known_id or string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+    return known_id
 end
 
 local function number(value)
@@ -42,7 +42,7 @@ end
 -- hour of rolling restarts.
 local history_max = 16
 
--- The duel, if there is one. Of another replication_id than before, it has a new epoch.
+-- The duel, if there is one. Of another replication id than before, it has a new epoch.
 local function look(base, fresh_epoch)
     local row = redis.call('HMGET', base, 'e', 'g', 's', 'n', 'o', 'b', 'w', 'x', 't', 'h')
     if not row[1] then return nil end

@@ -1,8 +1,8 @@
 -- What the scripts share that say who is online. KEYS: the duel. ARGV: its id, the node, the command that publishes, the channel
 -- of all duels.
 --
--- The presence of a duel is one hash. u:<node> and c:<node> are all that a node says of its users and of their connections;
--- Redis does not look into them. v counts the changes that other nodes can see, n the connections in the order in which they
+-- The presence of a duel is one hash. u:<node> and c:<node> are a node's part: its users and their connections. Redis does not
+-- look into them. v counts the changes that other nodes can see, n the connections in the order in which they
 -- entered. x:<user> and x:all say which connections have to go: below which number, whether they may reconnect, why.
 
 local base, id, node, publish, watch = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]

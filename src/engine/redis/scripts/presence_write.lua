@@ -1,5 +1,5 @@
--- A node says all that it has to say of a duel. ARGV, after those of presence.lua: its users (empty: none), their connections,
--- what the hint says more, whether there is one also if the users are the same. Returns the whole.
+-- A node writes its part of a duel's presence. ARGV, after those of presence.lua: its users (empty: none), their connections,
+-- what is added to the hint, whether it is published also if the users are the same. Returns the whole.
 
 local users, connections, more, always = ARGV[5], ARGV[6], ARGV[7], ARGV[8] == '1'
 local before = redis.call('HGET', presence, 'u:' .. node) or ''

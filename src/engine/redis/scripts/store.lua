@@ -45,7 +45,7 @@ local function trim()
     end
 end
 
--- Puts an event at the end of the log, and tells the nodes that follow the duel.
+-- Puts an event at the end of the log, and publishes it to the nodes that subscribe to the duel.
 local function store(row, size, kind)
     duel.seq = duel.seq + 1
     local seq = number(duel.seq)
