@@ -19,6 +19,4 @@ mod kit {
     pub(crate) use duelhub_testkit::fixtures::{id_of, nth_of, ticket, user};
     pub(crate) use duelhub_testkit::node::{DEADLINE, DRAIN, LocalPlayer, Node, roomy};
     pub(crate) use duelhub_testkit::until;
-    // What `presence.rs` calls it.
-    pub(crate) use duelhub_testkit::until as eventually;
 }

@@ -6,7 +6,7 @@ use duelhub::hub::{Change, ChangeKind, CloseRequest};
 use duelhub::limits;
 use tokio::time::{Instant, timeout};
 
-use crate::kit::{DEADLINE, Node, eventually, id_of, user};
+use crate::kit::{DEADLINE, Node, id_of, until, user};
 use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
@@ -20,7 +20,7 @@ async fn a_user_is_online_while_they_are_on_any_node() {
     let two_there = nodes[2].player(7, 2).await;
     assert_eq!(two_there.online.iter().map(|user| user.get()).collect::<Vec<_>>(), [1, 2]);
     drop(two_here);
-    eventually("left node 1", async || nodes[1].hub.counts().live_duels == 0).await;
+    until("left node 1", async || nodes[1].hub.counts().live_duels == 0).await;
     for node in &nodes {
         assert_eq!(node.online(7).await, [1, 2], "they are still on node 2");
     }
@@ -110,7 +110,7 @@ async fn the_users_of_a_killed_node_go_offline_when_its_lease_ends() {
     drop((two, three));
     one.sees(2, false).await;
     assert!(since.elapsed() < 2 * limits::NODE_LEASE, "{:?}", since.elapsed());
-    eventually("expelled", async || nodes[1].online(8).await.is_empty()).await;
+    until("expelled", async || nodes[1].online(8).await.is_empty()).await;
     let of_duel_8 = async {
         while !matches!(watch.next().await.unwrap(),
             Change { duel, kind: ChangeKind::Offline(..), .. } if duel == id_of(8))
