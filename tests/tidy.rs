@@ -122,14 +122,22 @@ fn expand(path: &str) -> Vec<String> {
 }
 
 /// The files of `src` that the map's first column names, each as often as it does. A path that does not begin with `src/`
-/// belongs to the row's first one: `event/payload.rs` beside `src/event.rs`.
+/// stands beside the row's first one: `memory/duel_state.rs` after `src/engine/memory.rs` is in `src/engine`.
 fn mapped(map: &str) -> Vec<String> {
     let (_, map) = map.split_once("## Map").expect("a map");
     let rows = map.split("\n## ").next().unwrap().lines();
     let columns = rows.filter_map(|row| row.strip_prefix("| `src/")?.split(" |").next());
-    let paths = columns.flat_map(|column| column.trim_end_matches('`').split("`, `"));
-    let paths = paths.map(|path| path.trim_start_matches("src/"));
-    paths.filter(|path| path.ends_with(".rs")).flat_map(expand).collect()
+    let paths = columns.flat_map(|column| {
+        let directory = column.split('`').next().unwrap().rsplit_once('/').map_or("", |(at, _)| at);
+        column.trim_end_matches('`').split("`, `").enumerate().map(move |(nth, path)| {
+            match path.strip_prefix("src/") {
+                Some(path) => path.to_owned(),
+                None if nth == 0 || directory.is_empty() => path.to_owned(),
+                None => format!("{directory}/{path}"),
+            }
+        })
+    });
+    paths.filter(|path| path.ends_with(".rs")).flat_map(|path| expand(&path)).collect()
 }
 
 #[test]
@@ -154,6 +162,7 @@ fn a_map_that_lacks_a_file_or_names_it_in_another_place_is_noticed() {
     let row = |path: &str| format!("## Map\n\n| `{path}` | what for |\n\n## Next\n| `src/no.rs` |");
     assert_eq!(mapped(&row("src/a.rs`, `a/{b,c}.rs")), ["a.rs", "a/b.rs", "a/c.rs"]);
     assert_eq!(mapped(&row("src/a/{b,c}.rs`, `scripts/*.lua")), ["a/b.rs", "a/c.rs"]);
+    assert_eq!(mapped(&row("src/a/b.rs`, `b/c.rs`, `src/d.rs")), ["a/b.rs", "a/b/c.rs", "d.rs"]);
     assert_eq!(mapped(&row("tests/a.rs")), [""; 0]);
 }
 
