@@ -142,7 +142,7 @@ mod tests {
         let set = |nodes: &[&str]| nodes.iter().map(|node| (*node).into()).collect();
         let [alive, unknown, gone] = Default::default();
         let mut nodes = Nodes { alive, unknown, gone, judges_from: now };
-        let mut beat = |nodes: &mut Nodes, had_lapsed, alive: &[&str], now| {
+        let beat = |nodes: &mut Nodes, had_lapsed, alive: &[&str], now| {
             let heard = nodes.unknown.clone();
             nodes.take(had_lapsed, heard, set(alive), now)
         };
