@@ -51,13 +51,12 @@ use self::script::{Args as _, millis};
 use self::subscribers::SubscriberPool;
 use self::sweep::Sweep;
 use super::{
-    AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
-    EngineFuture, Head, Latest, LogEngine, NewConnection, OnlineByDuel, OpenError, Opened, Page,
-    PresenceEngine, Signal, SignalKind, Sink, StatusFilter, StoreCounts,
+    Engine, EngineCounts, EngineError, EngineFuture, NewConnection, OnlineByDuel, PresenceEngine,
+    Signal, SignalKind, Sink, StoreCounts,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, RedisConfig};
-use crate::event::{Epoch, Event, Outcome, Position, Push, Viewer};
+use crate::event::Epoch;
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
 
@@ -186,83 +185,18 @@ impl RedisEngine {
     }
 }
 
-impl LogEngine for RedisEngine {
-    fn subscribe(&self, duel: DuelId) -> EngineFuture<'_, ()> {
-        Box::pin(self.subscribers.subscribe(duel))
-    }
-
-    fn unsubscribe(&self, duel: DuelId) {
-        self.subscribers.unsubscribe(duel);
-    }
-
-    fn open(&self, duel: DuelId, declaration: Declaration) -> EngineFuture<'_, Opened, OpenError> {
-        self.declare(duel, declaration)
-    }
-
-    fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord> {
-        Box::pin(async move { self.record(duel, true).await?.ok_or(IN_DOUBT) })
-    }
-
-    fn append(
-        &self,
-        duel: DuelId,
-        push: Push,
-        idempotency_key: Option<Box<str>>,
-    ) -> EngineFuture<'static, Appended, AppendError> {
-        self.store_push(duel, push, idempotency_key.as_deref())
-    }
-
-    fn close(
-        &self,
-        duel: DuelId,
-        outcome: Outcome,
-        last: Option<Push>,
-    ) -> EngineFuture<'_, Appended, AppendError> {
-        self.store_end(duel, outcome, last)
-    }
-
-    fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
-        self.read_after(duel, after, count)
-    }
-
-    fn latest(
-        &self,
-        duel: DuelId,
-        viewer: Viewer,
-        up_to: Position,
-        which: Latest,
-    ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
-        Box::pin(self.look_for_latest(duel, viewer, up_to, which))
-    }
-
-    fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
-        self.record(duel, false)
-    }
-
-    fn list(
-        &self,
-        after: Option<DuelId>,
-        status: StatusFilter,
-        count: usize,
-    ) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
-        Box::pin(self.list(after, status, count))
-    }
-
-    fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
-        Box::pin(self.standing(duels, self.config.idle_retention))
-    }
-}
-
 impl PresenceEngine for RedisEngine {
     fn attach(&self, new: NewConnection) -> EngineFuture<'_, ()> {
         match new.duel {
             DuelId::PROBE => done(),
-            _ => Box::pin(self.presence.attach(new)),
+            _ => self.presence.attach(new),
         }
     }
 
     fn detach(&self, duel: DuelId, user: UserId, connection: ConnectionId) {
-        self.presence.detach(duel, user, connection);
+        if duel != DuelId::PROBE {
+            self.presence.detach(duel, user, connection);
+        }
     }
 
     fn presence(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Option<OnlineByDuel>> {
@@ -273,8 +207,8 @@ impl PresenceEngine for RedisEngine {
         if on {
             return Box::pin(self.begin_watching());
         }
-        self.subscribers.unwatch();
         self.presence.end_watching();
+        self.subscribers.unwatch();
         done()
     }
 
@@ -285,12 +219,10 @@ impl PresenceEngine for RedisEngine {
             return done();
         }
         match signal.kind {
-            SignalKind::Offline { user, reason } => {
-                Box::pin(self.presence.remove(duel, user, reason))
-            }
-            SignalKind::Acked { user, seq } => Box::pin(self.presence.ack(duel, user, seq)),
+            SignalKind::Offline { user, reason } => self.presence.remove(duel, user, reason),
+            SignalKind::Acked { user, seq } => self.presence.ack(duel, user, seq),
             SignalKind::Disconnect { whom, reconnect, reason } => {
-                Box::pin(self.presence.disconnect(duel, whom, reconnect, reason.as_deref()))
+                self.presence.disconnect(duel, whom, reconnect, reason.as_deref())
             }
             SignalKind::Revoked { user } => {
                 let text = message::show_revoked(&self.keys.node, duel, user);

@@ -161,13 +161,10 @@ impl LocalPresence {
         self.0.retain(|local| local.online.viewer.user != user || !local.connections.is_empty());
     }
 
-    /// Returns whether it is news.
-    pub(super) fn ack(&mut self, user: UserId, seq: u64) -> bool {
-        let Some(local) = self.find(user).filter(|local| local.online.acked_seq < seq) else {
-            return false;
-        };
-        local.online.acked_seq = seq;
-        true
+    pub(super) fn ack(&mut self, user: UserId, seq: u64) {
+        if let Some(local) = self.find(user) {
+            local.online.acked_seq = local.online.acked_seq.max(seq);
+        }
     }
 
     /// Takes over what is known of a user from other nodes, so that it outlasts them.

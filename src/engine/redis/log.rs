@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use super::RedisEngine;
-use super::command_connection::Request;
+use super::command_connection::{IN_DOUBT, Request};
 use super::reply::{self, Parts, ReplyError};
 use super::script::{self, Args as _};
 use crate::clock::UnixMs;
 use crate::engine::event_row::{Malformed, Unnumbered};
-use crate::engine::{AppendError, Appended, EngineError, EngineFuture, Latest, Page, rules};
+use crate::engine::{
+    AppendError, Appended, Declaration, DuelRecord, EngineError, EngineFuture, Head, Latest,
+    LogEngine, OpenError, Opened, Page, StatusFilter, rules,
+};
 use crate::event::{Content, Epoch, Event, Outcome, Position, Push, Viewer};
 use crate::id::DuelId;
 use crate::limits;
@@ -16,22 +19,42 @@ use crate::limits;
 /// Events read at a time in search of the latest: first few, for a fresh connection wants the last update.
 const LATEST_PAGES: [usize; 2] = [16, 256];
 
-impl RedisEngine {
-    pub(super) fn store_push(
+impl LogEngine for RedisEngine {
+    fn subscribe(&self, duel: DuelId) -> EngineFuture<'_, ()> {
+        Box::pin(self.subscribers.subscribe(duel))
+    }
+
+    fn unsubscribe(&self, duel: DuelId) {
+        self.subscribers.unsubscribe(duel);
+    }
+
+    fn open(&self, duel: DuelId, declaration: Declaration) -> EngineFuture<'_, Opened, OpenError> {
+        self.declare(duel, declaration)
+    }
+
+    fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord> {
+        Box::pin(async move { self.record(duel, true).await?.ok_or(IN_DOUBT) })
+    }
+
+    fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
+        self.record(duel, false)
+    }
+
+    fn append(
         &self,
         duel: DuelId,
         push: Push,
-        idempotency_key: Option<&str>,
+        idempotency_key: Option<Box<str>>,
     ) -> EngineFuture<'static, Appended, AppendError> {
         let kind = kind(&push);
-        let fingerprint = idempotency_key.map(|_| push.fingerprint().0.to_vec());
+        let fingerprint = idempotency_key.as_ref().map(|_| push.fingerprint().0.to_vec());
         let event = Unnumbered::of(Content::Pushed(push));
         let command = self
             .storing(&script::APPEND, duel)
             .with(event.row())
             .with(event.row().len())
             .with(kind)
-            .with(idempotency_key.unwrap_or_default())
+            .with(idempotency_key.as_deref().unwrap_or_default())
             .with(fingerprint.unwrap_or_default())
             .with(limits::IDEMPOTENCY_KEYS_MAX);
         let (dispatcher, on_created) = (Arc::clone(&self.dispatcher), self.creation(duel));
@@ -53,7 +76,7 @@ impl RedisEngine {
         })
     }
 
-    pub(super) fn store_end(
+    fn close(
         &self,
         duel: DuelId,
         outcome: Outcome,
@@ -89,12 +112,7 @@ impl RedisEngine {
         })
     }
 
-    pub(super) fn read_after(
-        &self,
-        duel: DuelId,
-        after: Position,
-        count: usize,
-    ) -> EngineFuture<'static, Page> {
+    fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
         let command = script::call(&script::READ, &[self.keys.duel(duel)])
             .with(reply::show_epoch(Epoch::random()))
             .with(reply::show_epoch(after.epoch))
@@ -111,7 +129,32 @@ impl RedisEngine {
         })
     }
 
-    pub(super) async fn look_for_latest(
+    fn latest(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        up_to: Position,
+        which: Latest,
+    ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
+        Box::pin(self.look_for_latest(duel, viewer, up_to, which))
+    }
+
+    fn list(
+        &self,
+        after: Option<DuelId>,
+        status: StatusFilter,
+        count: usize,
+    ) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
+        Box::pin(self.list(after, status, count))
+    }
+
+    fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
+        Box::pin(self.standing(duels, self.config.idle_retention))
+    }
+}
+
+impl RedisEngine {
+    async fn look_for_latest(
         &self,
         duel: DuelId,
         viewer: Viewer,

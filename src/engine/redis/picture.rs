@@ -111,7 +111,8 @@ impl Picture {
     }
 
     /// Removes a user of this node, unless they are back.
-    pub(super) fn remove(&mut self, user: UserId) {
+    pub(super) fn remove(&mut self, user: UserId, reason: OfflineReason) {
+        self.note_reason(user, reason);
         self.local.remove(user);
         if self.local.is_empty() {
             self.left_at = Some(Instant::now());

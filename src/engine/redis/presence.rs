@@ -40,7 +40,7 @@ use super::picture::{self, Picture, Whole};
 use super::reply::understood;
 use super::script::{self, Args as _, DISCONNECT, EVICT, PRESENCE_WRITE, Script};
 use crate::engine::{
-    EngineError, NewConnection, OfflineReason, Online, Signal, SignalKind, Target,
+    EngineError, EngineFuture, NewConnection, OfflineReason, Online, Signal, SignalKind, Target,
 };
 use crate::id::{ConnectionId, DuelId, UserId};
 use crate::limits;
@@ -103,10 +103,7 @@ impl ClusterPresence {
     }
 
     /// Adds a connection. The answer comes once it was told who is online.
-    pub(super) fn attach(
-        self: &Arc<Self>,
-        new: NewConnection,
-    ) -> impl Future<Output = Result<(), EngineError>> + use<> {
+    pub(super) fn attach(self: &Arc<Self>, new: NewConnection) -> EngineFuture<'static, ()> {
         let (duel, user) = (new.duel, new.viewer.user);
         let entry = self.picture_or_new(duel);
         let mut picture = entry.lock();
@@ -116,7 +113,7 @@ impl ClusterPresence {
         let written = self.write(duel, &mut picture, None, false);
         let presence = Arc::clone(self);
         drop(picture);
-        async move {
+        Box::pin(async move {
             written.await?;
             let mut picture = entry.lock();
             if picture.is_over_limit(user) {
@@ -124,15 +121,12 @@ impl ClusterPresence {
                 drop(presence.write(duel, &mut picture, None, true));
             }
             Ok(())
-        }
+        })
     }
 
     /// Removes a connection. Its user stays online.
     pub(super) fn detach(self: &Arc<Self>, duel: DuelId, user: UserId, connection: ConnectionId) {
-        let Some(entry) = self.picture(duel) else { return };
-        let mut picture = entry.lock();
-        picture.local.detach(user, connection);
-        drop(self.write(duel, &mut picture, None, false));
+        drop(self.change(duel, None, move |picture| picture.local.detach(user, connection)));
     }
 
     /// Removes a user, unless they are back.
@@ -141,12 +135,8 @@ impl ClusterPresence {
         duel: DuelId,
         user: UserId,
         reason: OfflineReason,
-    ) -> impl Future<Output = Result<(), EngineError>> + use<> {
-        let entry = self.picture_or_new(duel);
-        let mut picture = entry.lock();
-        picture.remove(user);
-        picture.note_reason(user, reason);
-        self.write(duel, &mut picture, Some((user, reason)), false)
+    ) -> EngineFuture<'static, ()> {
+        self.change(duel, Some((user, reason)), move |picture| picture.remove(user, reason))
     }
 
     /// A user of this node has everything up to `seq`.
@@ -155,18 +145,20 @@ impl ClusterPresence {
         duel: DuelId,
         user: UserId,
         seq: u64,
-    ) -> impl Future<Output = Result<(), EngineError>> + use<> {
-        let written = self.picture(duel).and_then(|entry| {
-            let mut picture = entry.lock();
-            let is_news = picture.local.ack(user, seq);
-            is_news.then(|| self.write(duel, &mut picture, None, false))
-        });
-        async move {
-            match written {
-                Some(written) => written.await,
-                None => Ok(()),
-            }
-        }
+    ) -> EngineFuture<'static, ()> {
+        self.change(duel, None, move |picture| picture.local.ack(user, seq))
+    }
+
+    fn change(
+        self: &Arc<Self>,
+        duel: DuelId,
+        gone: Option<(UserId, OfflineReason)>,
+        change: impl FnOnce(&mut Picture),
+    ) -> EngineFuture<'static, ()> {
+        let entry = self.picture_or_new(duel);
+        let mut picture = entry.lock();
+        change(&mut picture);
+        self.write(duel, &mut picture, gone, false)
     }
 
     /// Has connections closed that are attached by now, on all nodes.
@@ -176,17 +168,18 @@ impl ClusterPresence {
         whom: Target,
         reconnect: bool,
         reason: Option<&str>,
-    ) -> impl Future<Output = Result<(), EngineError>> + use<> {
-        let asked = message::show_disconnect(whom, reconnect, reason).map(|(whose, how)| {
-            let command = self.script(&DISCONNECT, duel);
-            self.ask(duel, command.with(whose).with(DISCONNECTS_MAX).with(how), false)
+    ) -> EngineFuture<'static, ()> {
+        let shown = message::show_disconnect(whom, reconnect, reason);
+        let asked = shown.map(|(whose, how)| {
+            let command = self.script(&DISCONNECT, duel).with(whose).with(DISCONNECTS_MAX);
+            self.ask(duel, command.with(how), false)
         });
-        async move {
+        Box::pin(async move {
             match asked {
                 Some(asked) => answered(asked).await.map(|_| ()),
                 None => Ok(()),
             }
-        }
+        })
     }
 
     /// Returns who is online in those of the duels in which somebody is.
@@ -338,7 +331,7 @@ impl ClusterPresence {
             || self.picture(duel).is_some_and(|entry| entry.lock().is_own())
     }
 
-    fn is_watching(&self) -> bool {
+    pub(super) fn is_watching(&self) -> bool {
         *self.watching.lock() != Watching::Off
     }
 
@@ -414,7 +407,7 @@ impl ClusterPresence {
         picture: &mut Picture,
         gone: Option<(UserId, OfflineReason)>,
         always_hint: bool,
-    ) -> impl Future<Output = Result<(), EngineError>> + use<> {
+    ) -> EngineFuture<'static, ()> {
         let [users, connections] = picture.local.fields();
         let command = self.script(&PRESENCE_WRITE, duel).with(users).with(connections);
         let command = command.with(message::show_gone(gone)).with(u8::from(always_hint));
@@ -424,7 +417,7 @@ impl ClusterPresence {
             Ok(_) => picture.writes += 1,
             Err(_) => self.refresh([duel]),
         }
-        async move { answered(asked).await.map(|_| ()) }
+        Box::pin(async move { answered(asked).await.map(|_| ()) })
     }
 
     fn read_one(

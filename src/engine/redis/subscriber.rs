@@ -10,7 +10,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
@@ -49,6 +48,15 @@ pub(super) enum Scope {
     },
 }
 
+/// On which something is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Channel {
+    /// What happens in one duel.
+    Duel(DuelId),
+    /// What watchers hear of, in all duels.
+    Watch,
+}
+
 impl Scope {
     fn includes(&self, duel: DuelId) -> bool {
         match self {
@@ -57,18 +65,18 @@ impl Scope {
         }
     }
 
-    fn tag(&self) -> &str {
+    pub(super) fn tag(&self) -> &str {
         match self {
             Self::All => "",
             Self::Bucket { tag, .. } => tag,
         }
     }
 
-    /// The commands that subscribe to a duel, and no more.
-    const fn commands(&self) -> [&'static str; 2] {
-        match self {
-            Self::All => ["SUBSCRIBE", "UNSUBSCRIBE"],
-            Self::Bucket { .. } => ["SSUBSCRIBE", "SUNSUBSCRIBE"],
+    /// The commands that subscribe to a channel, and no more.
+    const fn commands(&self, channel: Channel) -> [&'static str; 2] {
+        match (self, channel) {
+            (Self::Bucket { .. }, Channel::Duel(_)) => ["SSUBSCRIBE", "SUNSUBSCRIBE"],
+            _ => ["SUBSCRIBE", "UNSUBSCRIBE"],
         }
     }
 }
@@ -85,72 +93,46 @@ pub(super) struct Subscriber {
 #[derive(Debug)]
 struct Shared {
     sweep: Arc<Sweep>,
-    /// Duels that are subscribed to no more.
-    unwanted: Mutex<HashSet<DuelId>>,
+    /// Channels that are subscribed to no more.
+    unwanted: Mutex<HashSet<Channel>>,
     changed: Notify,
-    /// Whether this node watches all duels.
-    watches: AtomicBool,
 }
 
-/// Somebody waits until a channel is subscribed to: a duel's, or that of all.
+/// Somebody waits until a channel is subscribed to.
 #[derive(Debug)]
 struct Wanted {
-    duel: Option<DuelId>,
+    channel: Channel,
     done: oneshot::Sender<()>,
 }
 
 impl Subscriber {
     pub(super) fn new(endpoint: Endpoint, scope: Scope, sweep: Arc<Sweep>) -> Self {
         let (wanted_tx, wanted_rx) = mpsc::channel(WAITING_MAX);
-        let shared = Arc::new(Shared {
-            sweep,
-            unwanted: Mutex::default(),
-            changed: Notify::new(),
-            watches: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared { sweep, unwanted: Mutex::default(), changed: Notify::new() });
         let task = Task {
             endpoint,
             scope,
             shared: Arc::clone(&shared),
             wanted_rx,
             subscribed: HashSet::new(),
-            watching: false,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
         Self { shared, wanted_tx, _task: task }
     }
 
-    /// Returns once whatever happens in the duel is told. Cancel safe.
-    pub(super) async fn subscribe(&self, duel: DuelId) -> Result<(), EngineError> {
-        self.shared.sweep.dispatcher.subscribe(duel);
-        self.want(Some(duel)).await
-    }
-
-    /// Returns once whatever happens in any duel is told. Cancel safe.
-    pub(super) async fn watch(&self) -> Result<(), EngineError> {
-        self.shared.watches.store(true, Ordering::Relaxed);
-        self.want(None).await
-    }
-
-    pub(super) fn unwatch(&self) {
-        self.shared.watches.store(false, Ordering::Relaxed);
-        self.shared.changed.notify_one();
-    }
-
-    async fn want(&self, duel: Option<DuelId>) -> Result<(), EngineError> {
+    /// Returns once whatever is published on the channel is told. Cancel safe.
+    pub(super) async fn subscribe(&self, channel: Channel) -> Result<(), EngineError> {
         let (done, is_done) = oneshot::channel();
         let subscribing = async {
-            self.wanted_tx.send(Wanted { duel, done }).await.map_err(|_| REFUSED)?;
+            self.wanted_tx.send(Wanted { channel, done }).await.map_err(|_| REFUSED)?;
             is_done.await.map_err(|_| REFUSED)
         };
         timeout(limits::REDIS_TIMEOUT, subscribing).await.unwrap_or(Err(REFUSED))
     }
 
-    pub(super) fn unsubscribe(&self, duel: DuelId) {
-        if self.shared.sweep.dispatcher.unsubscribe(duel) {
-            self.shared.unwanted.lock().insert(duel);
-            self.shared.changed.notify_one();
-        }
+    pub(super) fn unsubscribe(&self, channel: Channel) {
+        self.shared.unwanted.lock().insert(channel);
+        self.shared.changed.notify_one();
     }
 }
 
@@ -159,8 +141,7 @@ struct Task {
     scope: Scope,
     shared: Arc<Shared>,
     wanted_rx: mpsc::Receiver<Wanted>,
-    subscribed: HashSet<DuelId>,
-    watching: bool,
+    subscribed: HashSet<Channel>,
 }
 
 impl Task {
@@ -183,8 +164,9 @@ impl Task {
                 }
                 Err(failure) => failure,
             };
+            let was_watching = self.subscribed.contains(&Channel::Watch);
             self.subscribed.clear();
-            if std::mem::take(&mut self.watching) {
+            if was_watching {
                 // What is told from now on is not heard.
                 self.shared.sweep.presence.end_watching();
                 self.shared.sweep.dispatcher.interrupted();
@@ -207,8 +189,8 @@ impl Task {
         let shared = Arc::clone(&self.shared);
         // The server may be another one, or have lost something.
         shared.sweep.presence.refresh_all();
-        let mut wanted: Vec<_> =
-            self.subscriptions().into_iter().map(|duel| (duel, None)).collect();
+        let again = self.subscriptions().into_iter();
+        let mut wanted: Vec<_> = again.map(|duel| (Channel::Duel(duel), None)).collect();
         loop {
             let served = self.bring_up_to_date(connection, &mut wanted).await;
             if let Err(failure) = served {
@@ -218,11 +200,7 @@ impl Task {
                 () = lost.notified() => return "the connection was lost".to_owned(),
                 () = shared.changed.notified() => {}
                 first = self.wanted_rx.recv() => match first {
-                    Some(first) => {
-                        if let Err(failure) = self.take(connection, first, &mut wanted).await {
-                            return failure;
-                        }
-                    }
+                    Some(first) => self.take(first, &mut wanted),
                     None => std::future::pending().await,
                 },
                 _tick = ticks.tick() => {
@@ -246,60 +224,48 @@ impl Task {
     }
 
     /// Takes what somebody asks for, and what others ask for meanwhile.
-    async fn take(
-        &mut self,
-        connection: &mut MultiplexedConnection,
-        first: Wanted,
-        wanted: &mut Vec<(DuelId, Option<oneshot::Sender<()>>)>,
-    ) -> Result<(), String> {
+    fn take(&mut self, first: Wanted, wanted: &mut Vec<(Channel, Option<oneshot::Sender<()>>)>) {
         let mut next = Some(first);
-        while let Some(Wanted { duel, done }) = next {
-            match duel {
-                Some(duel) if self.subscribed.contains(&duel) && !self.is_unwanted(duel) => {
-                    let _gone = done.send(());
-                }
-                Some(duel) => wanted.push((duel, Some(done))),
-                None => {
-                    self.set_watching(connection).await?;
-                    let _gone = done.send(());
-                }
+        while let Some(Wanted { channel, done }) = next {
+            let is_unwanted = self.shared.unwanted.lock().contains(&channel);
+            if self.subscribed.contains(&channel) && !is_unwanted {
+                let _gone = done.send(());
+            } else {
+                wanted.push((channel, Some(done)));
             }
             next = if wanted.len() < BATCH_MAX { self.wanted_rx.try_recv().ok() } else { None };
         }
-        Ok(())
-    }
-
-    fn is_unwanted(&self, duel: DuelId) -> bool {
-        self.shared.unwanted.lock().contains(&duel)
     }
 
     /// Unsubscribes from what is unwanted, and subscribes to what is wanted.
     async fn bring_up_to_date(
         &mut self,
         connection: &mut MultiplexedConnection,
-        wanted: &mut Vec<(DuelId, Option<oneshot::Sender<()>>)>,
+        wanted: &mut Vec<(Channel, Option<oneshot::Sender<()>>)>,
     ) -> Result<(), String> {
-        self.set_watching(connection).await?;
         let unwanted = std::mem::take(&mut *self.shared.unwanted.lock());
         // One that is subscribed to again stays.
-        let unwanted =
-            unwanted.into_iter().filter(|duel| !self.shared.sweep.dispatcher.is_subscribed(*duel));
-        let unwanted: Vec<_> = unwanted.filter(|duel| self.subscribed.remove(duel)).collect();
+        let unwanted: Vec<_> = (unwanted.into_iter())
+            .filter(|channel| !self.shared.is_wanted(*channel) && self.subscribed.remove(channel))
+            .collect();
         for batch in unwanted.chunks(BATCH_MAX) {
-            self.change(connection, self.scope.commands()[1], batch).await?;
+            self.change(connection, 1, batch).await?;
         }
         let wanted = std::mem::take(wanted);
         let mut wanted = wanted.into_iter().peekable();
         while wanted.peek().is_some() {
-            let (duels, waiting): (Vec<_>, Vec<_>) = wanted.by_ref().take(BATCH_MAX).unzip();
-            self.change(connection, self.scope.commands()[0], &duels).await?;
-            self.subscribed.extend(&duels);
-            let again: Vec<_> =
-                duels.iter().zip(&waiting).filter(|(_, w)| w.is_none()).map(|(d, _)| *d).collect();
-            for done in waiting.into_iter().flatten() {
-                let _gone = done.send(());
+            let (channels, waiting): (Vec<_>, Vec<_>) = wanted.by_ref().take(BATCH_MAX).unzip();
+            self.change(connection, 0, &channels).await?;
+            self.subscribed.extend(&channels);
+            let mut again = Vec::new();
+            for (channel, waiting) in channels.into_iter().zip(waiting) {
+                match (channel, waiting) {
+                    // Whoever asked looks for themselves.
+                    (_, Some(done)) => drop(done.send(())),
+                    (Channel::Duel(duel), None) => again.push(duel),
+                    (Channel::Watch, None) => {}
+                }
             }
-            // What is newly subscribed to is looked at by who asked.
             self.shared.sweep.catch_up(&again);
         }
         Ok(())
@@ -312,32 +278,23 @@ impl Task {
         duels
     }
 
-    /// Subscribes to duels, or no more: a command for each, which has one answer.
+    /// Gives the `nth` of the scope's commands for each channel, each of which has one answer.
     async fn change(
         &self,
         connection: &mut MultiplexedConnection,
-        command: &str,
-        duels: &[DuelId],
+        nth: usize,
+        channels: &[Channel],
     ) -> Result<(), String> {
+        let keys = &self.shared.sweep.keys;
         let mut pipeline = redis::pipe();
-        for duel in duels {
-            pipeline.cmd(command).arg(self.shared.sweep.keys.duel(*duel));
+        for channel in channels {
+            let name = match channel {
+                Channel::Duel(duel) => keys.duel(*duel),
+                Channel::Watch => keys.watch(),
+            };
+            pipeline.cmd(self.scope.commands(*channel)[nth]).arg(name);
         }
         in_time(pipeline.exec_async(connection)).await
-    }
-
-    async fn set_watching(&mut self, connection: &mut MultiplexedConnection) -> Result<(), String> {
-        let watches = self.shared.watches.load(Ordering::Relaxed);
-        if watches == self.watching {
-            return Ok(());
-        }
-        let channel = self.shared.sweep.keys.watch();
-        match watches {
-            true => in_time(connection.subscribe(channel)).await?,
-            false => in_time(connection.unsubscribe(channel)).await?,
-        }
-        self.watching = watches;
-        Ok(())
     }
 }
 
@@ -366,6 +323,13 @@ async fn connect(
 }
 
 impl Shared {
+    fn is_wanted(&self, channel: Channel) -> bool {
+        match channel {
+            Channel::Duel(duel) => self.sweep.dispatcher.is_subscribed(duel),
+            Channel::Watch => self.sweep.presence.is_watching(),
+        }
+    }
+
     fn take(&self, push: &PushInfo) {
         if let (PushKind::Message | PushKind::SMessage, Some(Value::BulkString(bytes))) =
             (&push.kind, push.data.get(1))

@@ -3,47 +3,59 @@
 use std::sync::Arc;
 
 use super::discovery::Endpoint;
+use super::dispatcher::Dispatcher;
 use super::keys::BUCKETS;
-use super::subscriber::{Scope, Subscriber};
+use super::subscriber::{Channel, Scope, Subscriber};
 use super::sweep::Sweep;
 use crate::engine::EngineError;
 use crate::id::DuelId;
 
 /// All of them. What is told of all duels comes on the first.
 #[derive(Debug)]
-pub(super) struct SubscriberPool(Vec<Subscriber>);
+pub(super) struct SubscriberPool {
+    subscribers: Vec<Subscriber>,
+    dispatcher: Arc<Dispatcher>,
+}
 
 impl SubscriberPool {
     pub(super) fn new(endpoint: &Endpoint, sweep: &Arc<Sweep>) -> Self {
-        if !endpoint.is_cluster() {
-            return Self(vec![Subscriber::new(endpoint.clone(), Scope::All, Arc::clone(sweep))]);
-        }
-        let buckets = (0..BUCKETS).zip(sweep.keys.tags());
-        let of_bucket = buckets.map(|(bucket, tag)| {
-            let endpoint = endpoint.clone().with_tag(&tag);
-            Subscriber::new(endpoint, Scope::Bucket { bucket, tag }, Arc::clone(sweep))
-        });
-        Self(of_bucket.collect())
+        let scopes: Vec<_> = if endpoint.is_cluster() {
+            let buckets = (0..BUCKETS).zip(sweep.keys.tags());
+            buckets.map(|(bucket, tag)| Scope::Bucket { bucket, tag }).collect()
+        } else {
+            vec![Scope::All]
+        };
+        let subscriber = |scope: Scope| {
+            let endpoint = endpoint.clone().with_tag(scope.tag());
+            Subscriber::new(endpoint, scope, Arc::clone(sweep))
+        };
+        let subscribers = scopes.into_iter().map(subscriber).collect();
+        Self { subscribers, dispatcher: Arc::clone(&sweep.dispatcher) }
     }
 
     fn of(&self, duel: DuelId) -> &Subscriber {
         let nth = usize::try_from(duel.get() % BUCKETS).unwrap_or_default();
-        self.0.get(nth).unwrap_or(&self.0[0])
+        self.subscribers.get(nth).unwrap_or(&self.subscribers[0])
     }
 
+    /// Returns once whatever happens in the duel is told. Cancel safe.
     pub(super) async fn subscribe(&self, duel: DuelId) -> Result<(), EngineError> {
-        self.of(duel).subscribe(duel).await
+        self.dispatcher.subscribe(duel);
+        self.of(duel).subscribe(Channel::Duel(duel)).await
     }
 
     pub(super) fn unsubscribe(&self, duel: DuelId) {
-        self.of(duel).unsubscribe(duel);
+        if self.dispatcher.unsubscribe(duel) {
+            self.of(duel).unsubscribe(Channel::Duel(duel));
+        }
     }
 
+    /// Returns once what watchers hear of is told of all duels. Cancel safe.
     pub(super) async fn watch(&self) -> Result<(), EngineError> {
-        self.0[0].watch().await
+        self.subscribers[0].subscribe(Channel::Watch).await
     }
 
     pub(super) fn unwatch(&self) {
-        self.0[0].unwatch();
+        self.subscribers[0].unsubscribe(Channel::Watch);
     }
 }
