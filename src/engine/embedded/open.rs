@@ -20,7 +20,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::acknowledged::{Acknowledged, Note};
 use super::check::{check_files, check_rows};
@@ -82,6 +82,7 @@ pub(super) fn open(
     let directory = &config.data_dir;
     let failed = StoreError::directory(directory);
     if !directory.join(STORE).try_exists().map_err(failed)? {
+        info!(directory = %directory.display(), "there is no store: starting with an empty one");
         make(engine, directory)?;
     }
     let mut opened = open_checked(config)?;
