@@ -167,7 +167,10 @@ impl LiveDuel {
         state.tail.push(epoch, event);
         if state.connections.len() > limits::DIRECT_WRITES_MAX {
             match state.fan_out.begin(&state.connections) {
-                Some(chunks) => chunks.deliver(self, epoch, event, tasks),
+                Some(chunks) => {
+                    let live = Arc::clone(self);
+                    chunks.deliver(epoch, event, tasks, move |chunk| live.chunk(chunk));
+                }
                 None => state.wake_all(),
             }
         } else if bulk {

@@ -13,7 +13,6 @@ use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 
 use super::connection::Connection;
-use super::duel::LiveDuel;
 use crate::event::{Epoch, Event};
 use crate::id::ConnectionId;
 use crate::limits;
@@ -52,19 +51,19 @@ impl FanOut {
 }
 
 impl Chunks {
-    /// Delivers the event, a task for each chunk.
+    /// Delivers the event, a task for each chunk. `remaining` returns those of a chunk that are still in the duel.
     pub(super) fn deliver(
         self,
-        live: &Arc<LiveDuel>,
         epoch: Epoch,
         event: &Arc<Event>,
         tasks: &Handle,
+        remaining: impl Fn(&Chunk) -> Vec<Arc<Connection>> + Clone + Send + 'static,
     ) {
         for chunk in self.chunks {
-            let (live, event) = (Arc::clone(live), Arc::clone(event));
+            let (remaining, event) = (remaining.clone(), Arc::clone(event));
             let in_flight = Arc::clone(&self.in_flight);
             tasks.spawn(async move {
-                live.chunk(&chunk).iter().for_each(|connection| connection.deliver(epoch, &event));
+                remaining(&chunk).iter().for_each(|connection| connection.deliver(epoch, &event));
                 drop(in_flight);
             });
         }
@@ -77,6 +76,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::super::connection::{DirectWriter, WriteOutcome};
+    use super::super::duel::LiveDuel;
     use super::*;
     use crate::clock::UnixMs;
     use crate::engine::OfflineReason;
