@@ -149,6 +149,11 @@ pub trait PresenceEngine: Debug + Send + Sync {
         Box::pin(std::future::ready(Ok(None)))
     }
 
+    /// Returns duels in which somebody is online although the store may have lost them. Returns at once.
+    fn pictured(&self) -> Vec<DuelId> {
+        Vec::new()
+    }
+
     /// Turns on or off that this node's sink is told what is created and closed, and who comes and goes, in all duels.
     fn watch(&self, _on: bool) -> EngineFuture<'_, ()> {
         Box::pin(std::future::ready(Ok(())))

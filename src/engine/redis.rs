@@ -203,6 +203,10 @@ impl PresenceEngine for RedisEngine {
         Box::pin(async move { Ok(Some(self.presence.read(&duels).await?)) })
     }
 
+    fn pictured(&self) -> Vec<DuelId> {
+        self.presence.pictured()
+    }
+
     fn watch(&self, on: bool) -> EngineFuture<'_, ()> {
         if on {
             return Box::pin(self.begin_watching());

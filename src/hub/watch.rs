@@ -95,6 +95,8 @@ pub(super) struct Watchers {
 #[derive(Debug)]
 struct Watcher {
     filter: WatchFilter,
+    /// Changes are gathered.
+    has_begun: AtomicBool,
     changes_tx: mpsc::Sender<Change>,
     too_slow: AtomicBool,
     interrupted: CancellationToken,
@@ -106,6 +108,12 @@ pub struct Watch {
     hub: Arc<Hub>,
     watcher: Arc<Watcher>,
     changes_rx: mpsc::Receiver<Change>,
+}
+
+impl Watcher {
+    fn includes(&self, duel: DuelId) -> bool {
+        self.has_begun.load(Ordering::SeqCst) && self.filter.includes(duel)
+    }
 }
 
 impl Watchers {
@@ -121,7 +129,9 @@ impl Watchers {
     pub(super) fn watch(&self, hub: Arc<Hub>, filter: WatchFilter) -> Result<Watch, WatchError> {
         let (changes_tx, changes_rx) = mpsc::channel(limits::WATCH_CHANGES_MAX);
         let (too_slow, interrupted) = (AtomicBool::new(false), CancellationToken::new());
-        let watcher = Arc::new(Watcher { filter, changes_tx, too_slow, interrupted });
+        let has_begun = AtomicBool::new(false);
+        let watcher = Watcher { filter, has_begun, changes_tx, too_slow, interrupted };
+        let watcher = Arc::new(watcher);
         let mut list = self.list.write();
         if list.len() >= self.count_max {
             return Err(WatchError::TooMany);
@@ -185,7 +195,7 @@ impl Watchers {
         if self.len() == 0 {
             return;
         }
-        for watcher in self.list.read().iter().filter(|watcher| watcher.filter.includes(duel)) {
+        for watcher in self.list.read().iter().filter(|watcher| watcher.includes(duel)) {
             let told = watcher.changes_tx.try_send(Change { duel, initial: false, kind });
             if told.is_err() && !watcher.too_slow.swap(true, Ordering::Relaxed) {
                 self.metrics.watchers_too_slow.inc();
@@ -222,8 +232,9 @@ impl Watch {
         let engine = &self.hub.engine;
         if after.is_none() {
             self.hub.watchers.until_turned_off().await;
-            // Before the state is read, so that nothing falls between.
             engine.watch(true).await?;
+            // What was told before may lack something. The state is read after this, so that nothing falls between.
+            self.watcher.has_begun.store(true, Ordering::SeqCst);
         }
         let (heads, next) = match &self.watcher.filter {
             WatchFilter::All => {
@@ -238,11 +249,24 @@ impl Watch {
                 (engine.heads(duels).await?, None)
             }
         };
-        let mut online = self.hub.online(heads.iter().map(|(duel, _)| *duel).collect()).await?;
-        let state = heads.iter().flat_map(|(duel, head)| {
-            Self::state_of(*duel, head, online.remove(duel).unwrap_or_default())
-        });
-        Ok((state.collect(), heads.len() as u64, next))
+        let lost: Vec<_> = match &self.watcher.filter {
+            WatchFilter::All => engine.pictured(),
+            WatchFilter::Only(duels) => duels.iter().copied().collect(),
+        };
+        let is_here = |duel: &DuelId| Some(*duel) > after && next.is_none_or(|last| *duel <= last);
+        let is_lost = |duel: &DuelId| is_here(duel) && heads.iter().all(|(head, _)| head != duel);
+        let lost: Vec<_> = lost.into_iter().filter(is_lost).collect();
+        let duels = heads.iter().map(|(duel, _)| *duel).chain(lost.iter().copied());
+        let mut online = self.hub.online(duels.collect()).await?;
+        let mut online = |duel| online.remove(&duel).unwrap_or_default();
+        let mut state = Vec::new();
+        for (duel, head) in &heads {
+            state.extend(Self::state_of(*duel, head, online(*duel)));
+        }
+        for duel in lost {
+            state.extend(Self::online_of(duel, online(duel)));
+        }
+        Ok((state, heads.len() as u64, next))
     }
 
     fn state_of(
@@ -254,13 +278,19 @@ impl Watch {
             DuelStatus::Open => None,
             DuelStatus::Closed(outcome) => Some(ChangeKind::Closed(outcome, head.position)),
         };
-        let online = online.into_iter().flat_map(|online: OnlineUser| {
+        let kinds = std::iter::once(ChangeKind::Opened(head.position)).chain(ended);
+        kinds
+            .map(move |kind| Change { duel, initial: true, kind })
+            .chain(Self::online_of(duel, online))
+    }
+
+    fn online_of(duel: DuelId, online: Vec<OnlineUser>) -> impl Iterator<Item = Change> {
+        let kinds = online.into_iter().flat_map(|online| {
             let viewer = Viewer { user: online.user, role: online.role };
             let acked =
                 (online.acked_seq > 0).then_some(ChangeKind::Acked(online.user, online.acked_seq));
             std::iter::once(ChangeKind::Online(viewer, online.since)).chain(acked)
         });
-        let kinds = std::iter::once(ChangeKind::Opened(head.position)).chain(ended).chain(online);
         kinds.map(move |kind| Change { duel, initial: true, kind })
     }
 }

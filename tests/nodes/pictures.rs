@@ -1,7 +1,7 @@
 //! Random traffic over three nodes, with faults and without: at every quiet moment what a watcher has put together, what every
 //! node answers, and what is attached are one and the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -275,10 +275,23 @@ impl World {
         let started = Instant::now();
         loop {
             self.reap().await;
-            let Some(difference) = self.difference().await else { return };
+            let Some(difference) = self.difference().await else { break };
             assert!(started.elapsed() < within, "{difference}");
             sleep(Duration::from_millis(50)).await;
         }
+        self.welcome().await;
+    }
+
+    /// Who enters anywhere is told the same.
+    async fn welcome(&mut self) {
+        let (duel, user) = (self.random.random_range(DUELS), *USERS.end() + 1);
+        let node = self.random.random_range(0..self.nodes.len());
+        // Its subscriber may not be back yet.
+        let Ok(player) = self.nodes[node].enter(duel, user, None).await else { return };
+        let there = self.players.iter().filter(|player| player.duel == duel);
+        let online: BTreeSet<_> = there.map(|player| player.user).chain([user]).collect();
+        assert!(player.online.iter().map(|user| user.get()).eq(online), "{:?}", player.online);
+        self.players.push(Attached { player, node, duel, user, has_to_go: false });
     }
 }
 

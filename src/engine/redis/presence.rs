@@ -76,7 +76,7 @@ pub(super) struct ClusterPresence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Watching {
     Off,
-    /// Pictures of all duels are being made. Nobody is told yet.
+    /// Pictures of all duels are being made.
     Begins,
     On,
 }
@@ -207,6 +207,12 @@ impl ClusterPresence {
         if entry.is_some() || self.is_needed(duel) {
             self.refresh([duel]);
         }
+    }
+
+    /// The duels in which somebody is online, as far as this node has pictures.
+    pub(super) fn pictured(&self) -> Vec<DuelId> {
+        let pictured = self.all().into_iter().filter(|(_, entry)| !entry.lock().told().is_empty());
+        pictured.map(|(duel, _)| duel).collect()
     }
 
     /// The hash of a duel counts so many changes.
@@ -357,10 +363,7 @@ impl ClusterPresence {
         }
         let is_gone = |node: &str| self.membership.is_gone(node);
         let changes = picture.changes(is_gone);
-        let is_told = is_subscribed || *self.watching.lock() != Watching::Begins;
-        if is_told {
-            self.signal(duel, changes);
-        }
+        self.signal(duel, changes);
         self.signal(duel, picture.replaced(is_gone));
         picture.settle();
         if picture.is_unwritten && picture.writes == 0 {

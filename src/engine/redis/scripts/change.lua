@@ -32,6 +32,8 @@ local function be()
         local index_until = now + 4 * math.max(idle_ms, closed_ms) + 600000
         redis.call('PEXPIREAT', due, index_until)
         redis.call('PEXPIREAT', listed, index_until)
+        -- Somebody may be in it, if Redis has lost the duel: whoever began to watch since then has not read of them.
+        if redis.call('EXISTS', others.presence) == 1 then redis.call('PUBLISH', watch, 'p - ' .. id) end
         redis.call('PUBLISH', watch, 'o ' .. node .. ' ' .. id .. ' ' .. duel.epoch)
     end
     return true
