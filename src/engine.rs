@@ -204,6 +204,14 @@ pub enum EngineError {
     },
 }
 
+impl EngineError {
+    /// Unavailable, and nothing has taken effect.
+    pub const UNAVAILABLE: Self = Self::Unavailable { may_have_taken_effect: false };
+
+    /// Unavailable, and the call may have taken effect.
+    pub const IN_DOUBT: Self = Self::Unavailable { may_have_taken_effect: true };
+}
+
 /// Why a declaration was refused; nothing has taken effect, unless the engine says that it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {

@@ -301,12 +301,12 @@ impl Hub {
         if let Some((duel, user)) = user {
             let signaled = self.engine.signal(Signal { duel, kind: SignalKind::Revoked { user } });
             // The tickets are revoked already.
-            signaled.await.map_err(|_| EngineError::Unavailable { may_have_taken_effect: true })?;
+            signaled.await.map_err(|_| EngineError::IN_DOUBT)?;
             // Once more: a connection may have received a resume ticket between the instant and the signal.
             let issued_until = crate::clock::now();
             let again = self.engine.revoke(Revocation::User { duel, user, issued_until }).await;
             // The first one has taken effect.
-            again.map_err(|_| EngineError::Unavailable { may_have_taken_effect: true })?;
+            again.map_err(|_| EngineError::IN_DOUBT)?;
             // Tickets tell instants apart by the millisecond: the next one issued must be of a later one.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

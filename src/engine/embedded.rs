@@ -65,9 +65,6 @@ const READERS_MAX: usize = 8;
 /// Steps of pruning in one call of [`Engine::prune`].
 const PRUNE_STEPS: usize = 128;
 
-/// Nothing has taken effect.
-const UNAVAILABLE: EngineError = EngineError::Unavailable { may_have_taken_effect: false };
-
 /// See the module.
 pub struct EmbeddedEngine {
     shared: Arc<Shared>,
@@ -124,7 +121,7 @@ fn touch_interval(config: &EngineConfig) -> Duration {
 fn record(lives: &Lives, row: &DuelRow) -> Result<DuelRecord, EngineError> {
     row.record(lives).map_err(|fault| {
         error!(%fault, "a duel could not be read");
-        UNAVAILABLE
+        EngineError::UNAVAILABLE
     })
 }
 
@@ -221,10 +218,10 @@ impl EmbeddedEngine {
         }
         async move {
             if !sent {
-                return Err(UNAVAILABLE.into());
+                return Err(EngineError::UNAVAILABLE.into());
             }
             // Without an answer the writer went away: nobody knows what became of it.
-            let lost = EngineError::Unavailable { may_have_taken_effect: true };
+            let lost = EngineError::IN_DOUBT;
             answer.await.unwrap_or_else(|_| Err(lost.into()))
         }
     }
@@ -234,7 +231,7 @@ impl EmbeddedEngine {
         &self,
         read: impl FnOnce(&Store) -> Result<T, EngineError>,
     ) -> Result<T, EngineError> {
-        read(&*self.shared.store.read().clone().ok_or(UNAVAILABLE)?)
+        read(&*self.shared.store.read().clone().ok_or(EngineError::UNAVAILABLE)?)
     }
 
     /// Reads what was committed, off the runtime's threads.
@@ -245,17 +242,17 @@ impl EmbeddedEngine {
         let readers = Arc::clone(&self.readers);
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            let permit = readers.acquire_owned().await.map_err(|_| UNAVAILABLE)?;
+            let permit = readers.acquire_owned().await.map_err(|_| EngineError::UNAVAILABLE)?;
             let done = tokio::task::spawn_blocking(move || {
                 // Given back when it has read, whether or not somebody still waits for it.
                 let _permit = permit;
-                let store = shared.store.read().clone().ok_or(UNAVAILABLE)?;
+                let store = shared.store.read().clone().ok_or(EngineError::UNAVAILABLE)?;
                 read(&store.snapshot()).map_err(|fault| {
                     error!(%fault, "the store could not be read");
-                    UNAVAILABLE
+                    EngineError::UNAVAILABLE
                 })
             });
-            done.await.unwrap_or(Err(UNAVAILABLE))
+            done.await.unwrap_or(Err(EngineError::UNAVAILABLE))
         })
     }
 

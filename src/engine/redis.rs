@@ -39,7 +39,7 @@ use redis::Cmd;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::command_connection::{IN_DOUBT, Reply, Request};
+use self::command_connection::{Reply, Request};
 use self::command_pool::CommandPool;
 use self::discovery::Endpoint;
 use self::dispatcher::Dispatcher;
@@ -171,7 +171,7 @@ impl RedisEngine {
             let read = parts.map_err(|error| ReplyError::Rejected(error.into()));
             let answer = match read.and_then(|parts| read_parts(parts, bulk)) {
                 // It was told, but whoever asked must not rely on it.
-                Ok(_) if unsafe_yet => Err(IN_DOUBT.into()),
+                Ok(_) if unsafe_yet => Err(EngineError::IN_DOUBT.into()),
                 Ok(answer) => Ok(answer),
                 Err(ReplyError::Rejected(error)) => Err(error),
                 Err(ReplyError::Malformed(error)) => understood(Err(error)).map_err(Into::into),
@@ -180,7 +180,7 @@ impl RedisEngine {
         });
         Box::pin(async move {
             asked?;
-            answer_rx.await.unwrap_or(Err(IN_DOUBT.into()))
+            answer_rx.await.unwrap_or(Err(EngineError::IN_DOUBT.into()))
         })
     }
 }

@@ -208,7 +208,7 @@ impl Announced {
             }
             entry = membership.locate(resume).await?;
         }
-        Err(EngineError::Unavailable { may_have_taken_effect: false }.into())
+        Err(EngineError::UNAVAILABLE.into())
     }
 }
 

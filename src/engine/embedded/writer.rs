@@ -23,12 +23,12 @@ use rustix::fs::{Advice, fadvise, statvfs};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use super::Shared;
 use super::acknowledged::{Acknowledged, Note};
 use super::error::{Fault, StepError};
 use super::open::{self, DirectoryLock, Opened};
 use super::rows::MetaRow;
 use super::store::{Store, StoreHints, WriteBatch};
-use super::{Shared, UNAVAILABLE};
 use crate::clock;
 use crate::config::{Durability, StoreConfig};
 use crate::engine::{EngineError, Notice};
@@ -104,7 +104,7 @@ where
     fn answer(self: Box<Self>, outcome: Result<usize, EngineError>) {
         let result = match outcome {
             Ok(connections) => {
-                let result = self.result.unwrap_or_else(|| Err(UNAVAILABLE.into()));
+                let result = self.result.unwrap_or_else(|| Err(EngineError::UNAVAILABLE.into()));
                 result.map(|value| (value, connections))
             }
             Err(error) => Err(error.into()),
@@ -203,7 +203,7 @@ impl Writer {
             // A panic in the library is as good as a failed write: what it left is found out by opening it again.
             Some(store) => Fault::catch(|| Ok(self.commit(&store, &mut group)))
                 .unwrap_or_else(|fault| Err(Failure::Broken(fault))),
-            None => Err(Failure::Refused(UNAVAILABLE)),
+            None => Err(Failure::Refused(EngineError::UNAVAILABLE)),
         };
         let error = match outcome {
             Ok(connections) => {
@@ -216,7 +216,7 @@ impl Writer {
                 self.shared.store_counts.lock().failures += 1;
                 drop(self.shared.store.write().take());
                 self.reopened_at = Some(Instant::now());
-                EngineError::Unavailable { may_have_taken_effect: true }
+                EngineError::IN_DOUBT
             }
         };
         group.into_iter().for_each(|request| request.answer(Err(error)));
@@ -257,7 +257,7 @@ impl Writer {
             let before = batch.notices.len();
             request.run(&mut batch).map_err(|fault| {
                 error!(%fault, "a group of calls could not be prepared");
-                Failure::Refused(UNAVAILABLE)
+                Failure::Refused(EngineError::UNAVAILABLE)
             })?;
             made.push(batch.notices.len() - before);
         }

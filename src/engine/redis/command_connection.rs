@@ -40,12 +40,6 @@ const LARGE_MAX: usize = 8;
 /// How long replicas may take to have what was sent.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Nothing has taken effect.
-pub(super) const REFUSED: EngineError = EngineError::Unavailable { may_have_taken_effect: false };
-
-/// Something may have.
-pub(super) const IN_DOUBT: EngineError = EngineError::Unavailable { may_have_taken_effect: true };
-
 /// What Redis answered; and whether many were answered with it.
 pub(super) struct Reply {
     pub(super) value: Result<Value, EngineError>,
@@ -143,10 +137,10 @@ impl CommandConnection {
         read: impl FnOnce(Reply) + Send + 'static,
     ) -> Result<(), EngineError> {
         if self.stopped.load(Ordering::Relaxed) {
-            return Err(REFUSED);
+            return Err(EngineError::UNAVAILABLE);
         }
         let call = Call { request, read: Box::new(read) };
-        self.calls_tx.try_send(call).map_err(|_| REFUSED)
+        self.calls_tx.try_send(call).map_err(|_| EngineError::UNAVAILABLE)
     }
 
     /// How it does; adds up over several.
@@ -166,7 +160,7 @@ impl CommandConnection {
 
 impl Call {
     fn refuse(self) {
-        (self.read)(Reply::failed(REFUSED));
+        (self.read)(Reply::failed(EngineError::UNAVAILABLE));
     }
 }
 
@@ -265,7 +259,7 @@ impl Batch {
         let count = self.reads.len() + usize::from(waits);
         let sending = connection.send_packed_commands(&self.pipeline, 0, count);
         let sent = match timeout(limits::REDIS_TIMEOUT, sending).await {
-            Ok(sent) => sent.map_err(|error| plain(&error)),
+            Ok(sent) => sent.map_err(|error| discovery::plain(&error)),
             Err(_) => Err("it did not answer in time".to_owned()),
         };
         let sent = match sent {
@@ -275,7 +269,9 @@ impl Batch {
         let mut values = match sent {
             Ok(values) => values,
             Err(failure) => {
-                self.reads.into_iter().for_each(|(read, _)| read(Reply::failed(IN_DOUBT)));
+                self.reads
+                    .into_iter()
+                    .for_each(|(read, _)| read(Reply::failed(EngineError::IN_DOUBT)));
                 return Some(failure);
             }
         };
@@ -305,7 +301,7 @@ async fn connect(endpoint: &Endpoint, state: &State) -> Result<MultiplexedConnec
         load.cmd("SCRIPT").arg("LOAD").arg(script.code);
     }
     let loaded: Result<(), _> = load.exec_async(&mut connection).await;
-    loaded.map_err(|error| plain(&error))?;
+    loaded.map_err(|error| discovery::plain(&error))?;
     Ok(connection)
 }
 
@@ -315,7 +311,7 @@ async fn check_eviction(connection: &mut MultiplexedConnection) -> Result<(), St
         .arg("memory")
         .query_async(connection)
         .await
-        .map_err(|error| plain(&error))?;
+        .map_err(|error| discovery::plain(&error))?;
     let field = |name: &str| memory.lines().find_map(|line| line.strip_prefix(name));
     let (bound, policy) = (field("maxmemory:"), field("maxmemory_policy:"));
     if bound.is_some_and(|bytes| bytes != "0") && policy.is_some_and(|p| p != "noeviction") {
@@ -345,25 +341,15 @@ fn answered(value: Value, failure: &mut Option<String>) -> Result<Value, EngineE
         )
     ) || error.code() == Some("NOAUTH");
     if refuses_all {
-        *failure = Some(plain(&error));
-        return Err(REFUSED);
+        *failure = Some(discovery::plain(&error));
+        return Err(EngineError::UNAVAILABLE);
     }
     if matches!(error.code(), Some("MISCONF" | "NOREPLICAS" | "BUSY")) {
-        return Err(REFUSED);
+        return Err(EngineError::UNAVAILABLE);
     }
     // Of this call alone; a script may have done a part of it.
-    warn!(error = plain(&error), "Redis could not do what it was asked");
-    Err(IN_DOUBT)
-}
-
-/// Without what it may quote of a command or an address.
-pub(super) fn plain(error: &RedisError) -> String {
-    match error.code() {
-        Some(code) => format!("it answered {code}"),
-        None if error.is_timeout() => "it did not answer in time".to_owned(),
-        None if error.is_connection_refusal() => "the connection was refused".to_owned(),
-        None => error.category().to_owned(),
-    }
+    warn!(error = discovery::plain(&error), "Redis could not do what it was asked");
+    Err(EngineError::IN_DOUBT)
 }
 
 /// The pauses between attempts: doubled from 50 ms to 2 s, and a random part of each, so that many nodes do not come at once.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use redis::{Arg, Cmd, Value};
 use tokio::sync::oneshot;
 
-use super::command_connection::{CommandConnection, IN_DOUBT, REFUSED, Reply, Request};
+use super::command_connection::{CommandConnection, Reply, Request};
 use super::discovery::Endpoint;
 use super::keys::{BUCKETS, Keys};
 use crate::engine::{EngineError, StoreCounts};
@@ -45,7 +45,7 @@ impl CommandPool {
             Self::One(connection) => Some(connection),
             Self::ByTag(connections) => tag(&request).and_then(|tag| connections.get(tag)),
         };
-        connection.ok_or(REFUSED)?.ask(request, read)
+        connection.ok_or(EngineError::UNAVAILABLE)?.ask(request, read)
     }
 
     /// Asks at once, and answers what Redis does.
@@ -59,7 +59,7 @@ impl CommandPool {
         });
         async move {
             asked?;
-            value_rx.await.unwrap_or(Err(IN_DOUBT))
+            value_rx.await.unwrap_or(Err(EngineError::IN_DOUBT))
         }
     }
 

@@ -14,7 +14,6 @@ use redis::{
 };
 
 use super::RedisUrlError;
-use super::command_connection::plain;
 use super::reply::Parts;
 use crate::engine::event_row::Malformed;
 use crate::limits;
@@ -245,6 +244,16 @@ pub(super) async fn identity(connection: &mut MultiplexedConnection) -> Result<S
         return Err("it is a replica".to_owned());
     }
     Ok(field(&server, "run_id:").unwrap_or_default())
+}
+
+/// Without what it may quote of a command or an address.
+pub(super) fn plain(error: &redis::RedisError) -> String {
+    match error.code() {
+        Some(code) => format!("it answered {code}"),
+        None if error.is_timeout() => "it did not answer in time".to_owned(),
+        None if error.is_connection_refusal() => "the connection was refused".to_owned(),
+        None => error.category().to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::RedisEngine;
-use super::command_connection::{REFUSED, Request};
+use super::command_connection::Request;
 use super::reply::{self, ReplyError};
 use super::script::{self, Args as _};
 use crate::clock::UnixMs;
-use crate::engine::{Declaration, DuelRecord, EngineFuture, OpenError, Opened, rules};
+use crate::engine::{Declaration, DuelRecord, EngineError, EngineFuture, OpenError, Opened, rules};
 use crate::event::Position;
 use crate::id::DuelId;
 
@@ -86,7 +86,7 @@ impl RedisEngine {
                     }
                 }
             }
-            Err(OpenError::Engine(REFUSED))
+            Err(OpenError::Engine(EngineError::UNAVAILABLE))
         })
     }
 
@@ -97,7 +97,8 @@ impl RedisEngine {
         declaration: &Declaration,
         known: &Known,
     ) -> Result<EngineFuture<'static, Tried, OpenError>, OpenError> {
-        let before = reply::participants(&known.0).map_err(|_| OpenError::Engine(REFUSED))?;
+        let before = reply::participants(&known.0)
+            .map_err(|_| OpenError::Engine(EngineError::UNAVAILABLE))?;
         let merged = rules::merge(&before, declaration.participants.clone())?;
         let settings = declaration.settings.map(reply::show_settings);
         let command = self

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::RedisEngine;
-use super::command_connection::{IN_DOUBT, Request};
+use super::command_connection::Request;
 use super::reply::{self, Parts, ReplyError};
 use super::script::{self, Args as _};
 use crate::clock::UnixMs;
@@ -33,7 +33,7 @@ impl LogEngine for RedisEngine {
     }
 
     fn get_or_create(&self, duel: DuelId) -> EngineFuture<'_, DuelRecord> {
-        Box::pin(async move { self.record(duel, true).await?.ok_or(IN_DOUBT) })
+        Box::pin(async move { self.record(duel, true).await?.ok_or(EngineError::IN_DOUBT) })
     }
 
     fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {

@@ -30,7 +30,6 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 use tracing::warn;
 
-use super::command_connection::IN_DOUBT;
 use super::command_pool::CommandPool;
 use super::dispatcher::Dispatcher;
 use super::keys::Keys;
@@ -478,5 +477,5 @@ impl ClusterPresence {
 type Asked = Result<oneshot::Receiver<Result<Vec<Online>, EngineError>>, EngineError>;
 
 async fn answered(asked: Asked) -> Result<Vec<Online>, EngineError> {
-    asked?.await.unwrap_or(Err(IN_DOUBT))
+    asked?.await.unwrap_or(Err(EngineError::IN_DOUBT))
 }

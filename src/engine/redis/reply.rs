@@ -5,8 +5,6 @@ use std::sync::Arc;
 use redis::{FromRedisValue, Value};
 use tracing::warn;
 
-use super::command_connection::IN_DOUBT;
-
 use crate::clock::UnixMs;
 use crate::engine::event_row::{self, Malformed};
 use crate::engine::{DuelSettings, EngineError, EpochHistory, Head, Participant};
@@ -78,7 +76,7 @@ fn read<T: FromRedisValue>(value: Value) -> Result<T, Malformed> {
 pub(super) fn understood<T>(read: Result<T, Malformed>) -> Result<T, EngineError> {
     read.map_err(|error| {
         warn!(%error, "what is in Redis was not understood");
-        IN_DOUBT
+        EngineError::IN_DOUBT
     })
 }
 

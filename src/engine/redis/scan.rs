@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use redis::Cmd;
 use tokio::sync::oneshot;
 
-use super::command_connection::{IN_DOUBT, REFUSED};
 use super::keys::BUCKETS;
 use super::reply::{self, Parts, understood};
 use super::script::{self, Args as _, millis};
@@ -106,7 +105,7 @@ impl RedisEngine {
             after = last.get();
             self.presence.read(&ids).await?;
         }
-        if self.presence.finish_beginning() { Ok(()) } else { Err(REFUSED) }
+        if self.presence.finish_beginning() { Ok(()) } else { Err(EngineError::UNAVAILABLE) }
     }
 
     /// Forgets what has expired. Asked at once.
@@ -138,7 +137,7 @@ impl RedisEngine {
         let asked = asked.and_then(|()| ask(tickets, true));
         async move {
             asked?;
-            pruned_rx.await.unwrap_or(Err(IN_DOUBT))
+            pruned_rx.await.unwrap_or(Err(EngineError::IN_DOUBT))
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, t
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use super::command_connection::{Pauses, REFUSED, plain};
+use super::command_connection::Pauses;
 use super::discovery::{self, Endpoint};
 use super::keys::BUCKETS;
 use super::message::{self, Message, News};
@@ -124,10 +124,13 @@ impl Subscriber {
     pub(super) async fn subscribe(&self, channel: Channel) -> Result<(), EngineError> {
         let (done, is_done) = oneshot::channel();
         let subscribing = async {
-            self.wanted_tx.send(Wanted { channel, done }).await.map_err(|_| REFUSED)?;
-            is_done.await.map_err(|_| REFUSED)
+            self.wanted_tx
+                .send(Wanted { channel, done })
+                .await
+                .map_err(|_| EngineError::UNAVAILABLE)?;
+            is_done.await.map_err(|_| EngineError::UNAVAILABLE)
         };
-        timeout(limits::REDIS_TIMEOUT, subscribing).await.unwrap_or(Err(REFUSED))
+        timeout(limits::REDIS_TIMEOUT, subscribing).await.unwrap_or(Err(EngineError::UNAVAILABLE))
     }
 
     pub(super) fn unsubscribe(&self, channel: Channel) {
@@ -300,7 +303,7 @@ impl Task {
 
 async fn in_time(done: impl Future<Output = redis::RedisResult<()>>) -> Result<(), String> {
     match timeout(limits::REDIS_TIMEOUT, done).await {
-        Ok(done) => done.map_err(|error| plain(&error)),
+        Ok(done) => done.map_err(|error| discovery::plain(&error)),
         Err(_) => Err("it did not answer in time".to_owned()),
     }
 }

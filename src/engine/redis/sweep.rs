@@ -6,7 +6,6 @@ use std::time::Duration;
 use redis::Value;
 use tokio::sync::oneshot;
 
-use super::command_connection::IN_DOUBT;
 use super::command_pool::CommandPool;
 use super::dispatcher::Dispatcher;
 use super::keys::Keys;
@@ -61,7 +60,7 @@ impl Sweep {
         });
         async move {
             asked?;
-            heads_rx.await.unwrap_or(Err(IN_DOUBT))
+            heads_rx.await.unwrap_or(Err(EngineError::IN_DOUBT))
         }
     }
 
