@@ -150,7 +150,7 @@ pub trait PresenceEngine: Debug + Send + Sync {
     }
 
     /// Returns duels in which somebody is online although the store may have lost them. Returns at once.
-    fn pictured(&self) -> Vec<DuelId> {
+    fn cached_duels(&self) -> Vec<DuelId> {
         Vec::new()
     }
 

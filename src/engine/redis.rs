@@ -17,19 +17,19 @@ mod command_pool;
 mod discovery;
 mod dispatcher;
 mod duel_state;
+mod heads;
 mod keys;
 mod local_presence;
 mod log;
 mod membership;
 mod message;
-mod picture;
 mod presence;
+mod presence_cache;
 mod reply;
 mod scan;
 mod script;
 mod subscriber;
 mod subscribers;
-mod sweep;
 mod ticket_ledger;
 
 use std::sync::Arc;
@@ -43,13 +43,13 @@ use self::command_connection::{Reply, Request};
 use self::command_pool::CommandPool;
 use self::discovery::Endpoint;
 use self::dispatcher::Dispatcher;
+use self::heads::Heads;
 use self::keys::Keys;
 use self::membership::Membership;
 use self::presence::ClusterPresence;
 use self::reply::{Parts, ReplyError, understood};
 use self::script::{Args as _, millis};
 use self::subscribers::SubscriberPool;
-use self::sweep::Sweep;
 use super::{
     Engine, EngineCounts, EngineError, EngineFuture, NewConnection, OnlineByDuel, PresenceEngine,
     Signal, SignalKind, Sink, StoreCounts,
@@ -70,9 +70,9 @@ pub struct RedisEngine {
     dispatcher: Arc<Dispatcher>,
     presence: Arc<ClusterPresence>,
     membership: Arc<Membership>,
-    sweep: Arc<Sweep>,
+    heads: Arc<Heads>,
     counts: Arc<Counts>,
-    /// Held while pictures of all duels are made.
+    /// Held while the presence of all duels is read.
     watch_begins: tokio::sync::Mutex<()>,
     _work: [AbortOnDropHandle<()>; 2],
 }
@@ -109,7 +109,7 @@ impl RedisEngine {
             Arc::clone(&membership),
             config.duels_max,
         );
-        let sweep = Arc::new(Sweep {
+        let heads = Arc::new(Heads {
             commands: Arc::clone(&commands),
             keys: Arc::clone(&keys),
             dispatcher: Arc::clone(&dispatcher),
@@ -123,11 +123,11 @@ impl RedisEngine {
             config,
             keys,
             commands,
-            subscribers: SubscriberPool::new(&endpoint, &sweep),
+            subscribers: SubscriberPool::new(&endpoint, &heads),
             dispatcher,
             presence,
             membership,
-            sweep,
+            heads,
             counts: Arc::default(),
             watch_begins: tokio::sync::Mutex::default(),
             _work: work.map(AbortOnDropHandle::new),
@@ -203,8 +203,8 @@ impl PresenceEngine for RedisEngine {
         Box::pin(async move { Ok(Some(self.presence.read(&duels).await?)) })
     }
 
-    fn pictured(&self) -> Vec<DuelId> {
-        self.presence.pictured()
+    fn cached_duels(&self) -> Vec<DuelId> {
+        self.presence.cached_duels()
     }
 
     fn watch(&self, on: bool) -> EngineFuture<'_, ()> {

@@ -250,7 +250,7 @@ impl Watch {
             }
         };
         let lost: Vec<_> = match &self.watcher.filter {
-            WatchFilter::All => engine.pictured(),
+            WatchFilter::All => engine.cached_duels(),
             WatchFilter::Only(duels) => duels.iter().copied().collect(),
         };
         let is_here = |duel: &DuelId| Some(*duel) > after && next.is_none_or(|last| *duel <= last);

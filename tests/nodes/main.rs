@@ -8,8 +8,8 @@ mod delivery;
 mod epochs;
 mod faults;
 mod histories;
-mod pictures;
 mod presence;
+mod presence_faults;
 mod processes;
 
 use duelhub_testkit::{proxy, redis_server};

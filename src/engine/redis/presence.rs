@@ -5,20 +5,20 @@
 //!    see a change. What fails is written again until it is done.
 //! 3. Who hears a hint reads the whole hash. Duels that wait to be read are a set, and one whose reading fails stays in it.
 //! 4. Answers come in the order of the calls, so each is newer than those before: a node keeps the last whole and no versions.
-//! 5. What was told is kept as a picture. The sink is told in what the next whole differs from it, in one ordered stream.
+//! 5. What was told is kept as a cached. The sink is told in what the next whole differs from it, in one ordered stream.
 //! 6. A hint that is lost is made up for by the sweep (the hash counts its changes), or by the subscriber when it is back.
 //! 7. Connections are numbered when they enter the duel, in one order over all nodes.
 //! 8. A Disconnect stays in the hash with a number of that order. Each node closes those of its connections that are below.
 //! 9. Of a user with too many connections all nodes keep the same ones: those with the highest numbers.
 //! 10. Nodes that do not live ([`super::membership`]) count for nothing, and their parts are evicted.
 //! 11. A node that finds its own part missing or wrong, as after a flush, writes it again.
-//! 12. While somebody watches, there is a picture of every duel in which somebody is online.
+//! 12. While somebody watches, every duel is cached in which somebody is online.
 //!
-//! Bounds: a picture per duel that is subscribed to, and otherwise `ENGINE_MAX_DUELS`; [`limits::ONLINE_LISTED_MAX`] users of each
+//! Bounds: a cached entry per duel that is subscribed to, and otherwise `ENGINE_MAX_DUELS`; [`limits::ONLINE_LISTED_MAX`] users of each
 //! node in each; a place in the set per duel; [`DISCONNECTS_MAX`] orders to disconnect per duel, of which the
 //! oldest go first: a node that has not read the duel since then does not hear of them.
 //!
-//! Lock order: the map, then a picture. A picture is locked while the sink is called; the map and the set are not.
+//! Lock order: the map, then a cached duel. That is locked while the sink is called; the map and the set are not.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use super::dispatcher::Dispatcher;
 use super::keys::Keys;
 use super::membership::Membership;
 use super::message;
-use super::picture::{self, Picture, Whole};
+use super::presence_cache::{self, CachedPresence, Whole};
 use super::reply::understood;
 use super::script::{self, Args as _, DISCONNECT, EVICT, PRESENCE_WRITE, Script};
 use crate::engine::{
@@ -63,8 +63,8 @@ pub(super) struct ClusterPresence {
     keys: Arc<Keys>,
     dispatcher: Arc<Dispatcher>,
     membership: Arc<Membership>,
-    pictures: Mutex<HashMap<DuelId, Arc<Mutex<Picture>>>>,
-    pictures_max: usize,
+    cache: Mutex<HashMap<DuelId, Arc<Mutex<CachedPresence>>>>,
+    cached_max: usize,
     /// Duels to be read.
     stale: Mutex<BTreeSet<DuelId>>,
     stale_added: Notify,
@@ -75,7 +75,7 @@ pub(super) struct ClusterPresence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Watching {
     Off,
-    /// Pictures of all duels are being made.
+    /// The presence of all duels is being read.
     Begins,
     On,
 }
@@ -86,15 +86,15 @@ impl ClusterPresence {
         keys: Arc<Keys>,
         dispatcher: Arc<Dispatcher>,
         membership: Arc<Membership>,
-        pictures_max: usize,
+        cached_max: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             commands,
             keys,
             dispatcher,
             membership,
-            pictures: Mutex::default(),
-            pictures_max,
+            cache: Mutex::default(),
+            cached_max,
             stale: Mutex::default(),
             stale_added: Notify::new(),
             watching: Mutex::new(Watching::Off),
@@ -104,20 +104,20 @@ impl ClusterPresence {
     /// Adds a connection. The answer comes once it was told who is online.
     pub(super) fn attach(self: &Arc<Self>, new: NewConnection) -> EngineFuture<'static, ()> {
         let (duel, user) = (new.duel, new.viewer.user);
-        let entry = self.picture_or_new(duel);
-        let mut picture = entry.lock();
-        let elsewhere = picture.is_elsewhere(user);
-        picture.local.attach(&new, elsewhere);
-        picture.connections_max = new.connections_max;
-        let written = self.write(duel, &mut picture, None, false);
+        let entry = self.cached_or_new(duel);
+        let mut cached = entry.lock();
+        let elsewhere = cached.is_elsewhere(user);
+        cached.local.attach(&new, elsewhere);
+        cached.connections_max = new.connections_max;
+        let written = self.write(duel, &mut cached, None, false);
         let presence = Arc::clone(self);
-        drop(picture);
+        drop(cached);
         Box::pin(async move {
             written.await?;
-            let mut picture = entry.lock();
-            if picture.is_over_limit(user) {
+            let mut cached = entry.lock();
+            if cached.is_over_limit(user) {
                 // The others have no reason to read the whole: they see no other users.
-                drop(presence.write(duel, &mut picture, None, true));
+                drop(presence.write(duel, &mut cached, None, true));
             }
             Ok(())
         })
@@ -125,7 +125,7 @@ impl ClusterPresence {
 
     /// Removes a connection. Its user stays online.
     pub(super) fn detach(self: &Arc<Self>, duel: DuelId, user: UserId, connection: ConnectionId) {
-        drop(self.change(duel, None, move |picture| picture.local.detach(user, connection)));
+        drop(self.change(duel, None, move |cached| cached.local.detach(user, connection)));
     }
 
     /// Removes a user, unless they are back.
@@ -135,7 +135,7 @@ impl ClusterPresence {
         user: UserId,
         reason: OfflineReason,
     ) -> EngineFuture<'static, ()> {
-        self.change(duel, Some((user, reason)), move |picture| picture.remove(user, reason))
+        self.change(duel, Some((user, reason)), move |cached| cached.remove(user, reason))
     }
 
     /// A user of this node has everything up to `seq`.
@@ -145,19 +145,19 @@ impl ClusterPresence {
         user: UserId,
         seq: u64,
     ) -> EngineFuture<'static, ()> {
-        self.change(duel, None, move |picture| picture.local.ack(user, seq))
+        self.change(duel, None, move |cached| cached.local.ack(user, seq))
     }
 
     fn change(
         self: &Arc<Self>,
         duel: DuelId,
         gone: Option<(UserId, OfflineReason)>,
-        change: impl FnOnce(&mut Picture),
+        change: impl FnOnce(&mut CachedPresence),
     ) -> EngineFuture<'static, ()> {
-        let entry = self.picture_or_new(duel);
-        let mut picture = entry.lock();
-        change(&mut picture);
-        self.write(duel, &mut picture, gone, false)
+        let entry = self.cached_or_new(duel);
+        let mut cached = entry.lock();
+        change(&mut cached);
+        self.write(duel, &mut cached, gone, false)
     }
 
     /// Has connections closed that are attached by now, on all nodes.
@@ -199,7 +199,7 @@ impl ClusterPresence {
 
     /// Another node has hinted at a change, and maybe at why a user goes.
     pub(super) fn hint(&self, duel: DuelId, gone: Option<(UserId, OfflineReason)>) {
-        let entry = self.picture(duel);
+        let entry = self.cached(duel);
         if let (Some(entry), Some((user, reason))) = (&entry, gone) {
             entry.lock().note_reason(user, reason);
         }
@@ -208,15 +208,15 @@ impl ClusterPresence {
         }
     }
 
-    /// The duels in which somebody is online, as far as this node has pictures.
-    pub(super) fn pictured(&self) -> Vec<DuelId> {
-        let pictured = self.all().into_iter().filter(|(_, entry)| !entry.lock().told().is_empty());
-        pictured.map(|(duel, _)| duel).collect()
+    /// The duels in which somebody is online, as far as it is cached.
+    pub(super) fn cached_duels(&self) -> Vec<DuelId> {
+        let cached = self.all().into_iter().filter(|(_, entry)| !entry.lock().told().is_empty());
+        cached.map(|(duel, _)| duel).collect()
     }
 
     /// The hash of a duel counts so many changes.
     pub(super) fn compare(&self, duel: DuelId, version: u64) {
-        let known = self.picture(duel).map_or(0, |entry| entry.lock().version());
+        let known = self.cached(duel).map_or(0, |entry| entry.lock().version());
         if known != version && self.dispatcher.is_subscribed(duel) {
             self.refresh([duel]);
         }
@@ -235,11 +235,11 @@ impl ClusterPresence {
 
     /// Who is on this node in a duel.
     pub(super) fn local(&self, duel: DuelId) -> Vec<Online> {
-        let entry = self.picture(duel);
+        let entry = self.cached(duel);
         entry.map(|entry| entry.lock().local.online().copied().collect()).unwrap_or_default()
     }
 
-    /// All duels will be watched: from now on pictures are made of whatever is read.
+    /// All duels will be watched: from now on whatever is read is cached.
     pub(super) fn begin_watching(&self) -> bool {
         let mut watching = self.watching.lock();
         let begins = *watching != Watching::On;
@@ -249,7 +249,7 @@ impl ClusterPresence {
         begins
     }
 
-    /// There is a picture of every duel by now. Returns whether no hint was missed since the beginning.
+    /// Every duel is cached by now. Returns whether no hint was missed since the beginning.
     pub(super) fn finish_beginning(&self) -> bool {
         let mut watching = self.watching.lock();
         if *watching == Watching::Begins {
@@ -302,70 +302,70 @@ impl ClusterPresence {
     }
 }
 
-/// Pictures.
+/// The cache.
 impl ClusterPresence {
-    fn picture(&self, duel: DuelId) -> Option<Arc<Mutex<Picture>>> {
-        self.pictures.lock().get(&duel).cloned()
+    fn cached(&self, duel: DuelId) -> Option<Arc<Mutex<CachedPresence>>> {
+        self.cache.lock().get(&duel).cloned()
     }
 
-    fn picture_or_new(&self, duel: DuelId) -> Arc<Mutex<Picture>> {
-        Arc::clone(self.pictures.lock().entry(duel).or_default())
+    fn cached_or_new(&self, duel: DuelId) -> Arc<Mutex<CachedPresence>> {
+        Arc::clone(self.cache.lock().entry(duel).or_default())
     }
 
-    /// The picture into which a whole goes that was read.
-    fn picture_for(&self, duel: DuelId) -> Option<Arc<Mutex<Picture>>> {
+    /// Returns where a whole that was read is cached.
+    fn cached_for(&self, duel: DuelId) -> Option<Arc<Mutex<CachedPresence>>> {
         let is_watching = self.is_watching();
         let is_subscribed = self.dispatcher.is_subscribed(duel);
-        let mut pictures = self.pictures.lock();
-        if let Some(picture) = pictures.get(&duel) {
-            return Some(Arc::clone(picture));
+        let mut cache = self.cache.lock();
+        if let Some(cached) = cache.get(&duel) {
+            return Some(Arc::clone(cached));
         }
-        let has_room = is_subscribed || (is_watching && pictures.len() < self.pictures_max);
-        has_room.then(|| Arc::clone(pictures.entry(duel).or_default()))
+        let has_room = is_subscribed || (is_watching && cache.len() < self.cached_max);
+        has_room.then(|| Arc::clone(cache.entry(duel).or_default()))
     }
 
-    fn all(&self) -> Vec<(DuelId, Arc<Mutex<Picture>>)> {
-        let pictures = self.pictures.lock();
-        pictures.iter().map(|(duel, entry)| (*duel, Arc::clone(entry))).collect()
+    fn all(&self) -> Vec<(DuelId, Arc<Mutex<CachedPresence>>)> {
+        let cache = self.cache.lock();
+        cache.iter().map(|(duel, entry)| (*duel, Arc::clone(entry))).collect()
     }
 
     /// Whether a duel has to be read when it changes.
     fn is_needed(&self, duel: DuelId) -> bool {
         self.is_watching()
             || self.dispatcher.is_subscribed(duel)
-            || self.picture(duel).is_some_and(|entry| entry.lock().is_own())
+            || self.cached(duel).is_some_and(|entry| entry.lock().is_own())
     }
 
     pub(super) fn is_watching(&self) -> bool {
         *self.watching.lock() != Watching::Off
     }
 
-    /// Forgets pictures that nobody needs.
+    /// Forgets what nobody needs.
     fn forget_unneeded(&self) {
         let is_watching = self.is_watching();
-        self.pictures.lock().retain(|duel, entry| {
+        self.cache.lock().retain(|duel, entry| {
             // Whoever has it besides is about to change it.
             if Arc::strong_count(entry) > 1 {
                 return true;
             }
-            let picture = entry.lock();
-            let is_watched = is_watching && !picture.told().is_empty();
-            is_watched || self.dispatcher.is_subscribed(*duel) || picture.is_own()
+            let cached = entry.lock();
+            let is_watched = is_watching && !cached.told().is_empty();
+            is_watched || self.dispatcher.is_subscribed(*duel) || cached.is_own()
         });
     }
 
-    /// Brings a picture up to date, and tells in what it differs.
-    fn tell(&self, duel: DuelId, picture: &mut Picture) {
+    /// Updates what is cached, and tells the differences.
+    fn tell(&self, duel: DuelId, cached: &mut CachedPresence) {
         let is_subscribed = self.dispatcher.is_subscribed(duel);
         if is_subscribed {
-            self.dispatcher.introduce(duel, picture.told());
+            self.dispatcher.introduce(duel, cached.told());
         }
         let is_gone = |node: &str| self.membership.is_gone(node);
-        let changes = picture.changes(is_gone);
+        let changes = cached.changes(is_gone);
         self.signal(duel, changes);
-        self.signal(duel, picture.replaced(is_gone));
-        picture.settle();
-        if picture.is_unwritten && picture.writes == 0 {
+        self.signal(duel, cached.replaced(is_gone));
+        cached.settle();
+        if cached.is_unwritten && cached.writes == 0 {
             self.refresh([duel]);
         }
     }
@@ -378,8 +378,8 @@ impl ClusterPresence {
     fn evict(self: &Arc<Self>) {
         let mut evicted = 0;
         for (duel, entry) in self.all() {
-            let picture = entry.lock();
-            for gone in picture.gone(|node| self.membership.is_gone(node)) {
+            let cached = entry.lock();
+            for gone in cached.gone(|node| self.membership.is_gone(node)) {
                 let command = self.script(&EVICT, duel).with(&*gone.node).with(&gone.fields[0][..]);
                 drop(self.ask(duel, command, false));
                 evicted += 1;
@@ -401,22 +401,22 @@ impl ClusterPresence {
             .with(self.keys.watch())
     }
 
-    /// Writes this node's part as it is now. The picture is locked, so parts are written in the order in which they were so.
+    /// Writes this node's part as it is now. The entry is locked, so parts are written in the order in which they were so.
     /// The answer is taken whether or not it is awaited.
     fn write(
         self: &Arc<Self>,
         duel: DuelId,
-        picture: &mut Picture,
+        cached: &mut CachedPresence,
         gone: Option<(UserId, OfflineReason)>,
         always_hint: bool,
     ) -> EngineFuture<'static, ()> {
-        let [users, connections] = picture.local.fields();
+        let [users, connections] = cached.local.fields();
         let command = self.script(&PRESENCE_WRITE, duel).with(users).with(connections);
         let command = command.with(message::show_gone(gone)).with(u8::from(always_hint));
         let asked = self.ask(duel, command, true);
-        picture.is_unwritten = true;
+        cached.is_unwritten = true;
         match asked {
-            Ok(_) => picture.writes += 1,
+            Ok(_) => cached.writes += 1,
             Err(_) => self.refresh([duel]),
         }
         Box::pin(async move { answered(asked).await.map(|_| ()) })
@@ -431,9 +431,9 @@ impl ClusterPresence {
 
     /// Reads a duel, and writes this node's part again if it has one.
     async fn sync(self: &Arc<Self>, duel: DuelId) -> Result<(), EngineError> {
-        let written = self.picture(duel).and_then(|entry| {
-            let mut picture = entry.lock();
-            picture.is_own().then(|| self.write(duel, &mut picture, None, false))
+        let written = self.cached(duel).and_then(|entry| {
+            let mut cached = entry.lock();
+            cached.is_own().then(|| self.write(duel, &mut cached, None, false))
         });
         match written {
             Some(written) => written.await,
@@ -458,18 +458,18 @@ impl ClusterPresence {
         is_write: bool,
     ) -> Result<Vec<Online>, EngineError> {
         let whole = value.and_then(|value| understood(Whole::read(value)));
-        let Some(entry) = self.picture_for(duel) else {
-            return Ok(picture::online(whole?, |node| self.membership.is_gone(node)));
+        let Some(entry) = self.cached_for(duel) else {
+            return Ok(presence_cache::online(whole?, |node| self.membership.is_gone(node)));
         };
-        let mut picture = entry.lock();
-        picture.writes -= usize::from(is_write && picture.writes > 0);
+        let mut cached = entry.lock();
+        cached.writes -= usize::from(is_write && cached.writes > 0);
         let taken = whole.map(|whole| {
-            let leaving = picture.take(whole, &self.keys.node);
+            let leaving = cached.take(whole, &self.keys.node);
             self.signal(duel, leaving);
         });
         // This node's part is true, whatever became of the write.
-        self.tell(duel, &mut picture);
-        taken.map(|()| picture.told().to_vec())
+        self.tell(duel, &mut cached);
+        taken.map(|()| cached.told().to_vec())
     }
 }
 

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use redis::Cmd;
 use tokio::sync::oneshot;
 
+use super::heads::HEADS_AT_ONCE;
 use super::keys::BUCKETS;
 use super::reply::{self, Parts, understood};
 use super::script::{self, Args as _, millis};
-use super::sweep::HEADS_AT_ONCE;
 use super::{Counts, RedisEngine};
 use crate::clock::{self, UnixMs};
 use crate::engine::{EngineError, Head, StatusFilter};
@@ -81,7 +81,7 @@ impl RedisEngine {
         let (mut heads, mut failed) = (Vec::with_capacity(duels.len()), Ok(()));
         // One step after the other, so that pushes pass between them; of a Cluster only some masters may be away.
         for some in self.commands.groups(&duels, HEADS_AT_ONCE) {
-            match self.sweep.heads(some, idle).await {
+            match self.heads.read(some, idle).await {
                 Ok(some) => heads.extend(some),
                 Err(error) => failed = Err(error),
             }
@@ -89,7 +89,7 @@ impl RedisEngine {
         if heads.is_empty() { failed.map(|()| heads) } else { Ok(heads) }
     }
 
-    /// Makes pictures of who is online in all duels, unless there are any.
+    /// Caches who is online in all duels, unless that is done.
     pub(super) async fn begin_watching(&self) -> Result<(), EngineError> {
         let _one_at_a_time = self.watch_begins.lock().await;
         // Before the channel is subscribed to, and that before anything is read, so that nothing falls between.

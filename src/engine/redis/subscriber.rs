@@ -21,9 +21,9 @@ use tracing::{debug, info, warn};
 
 use super::command_connection::Pauses;
 use super::discovery::{self, Endpoint};
+use super::heads::Heads;
 use super::keys::BUCKETS;
 use super::message::{self, Message, News};
-use super::sweep::Sweep;
 use crate::engine::{EngineError, Signal};
 use crate::id::DuelId;
 use crate::limits;
@@ -92,7 +92,7 @@ pub(super) struct Subscriber {
 /// What the connection's task shares with those who ask for something.
 #[derive(Debug)]
 struct Shared {
-    sweep: Arc<Sweep>,
+    heads: Arc<Heads>,
     /// Channels that are subscribed to no more.
     unwanted: Mutex<HashSet<Channel>>,
     changed: Notify,
@@ -106,9 +106,9 @@ struct Wanted {
 }
 
 impl Subscriber {
-    pub(super) fn new(endpoint: Endpoint, scope: Scope, sweep: Arc<Sweep>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, scope: Scope, heads: Arc<Heads>) -> Self {
         let (wanted_tx, wanted_rx) = mpsc::channel(WAITING_MAX);
-        let shared = Arc::new(Shared { sweep, unwanted: Mutex::default(), changed: Notify::new() });
+        let shared = Arc::new(Shared { heads, unwanted: Mutex::default(), changed: Notify::new() });
         let task = Task {
             endpoint,
             scope,
@@ -171,8 +171,8 @@ impl Task {
             self.subscribed.clear();
             if was_watching {
                 // What is told from now on is not heard.
-                self.shared.sweep.presence.end_watching();
-                self.shared.sweep.dispatcher.interrupted();
+                self.shared.heads.presence.end_watching();
+                self.shared.heads.dispatcher.interrupted();
             }
             if !told {
                 warn!(error = failure, "Redis tells nothing; it is tried again, in silence");
@@ -191,7 +191,7 @@ impl Task {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
         // The server may be another one, or have lost something.
-        shared.sweep.presence.refresh_all();
+        shared.heads.presence.refresh_all();
         let again = self.subscriptions().into_iter();
         let mut wanted: Vec<_> = again.map(|duel| (Channel::Duel(duel), None)).collect();
         loop {
@@ -217,7 +217,7 @@ impl Task {
 
     /// Whether it lives, and is the server that is asked: after a failover it may be the one before.
     async fn check(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
-        let asked = self.shared.sweep.commands.server(self.scope.tag());
+        let asked = self.shared.heads.commands.server(self.scope.tag());
         let server = timeout(limits::REDIS_TIMEOUT, discovery::identity(connection)).await;
         let server = server.map_err(|_| "it did not answer in time".to_owned())??;
         if server == asked || asked.is_empty() {
@@ -269,14 +269,14 @@ impl Task {
                     (Channel::Watch, None) => {}
                 }
             }
-            self.shared.sweep.catch_up(&again);
+            self.shared.heads.catch_up(&again);
         }
         Ok(())
     }
 
     /// The duels of this connection that are subscribed to.
     fn subscriptions(&self) -> Vec<DuelId> {
-        let mut duels = self.shared.sweep.dispatcher.all_subscribed();
+        let mut duels = self.shared.heads.dispatcher.all_subscribed();
         duels.retain(|duel| self.scope.includes(*duel));
         duels
     }
@@ -288,7 +288,7 @@ impl Task {
         nth: usize,
         channels: &[Channel],
     ) -> Result<(), String> {
-        let keys = &self.shared.sweep.keys;
+        let keys = &self.shared.heads.keys;
         let mut pipeline = redis::pipe();
         for channel in channels {
             let name = match channel {
@@ -328,8 +328,8 @@ async fn connect(
 impl Shared {
     fn is_wanted(&self, channel: Channel) -> bool {
         match channel {
-            Channel::Duel(duel) => self.sweep.dispatcher.is_subscribed(duel),
-            Channel::Watch => self.sweep.presence.is_watching(),
+            Channel::Duel(duel) => self.heads.dispatcher.is_subscribed(duel),
+            Channel::Watch => self.heads.presence.is_watching(),
         }
     }
 
@@ -347,16 +347,16 @@ impl Shared {
     fn dispatch(&self, Message { node, duel, news }: Message) {
         // What this node has done itself it is told with the answer; should that be lost, the next sweep tells it. But the
         // probe is there to prove this way.
-        if *node == *self.sweep.keys.node && duel != DuelId::PROBE {
+        if *node == *self.heads.keys.node && duel != DuelId::PROBE {
             return;
         }
         match news {
-            News::Opened(position) => self.sweep.dispatcher.opened(duel, position),
+            News::Opened(position) => self.heads.dispatcher.opened(duel, position),
             News::Event(epoch, event) => {
-                self.sweep.dispatcher.event(duel, epoch, event, false);
+                self.heads.dispatcher.event(duel, epoch, event, false);
             }
-            News::Presence(gone) => self.sweep.presence.hint(duel, gone),
-            News::Signal(kind) => self.sweep.dispatcher.signal(Signal { duel, kind }),
+            News::Presence(gone) => self.heads.presence.hint(duel, gone),
+            News::Signal(kind) => self.heads.dispatcher.signal(Signal { duel, kind }),
         }
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::discovery::Endpoint;
 use super::dispatcher::Dispatcher;
+use super::heads::Heads;
 use super::keys::BUCKETS;
 use super::subscriber::{Channel, Scope, Subscriber};
-use super::sweep::Sweep;
 use crate::engine::EngineError;
 use crate::id::DuelId;
 
@@ -18,19 +18,19 @@ pub(super) struct SubscriberPool {
 }
 
 impl SubscriberPool {
-    pub(super) fn new(endpoint: &Endpoint, sweep: &Arc<Sweep>) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, heads: &Arc<Heads>) -> Self {
         let scopes: Vec<_> = if endpoint.is_cluster() {
-            let buckets = (0..BUCKETS).zip(sweep.keys.tags());
+            let buckets = (0..BUCKETS).zip(heads.keys.tags());
             buckets.map(|(bucket, tag)| Scope::Bucket { bucket, tag }).collect()
         } else {
             vec![Scope::All]
         };
         let subscriber = |scope: Scope| {
             let endpoint = endpoint.clone().with_tag(scope.tag());
-            Subscriber::new(endpoint, scope, Arc::clone(sweep))
+            Subscriber::new(endpoint, scope, Arc::clone(heads))
         };
         let subscribers = scopes.into_iter().map(subscriber).collect();
-        Self { subscribers, dispatcher: Arc::clone(&sweep.dispatcher) }
+        Self { subscribers, dispatcher: Arc::clone(&heads.dispatcher) }
     }
 
     fn of(&self, duel: DuelId) -> &Subscriber {

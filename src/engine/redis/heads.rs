@@ -22,16 +22,16 @@ pub(super) const HEADS_AT_ONCE: usize = 32;
 
 /// Compares duels.
 #[derive(Debug)]
-pub(super) struct Sweep {
+pub(super) struct Heads {
     pub(super) commands: Arc<CommandPool>,
     pub(super) keys: Arc<Keys>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) presence: Arc<ClusterPresence>,
 }
 
-impl Sweep {
+impl Heads {
     /// Answers where those of the duels stand that exist, after that was told. Being asked about keeps open ones for `idle`.
-    pub(super) fn heads(
+    pub(super) fn read(
         &self,
         duels: Vec<DuelId>,
         idle: Duration,
@@ -74,7 +74,7 @@ impl Sweep {
         self.presence.refresh(duels.iter().copied());
         for some in duels.chunks(HEADS_AT_ONCE) {
             // What cannot be asked now, the next sweep finds.
-            drop(self.heads(some.to_vec(), Duration::ZERO));
+            drop(self.read(some.to_vec(), Duration::ZERO));
         }
     }
 

@@ -34,9 +34,9 @@ pub(super) struct NodePresence {
     connections: Vec<(u64, u64)>,
 }
 
-/// A picture of one duel.
+/// The cached presence of one duel.
 #[derive(Debug, Default)]
-pub(super) struct Picture {
+pub(super) struct CachedPresence {
     /// This node's part. It is always true.
     pub(super) local: LocalPresence,
     others: Vec<NodePresence>,
@@ -95,7 +95,7 @@ impl NodePresence {
     }
 }
 
-impl Picture {
+impl CachedPresence {
     pub(super) const fn version(&self) -> u64 {
         self.version
     }
@@ -247,7 +247,7 @@ impl Picture {
     }
 }
 
-/// Who is online in a duel of which this node keeps no picture.
+/// Who is online in a duel of which this node keeps no cached.
 pub(super) fn online(whole: Whole, is_gone: impl Fn(&str) -> bool) -> Vec<Online> {
-    Picture { others: whole.nodes, ..Picture::default() }.online(is_gone)
+    CachedPresence { others: whole.nodes, ..CachedPresence::default() }.online(is_gone)
 }
