@@ -34,7 +34,8 @@ impl Note {
         !meta.knows_life(self.life) || meta.commit < self.commit
     }
 
-    /// Returns what stands in the file; `None` if there is none, or not all of it.
+    /// Returns what stands in the file; `None` if there is none, or not all of it. Zeros are a first note that a loss of power
+    /// has kept from the disk: no life is 0.
     pub(super) fn read(store: &Path) -> io::Result<Option<Self>> {
         let mut bytes = [0; 16];
         let read = File::open(store.join(NAME)).and_then(|file| file.read_exact_at(&mut bytes, 0));
@@ -43,7 +44,8 @@ impl Note {
             Ok(()) | Err(_) => read?,
         }
         let mut rest = &bytes[..];
-        Ok(Some(Self { life: rest.get_u64(), commit: rest.get_u64() }))
+        let note = Self { life: rest.get_u64(), commit: rest.get_u64() };
+        Ok((note != Self { life: 0, commit: 0 }).then_some(note))
     }
 }
 
@@ -52,18 +54,20 @@ impl Note {
 pub(super) struct Acknowledged(File);
 
 impl Acknowledged {
-    /// Opens the file, or makes it. `note` stands in it, synced, when this returns.
-    pub(super) fn begin(store: &Path, note: Note) -> io::Result<Self> {
+    /// Opens the file, or makes it.
+    pub(super) fn open(store: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        let path = store.join(NAME);
-        let file =
-            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        let this = Self(file);
-        this.write(note)?;
-        this.0.sync_all()?;
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(store.join(NAME))?;
         // The file may be new.
         File::open(store)?.sync_all()?;
-        Ok(this)
+        Ok(Self(file))
+    }
+
+    /// Notes the first commit of a life. Synced.
+    pub(super) fn begin(&self, note: Note) -> io::Result<()> {
+        self.write(note)?;
+        self.0.sync_all()
     }
 
     /// Notes a commit. Not synced.

@@ -89,8 +89,14 @@ fn read_all(store: &Store) -> Result<(EngineCounts, BTreeMap<DuelId, DuelRow>), 
                     row.count_key(rows::number(&key, 1)?);
                 }
             }
-            // The logs are read with their duels; the rest has no contents that could be wrong.
-            Some(Kind::Event | Kind::Key | Kind::DuelDue | Kind::TicketDue) => {}
+            // The logs are read with their duels. Events of no duel are of files that do not belong together.
+            Some(Kind::Event) => {
+                if !duels.contains_key(&rows::duel_id(rows::number(&key, 0)?)?) {
+                    return Err(Fault::Malformed("a log without its duel"));
+                }
+            }
+            // They have no contents that could be wrong.
+            Some(Kind::Key | Kind::DuelDue | Kind::TicketDue) => {}
             None if *key == *META => {}
             None => return Err(Fault::Malformed("a key")),
         }

@@ -5,8 +5,8 @@
 //! made at start, when everything is read, and the writer teaches it each commit before anybody hears of it. Reads of a
 //! duel need no disk.
 //!
-//! Invariant: a [`Snapshot`](super::store::Snapshot) taken before a read here holds no event that the read does not know
-//! of, and may lack the newest. Bounds: as many as there are duels (`ENGINE_MAX_DUELS`), some 300 bytes each.
+//! Invariant: rows are as of a commit that is at most one older than the newest [`Snapshot`](super::store::Snapshot): a commit
+//! is visible there first. So who reads both may find that an event which the row knows has just gone. Bounds: as many as there are duels (`ENGINE_MAX_DUELS`), some 300 bytes each.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -41,7 +41,10 @@ impl Snapshot<'_> {
         };
         let (from, before) = ([duel.get(), after.seq + 1], [duel.get(), row.seq + 1]);
         let events = self.between(Kind::Event, &from, &before).take(count).map(event);
-        Ok(Page::Events(events.collect::<Result<_, _>>()?))
+        let events: Vec<_> = events.collect::<Result<_, _>>()?;
+        // The snapshot may be of after a commit that took events off the log, of which the row does not know yet.
+        let is_whole = events.iter().zip(after.seq + 1..).all(|(event, seq)| event.seq == seq);
+        Ok(if is_whole { Page::Events(events) } else { Page::Gone })
     }
 
     pub(super) fn latest(
@@ -59,13 +62,15 @@ impl Snapshot<'_> {
         let in_log =
             self.between(Kind::Event, &[duel.get(), row.oldest_seq], &[duel.get(), before]);
         let retained = row.retained.iter().rev().map(|retained| retained.seq);
-        let retained = retained.filter(|seq| *seq <= up_to.seq).map(|seq| self.event(duel, seq));
+        let retained = retained.filter(|seq| *seq <= up_to.seq);
+        // One that the row still knows may have gone with the commit of which the snapshot is: then a newer one is in the log.
+        let retained = retained.filter_map(|seq| self.event(duel, seq).transpose());
         rules::latest(in_log.rev().map(event).chain(retained), viewer, which).map(Some)
     }
 
-    fn event(&self, duel: DuelId, seq: u64) -> Result<Arc<Event>, Fault> {
+    fn event(&self, duel: DuelId, seq: u64) -> Result<Option<Arc<Event>>, Fault> {
         let row = self.row::<EventRow>(&Kind::Event.key(&[duel.get(), seq]))?;
-        Ok(row.ok_or(Fault::Malformed("a log with a gap"))?.into_event(seq)?)
+        Ok(row.map(|row| row.into_event(seq)).transpose()?)
     }
 }
 

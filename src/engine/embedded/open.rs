@@ -138,10 +138,10 @@ pub(super) fn open_unchecked(config: &StoreConfig) -> Result<Store, StoreError> 
     let open = || Fault::catch(|| Ok(Store::open(&path, config.durability)?));
     let mut opened = open();
     if matches!(opened, Err(Fault::Library(fjall::Error::JournalRecovery(_))))
-        && journal_tail::cut_last_batch(directory, &path)
+        && journal_tail::cut_torn_end(directory, &path, config.durability)
             .map_err(StoreError::directory(directory))?
     {
-        warn!("the journal ended in a batch that had not reached the disk as a whole");
+        warn!("the journal ended in batches that had not reached the disk as a whole");
         opened = open();
     }
     opened.map_err(|fault| StoreError::of(directory, &fault))
@@ -176,13 +176,16 @@ fn begin_life(
     opened: &mut Opened,
 ) -> Result<Acknowledged, StoreError> {
     let directory = &config.data_dir;
+    let failed = StoreError::directory(directory);
     opened.meta.begin_life();
     opened.meta.commit += 1;
     opened.store.lives = opened.meta.lives();
+    // Before the commit: a life that is spent without a note of it makes the last one known grow old.
+    let acknowledged = Acknowledged::open(&directory.join(STORE)).map_err(failed)?;
     commit_meta(engine, &opened.store, &opened.meta)
         .map_err(|error| StoreError::of(directory, &error.into()))?;
-    Acknowledged::begin(&directory.join(STORE), Note::of(&opened.meta))
-        .map_err(StoreError::directory(directory))
+    acknowledged.begin(Note::of(&opened.meta)).map_err(failed)?;
+    Ok(acknowledged)
 }
 
 /// Stores what the store says of itself, and syncs it, whatever is asked of pushes.
@@ -343,6 +346,36 @@ mod tests {
         let end = bytes.iter().rposition(|byte| *byte == 7).unwrap();
         bytes[end - hole.end..end - hole.start].fill(0);
         fs::write(&journal, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_hole_before_the_last_batch_is_damage_unless_nothing_was_synced() {
+        for durability in [Durability::Fsync, Durability::Os] {
+            let directory = tempfile::tempdir().unwrap();
+            let (engine, store) = config(&directory);
+            let store = StoreConfig { durability, ..store };
+            let (mut opened, _) = open(&engine, &store).unwrap();
+            (0..3).for_each(|_| commit(&engine, &mut opened, 1, 4000));
+            drop(opened);
+            let journal = directory.path().join(STORE).join("0.jnl");
+            let mut bytes = fs::read(&journal).unwrap();
+            let value = bytes.windows(4000).position(|value| value == [7; 4000]).unwrap();
+            bytes[value + 1000..value + 2000].fill(0);
+            fs::write(&journal, bytes).unwrap();
+            let before = files(directory.path());
+            for _ in 0..2 {
+                match (durability, open(&engine, &store)) {
+                    (Durability::Fsync, Err(refused)) => {
+                        assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+                        assert!(files(directory.path()) == before, "it is left as it is");
+                    }
+                    (Durability::Os, Ok(_)) => {}
+                    (_, opened) => panic!("{durability:?}: {:?}", opened.err()),
+                }
+            }
+            let kept = directory.path().join("store.torn").exists();
+            assert_eq!(kept, durability == Durability::Os);
+        }
     }
 
     #[test]
