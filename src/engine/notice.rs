@@ -66,6 +66,11 @@ pub enum SignalKind {
         /// Why the last one went.
         reason: OfflineReason,
     },
+    /// A user who is online is named no longer: there are too many who come before them.
+    Unlisted {
+        /// Who.
+        user: UserId,
+    },
     /// A client has everything up to here.
     Acked {
         /// Who.

@@ -166,7 +166,12 @@ impl RedisEngine {
         read_parts: impl FnOnce(Parts, bool) -> Result<T, ReplyError<E>> + Send + 'static,
     ) -> EngineFuture<'static, T, E> {
         let (answer_tx, answer_rx) = oneshot::channel();
+        let dispatcher = Arc::clone(&self.dispatcher);
         let asked = self.commands.ask(request, move |Reply { value, bulk, unsafe_yet }| {
+            if matches!(value, Err(EngineError::IN_DOUBT)) {
+                // Watchers here were not told what it did, if it did it: this node's own messages are skipped.
+                dispatcher.interrupted();
+            }
             let parts = value.and_then(|value| understood(Parts::of(value)));
             let read = parts.map_err(|error| ReplyError::Rejected(error.into()));
             let answer = match read.and_then(|parts| read_parts(parts, bulk)) {
@@ -238,8 +243,10 @@ impl PresenceEngine for RedisEngine {
                     Ok(())
                 })
             }
-            // Both follow from who attaches.
-            SignalKind::Online { .. } | SignalKind::Replace { .. } => done(),
+            // They follow from who attaches.
+            SignalKind::Online { .. }
+            | SignalKind::Unlisted { .. }
+            | SignalKind::Replace { .. } => done(),
         }
     }
 }

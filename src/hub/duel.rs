@@ -236,6 +236,11 @@ impl LiveDuel {
                     state.wake_all();
                 }
             }
+            SignalKind::Unlisted { user } => {
+                if state.presence.go(*user) {
+                    state.wake_all();
+                }
+            }
             SignalKind::Acked { user, seq } => state.presence.ack(*user, *seq),
             SignalKind::Disconnect { whom, reconnect, reason } => {
                 let meant = |connection: &Connection| match whom {

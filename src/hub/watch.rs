@@ -182,6 +182,7 @@ impl Watchers {
         let kind = match signal.kind {
             SignalKind::Online { viewer, since } => ChangeKind::Online(viewer, since),
             SignalKind::Offline { user, reason } => ChangeKind::Offline(user, reason),
+            SignalKind::Unlisted { user } => ChangeKind::Offline(user, OfflineReason::Lost),
             SignalKind::Acked { user, seq } => ChangeKind::Acked(user, seq),
             SignalKind::Disconnect { .. }
             | SignalKind::Replace { .. }

@@ -203,6 +203,12 @@ impl LocalPresence {
         of_user.flat_map(|local| local.connections.iter().map(|connection| connection.number))
     }
 
+    /// The number of the connection that entered last; 0 if there is none.
+    pub(super) fn highest_number(&self) -> u64 {
+        let connections = self.0.iter().flat_map(|local| &local.connections);
+        connections.map(|connection| connection.number).max().unwrap_or(0)
+    }
+
     /// Connections that have to go and have not been told so, and what they are told.
     pub(super) fn ordered_away(&mut self, order: &DisconnectOrder) -> Vec<SignalKind> {
         let meant = |user| order.whose == Target::Everybody || order.whose == Target::User(user);

@@ -343,15 +343,20 @@ impl ClusterPresence {
     /// Forgets what nobody needs.
     fn forget_unneeded(&self) {
         let is_watching = self.is_watching();
+        let mut to_be_confirmed = Vec::new();
         self.cache.lock().retain(|duel, entry| {
             // Whoever has it besides is about to change it.
             if Arc::strong_count(entry) > 1 {
                 return true;
             }
             let cached = entry.lock();
+            if cached.is_to_be_confirmed() {
+                to_be_confirmed.push(*duel);
+            }
             let is_watched = is_watching && !cached.told().is_empty();
             is_watched || self.dispatcher.is_subscribed(*duel) || cached.is_own()
         });
+        self.refresh(to_be_confirmed);
     }
 
     /// Updates what is cached, and tells the differences.
@@ -413,6 +418,7 @@ impl ClusterPresence {
         let [users, connections] = cached.local.fields();
         let command = self.script(&PRESENCE_WRITE, duel).with(users).with(connections);
         let command = command.with(message::show_gone(gone)).with(u8::from(always_hint));
+        let command = command.with(cached.local.highest_number());
         let asked = self.ask(duel, command, true);
         cached.is_unwritten = true;
         match asked {

@@ -106,8 +106,13 @@ impl CachedPresence {
 
     /// Whether this node has a part to write, or to write away.
     pub(super) fn is_own(&self) -> bool {
-        let has_just_left = self.left_at.is_some_and(|at| at.elapsed() < limits::NODE_LEASE);
-        !self.local.is_empty() || has_just_left || self.writes > 0 || self.is_unwritten
+        !self.local.is_empty() || self.left_at.is_some() || self.writes > 0 || self.is_unwritten
+    }
+
+    /// Whether everybody of this node left a lease ago, and it was not read since then that Redis knows. A Redis that has lost its
+    /// newest writes would have them online again.
+    pub(super) fn is_to_be_confirmed(&self) -> bool {
+        self.local.is_empty() && self.left_at.is_some_and(|at| at.elapsed() >= limits::NODE_LEASE)
     }
 
     /// Removes a user of this node, unless they are back.
@@ -119,9 +124,9 @@ impl CachedPresence {
         }
     }
 
-    /// Notes why a user goes.
+    /// Notes why a user goes of whom the sink was told.
     pub(super) fn note_reason(&mut self, user: UserId, reason: OfflineReason) {
-        if self.reasons.len() < limits::ONLINE_LISTED_MAX || self.reasons.contains_key(&user) {
+        if self.told.binary_search_by_key(&user, |known| known.viewer.user).is_ok() {
             self.reasons.insert(user, reason);
         }
     }
@@ -148,6 +153,9 @@ impl CachedPresence {
         let own = own.map(|at| nodes.remove(at).fields).unwrap_or_default();
         (self.version, self.others) = (version, nodes);
         self.is_unwritten = own != self.local.fields();
+        if !self.is_unwritten && self.is_to_be_confirmed() {
+            self.left_at = None;
+        }
         orders.iter().flat_map(|order| self.local.ordered_away(order)).collect()
     }
 
@@ -182,10 +190,12 @@ impl CachedPresence {
             let user = known.viewer.user;
             let at = online.binary_search_by_key(&user, |online| online.viewer.user);
             let now = at.ok().map(|at| &mut online[at]);
-            let is_local = self.local.has(user);
+            let (is_local, is_listed) = (self.local.has(user), now.is_some());
             if let Some(now) = now.filter(|now| is_local || known.acked_seq <= now.acked_seq) {
                 now.acked_seq = now.acked_seq.max(known.acked_seq);
                 told.insert(user, known);
+            } else if is_local && !is_listed {
+                changes.push(SignalKind::Unlisted { user });
             } else {
                 // Who has acked less than before has left meanwhile, and is back.
                 let reason = self.reasons.remove(&user).unwrap_or(OfflineReason::Lost);
@@ -247,7 +257,50 @@ impl CachedPresence {
     }
 }
 
-/// Who is online in a duel of which this node keeps no cached.
+/// Who is online in a duel that is not cached.
 pub(super) fn online(whole: Whole, is_gone: impl Fn(&str) -> bool) -> Vec<Online> {
     CachedPresence { others: whole.nodes, ..CachedPresence::default() }.online(is_gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMs;
+    use crate::engine::NewConnection;
+    use crate::event::{Role, Viewer};
+    use crate::id::{ConnectionId, DuelId};
+
+    #[test]
+    fn who_makes_room_for_a_player_is_unlisted_and_does_not_go_twice() {
+        let user = |id| UserId::try_from(id).unwrap();
+        let mut cached = CachedPresence::default();
+        let mut attach = |id, role| {
+            let new = NewConnection {
+                duel: DuelId::try_from(77).unwrap(),
+                viewer: Viewer { user: user(id), role },
+                since: UnixMs(id),
+                first: true,
+                number: id,
+                connection: ConnectionId(id),
+                connections_max: 3,
+            };
+            cached.local.attach(&new, false);
+            cached.changes(|_| false)
+        };
+        let listed = limits::ONLINE_LISTED_MAX as u64;
+        for id in 1..=listed {
+            assert_eq!(attach(id, Role::Spectator).len(), 1);
+        }
+        let changes = attach(1000, Role::Player);
+        let [SignalKind::Unlisted { user: unlisted }, SignalKind::Online { viewer, .. }] =
+            changes[..]
+        else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(viewer.user, user(1000));
+        cached.local.detach(unlisted, ConnectionId(unlisted.get()));
+        cached.remove(unlisted, OfflineReason::ClientClosed);
+        assert_eq!(cached.changes(|_| false), []);
+        assert!(cached.reasons.is_empty(), "nobody waits for the reason");
+    }
 }

@@ -169,6 +169,7 @@ impl Task {
             };
             let was_watching = self.subscribed.contains(&Channel::Watch);
             self.subscribed.clear();
+            self.shared.unwanted.lock().clear();
             if was_watching {
                 // What is told from now on is not heard.
                 self.shared.heads.presence.end_watching();
@@ -264,7 +265,13 @@ impl Task {
             for (channel, waiting) in channels.into_iter().zip(waiting) {
                 match (channel, waiting) {
                     // Whoever asked looks for themselves.
-                    (_, Some(done)) => drop(done.send(())),
+                    (_, Some(done)) => {
+                        if done.send(()).is_err() {
+                            // They gave up waiting, and have unsubscribed before this.
+                            self.shared.unwanted.lock().insert(channel);
+                            self.shared.changed.notify_one();
+                        }
+                    }
                     (Channel::Duel(duel), None) => again.push(duel),
                     (Channel::Watch, None) => {}
                 }
