@@ -12,6 +12,8 @@
 //! - Answered commits are missing (a lost end, rot, files of two instants): the store lacks the life or the number in its
 //!   [`Note`], and is refused. The note is inside `store`, so it travels with every copy. A hot copy may have taken the
 //!   note last, and is refused then; without the file `acknowledged` it is opened with what it has.
+//! - Files of a newer store that a copy was put over and did not replace (a journal with a higher number): they do not fit,
+//!   unless nothing of them concerns a duel of the copy. What does not fit is damage, and refused.
 //! - Not covered: a virtual machine that is rolled back while it runs, because its process begins no new life.
 //! - `duelhub store` begins no life. Two stores started from one copy begin different lives.
 
