@@ -66,24 +66,26 @@ pub(super) fn log_overflows(events: usize, bytes: usize, config: &EngineConfig) 
     events > config.log_events_max || (events > 1 && bytes > config.log_bytes_max)
 }
 
+/// What an engine keeps of a retained event.
+pub(super) trait Retained {
+    /// Returns whether both are of one type and one audience, which make an event's kind.
+    fn is_of_kind(&self, other: &Self) -> bool;
+
+    /// Returns the event's size in a log.
+    fn size(&self) -> usize;
+}
+
 /// Retains `new`, which fell off the log just now, as the latest of its kind that did. Returns what is not retained any longer:
 /// the older one of its kind, and the oldest ones past the bounds.
 ///
-/// `retained` is in the order in which its events fell. `of` returns a hash of an event's type and audience, which make its
-/// kind, and its size in a log.
-pub(super) fn retain<R>(
-    retained: &mut Vec<R>,
-    new: R,
-    of: impl Fn(&R) -> (Fingerprint, usize),
-    config: &EngineConfig,
-) -> Vec<R> {
-    let (kind, _) = of(&new);
-    let mut gone: Vec<_> = retained.extract_if(.., |old| of(old).0 == kind).collect();
+/// `retained` is in the order in which its events fell.
+pub(super) fn retain<R: Retained>(retained: &mut Vec<R>, new: R, config: &EngineConfig) -> Vec<R> {
+    let mut gone: Vec<_> = retained.extract_if(.., |old| old.is_of_kind(&new)).collect();
     retained.push(new);
-    let mut bytes: usize = retained.iter().map(|one| of(one).1).sum();
+    let mut bytes: usize = retained.iter().map(Retained::size).sum();
     while retained.len() > limits::LATEST_TYPES_MAX || bytes > config.log_bytes_max {
         let oldest = retained.remove(0);
-        bytes -= of(&oldest).1;
+        bytes -= oldest.size();
         gone.push(oldest);
     }
     gone

@@ -238,7 +238,7 @@ impl WriteBatch<'_> {
         };
         let kind = push.kind_fingerprint().0.to_vec();
         let new = RetainedRow { kind, seq, bytes };
-        for gone in rules::retain(&mut row.retained, new, RetainedRow::of, self.config) {
+        for gone in rules::retain(&mut row.retained, new, self.config) {
             self.remove(Kind::Event.key(&[duel.get(), gone.seq]));
         }
         Ok(())

@@ -13,8 +13,9 @@ use prost::Message;
 use super::Fault;
 use crate::clock::UnixMs;
 use crate::engine::event_row::{StatusRow, stored_size};
+use crate::engine::rules::Retained;
 use crate::engine::{DuelRecord, DuelSettings, EpochHistory, Head, Participant};
-use crate::event::{DuelStatus, Epoch, Event, Fingerprint, Outcome, Position};
+use crate::event::{DuelStatus, Epoch, Event, Outcome, Position};
 use crate::id::{DuelId, TelegramId, UserId};
 
 /// The version of everything below.
@@ -232,11 +233,13 @@ pub(super) struct RetainedRow {
     pub(super) bytes: u64,
 }
 
-impl RetainedRow {
-    /// Returns its kind and its size.
-    pub(super) fn of(&self) -> (Fingerprint, usize) {
-        let kind = self.kind.as_slice().try_into().unwrap_or_default();
-        (Fingerprint(kind), usize::try_from(self.bytes).unwrap_or(usize::MAX))
+impl Retained for RetainedRow {
+    fn is_of_kind(&self, other: &Self) -> bool {
+        self.kind == other.kind
+    }
+
+    fn size(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
     }
 }
 

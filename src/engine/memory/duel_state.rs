@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::config::EngineConfig;
 use crate::engine::event_row::stored_size;
+use crate::engine::rules::Retained;
 use crate::engine::{
     AppendError, Appended, Declaration, DuelRecord, DuelSettings, EpochHistory, Head, Latest,
     OpenError, Page, Participant, rules,
@@ -36,8 +37,8 @@ pub(super) struct DuelState {
     /// The newest events, without a gap, ending at `seq`.
     log: VecDeque<Entry>,
     log_bytes: usize,
-    /// What fell off the log and is the latest of its kind, by which it is found.
-    retained: Vec<(Fingerprint, Entry)>,
+    /// What fell off the log and is the latest of its kind.
+    retained: Vec<Entry>,
     /// Boxed because most duels have none.
     keys: Option<Box<Keys>>,
     participants: Option<Arc<[Participant]>>,
@@ -46,6 +47,21 @@ pub(super) struct DuelState {
     updated_at: Option<UnixMs>,
     /// When something last happened, or a sweep last asked.
     used_at: UnixMs,
+}
+
+impl Retained for Entry {
+    fn is_of_kind(&self, other: &Self) -> bool {
+        match (self.event.push(), other.event.push()) {
+            (Some(one), Some(other)) => {
+                one.event_type == other.event_type && one.audience == other.audience
+            }
+            _ => false,
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
 }
 
 impl DuelState {
@@ -163,10 +179,8 @@ impl DuelState {
         while rules::log_overflows(self.log.len(), self.log_bytes, config) {
             let Some(oldest) = self.log.pop_front() else { break };
             self.log_bytes -= oldest.size;
-            if let Some(push) = oldest.event.push() {
-                let new = (push.kind_fingerprint(), oldest);
-                let of = |(kind, entry): &(Fingerprint, Entry)| (*kind, entry.size);
-                drop(rules::retain(&mut self.retained, new, of, config));
+            if oldest.event.push().is_some() {
+                drop(rules::retain(&mut self.retained, oldest, config));
             }
         }
         event
@@ -191,8 +205,8 @@ impl DuelState {
         if up_to.epoch != self.epoch {
             return None;
         }
-        let retained = self.retained.iter().map(|(_, entry)| entry);
-        let newest_first = self.log.iter().rev().chain(retained.rev()).map(|entry| &entry.event);
+        let newest_first = self.log.iter().rev().chain(self.retained.iter().rev());
+        let newest_first = newest_first.map(|entry| &entry.event);
         let known = newest_first.filter(|event| event.seq <= up_to.seq).cloned();
         let Ok(latest) = rules::latest(known.map(Ok::<_, Infallible>), viewer, which);
         Some(latest)

@@ -36,7 +36,7 @@ pub(super) static READ: Script = script!("common", "read");
 pub(super) static LATEST: Script = script!("common", "latest");
 pub(super) static HEADS: Script = script!("common", "heads");
 pub(super) static PRUNE: Script = script!("allow_oom", "common", "prune");
-pub(super) static ADMIT: Script = script!("common", "tickets", "admit");
+pub(super) static REDEEM: Script = script!("common", "tickets", "redeem");
 pub(super) static REVOKE: Script = script!("allow_oom", "common", "tickets", "revoke");
 pub(super) static FORGET_TICKETS: Script =
     script!("allow_oom", "common", "tickets", "forget_tickets");
@@ -57,7 +57,7 @@ pub(super) fn all() -> [&'static Script; 15] {
         &LATEST,
         &HEADS,
         &PRUNE,
-        &ADMIT,
+        &REDEEM,
         &REVOKE,
         &FORGET_TICKETS,
         &PRESENCE_WRITE,

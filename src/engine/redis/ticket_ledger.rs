@@ -24,7 +24,7 @@ impl RedisEngine {
 impl TicketEngine for RedisEngine {
     fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
         let command = self
-            .tickets(&script::ADMIT)
+            .tickets(&script::REDEEM)
             .with(&JtiKey::of(&ticket.jti).0[..])
             .with(format!("{}:{}", ticket.duel.get(), ticket.viewer.user.get()))
             .with(ticket.issued_at.0)
@@ -35,7 +35,7 @@ impl TicketEngine for RedisEngine {
             let outcome = parts.text()?;
             counts.remember_tickets(parts.number()?);
             Err(ReplyError::Rejected(match &outcome[..] {
-                "admitted" => return Ok(()),
+                "redeemed" => return Ok(()),
                 "expired" => RedeemError::Expired,
                 "revoked" => RedeemError::Revoked,
                 "used" => RedeemError::AlreadyUsed,

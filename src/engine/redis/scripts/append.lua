@@ -4,6 +4,7 @@
 local row, size, kind, key, fingerprint, keys_max =
     ARGV[12], tonumber(ARGV[13]), ARGV[14], ARGV[15], ARGV[16], tonumber(ARGV[17])
 
+-- rules.rs: check_duplicate, check_open.
 if duel and key ~= '' then
     local known = redis.call('HGET', duel.parts.keys, key)
     if known then

@@ -5,6 +5,7 @@ local status, end_row, end_size = ARGV[12], ARGV[13], tonumber(ARGV[14])
 local last_row, last_size, last_kind = ARGV[15], tonumber(ARGV[16]), ARGV[17]
 
 if not be() then return { 'full' } end
+-- rules.rs: is_closed_alike.
 if duel.status == status then
     redis.call('HSET', base, 'e', duel.epoch)
     return { 'duplicate', duel.epoch, duel.seq }

@@ -1,4 +1,4 @@
--- Makes tickets worthless. ARGV, after those of tickets.lua: a ticket's key (empty: a user's); the user in a duel, and until
+-- Revokes tickets (rules/tickets.rs: revoke). ARGV, after those of tickets.lua: a ticket's key (empty: a user's); the user in a duel, and until
 -- when theirs were issued; for how long that is remembered.
 
 local ticket, user, issued_until, life_ms = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])

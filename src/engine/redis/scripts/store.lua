@@ -10,6 +10,7 @@ local function fields(pairs_of)
     return found
 end
 
+-- rules.rs: retain.
 local function keep_retained(seq, entry)
     local retained, order = duel.parts.retained, duel.parts.retained_order
     local known = redis.call('HGET', retained, entry.k)
@@ -27,7 +28,7 @@ local function keep_retained(seq, entry)
     redis.call('PEXPIREAT', order, duel.kept_until)
 end
 
--- Takes the oldest off the log, as long as it holds too much.
+-- Takes the oldest off the log, as long as it holds too much (rules.rs: log_overflows).
 local function trim()
     local before = duel.oldest
     while duel.seq - duel.oldest + 1 > events_max or (duel.seq > duel.oldest and duel.bytes > bytes_max) do
