@@ -175,9 +175,6 @@ fn defined_type(line: &str) -> Option<&str> {
     is_type.then(|| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap())
 }
 
-/// Names that stand for two types within one top-level module, and should not.
-const SHARED_TYPE_NAMES: &[(&str, &str)] = &[("engine", "Message"), ("engine", "Opened")];
-
 #[test]
 fn a_type_name_stands_for_one_type_within_a_module() {
     let src = Path::new(ROOT).join("src");
@@ -188,9 +185,7 @@ fn a_type_name_stands_for_one_type_within_a_module() {
         let module = file.split(['/', '.']).next().unwrap().to_owned();
         for name in code(&read(&path)).lines().filter_map(defined_type) {
             let before = known.insert((module.clone(), name.to_owned()), file.to_owned());
-            let allowed = SHARED_TYPE_NAMES.contains(&(module.as_str(), name));
-            problems
-                .extend(before.filter(|_| !allowed).map(|at| format!("{name}: {at} and {file}")));
+            problems.extend(before.map(|at| format!("{name}: {at} and {file}")));
         }
     }
     assert!(problems.is_empty(), "{problems:#?}");

@@ -42,10 +42,10 @@ use self::error::Fault;
 use self::error::StepError;
 pub use self::error::StoreError;
 use self::log::IdempotencyKey;
-use self::open::Opened;
+use self::open::CheckedStore;
 use self::rows::{DuelRow, Lives};
 use self::store::{Snapshot, Store, StoreHints, WriteBatch};
-use self::writer::{Call, DiskPriority, Message, Writer};
+use self::writer::{Call, DiskPriority, Writer, WriterMessage};
 use super::event_row::Unnumbered;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
@@ -68,7 +68,7 @@ const PRUNE_STEPS: usize = 128;
 /// See the module.
 pub struct EmbeddedEngine {
     shared: Arc<Shared>,
-    requests: Mutex<Option<SyncSender<Message>>>,
+    requests: Mutex<Option<SyncSender<WriterMessage>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: Arc<Semaphore>,
 }
@@ -132,7 +132,8 @@ impl EmbeddedEngine {
     /// [`StoreError`]; a store that is damaged is refused.
     pub fn open(config: EngineConfig, store_config: &StoreConfig) -> Result<Self, StoreError> {
         let lock = open::acquire(store_config)?;
-        let (Opened { store, meta, counts }, acknowledged) = open::open(&config, store_config)?;
+        let (CheckedStore { store, meta, counts }, acknowledged) =
+            open::open(&config, store_config)?;
         let shared = Arc::new(Shared {
             config,
             sink: OnceLock::new(),
@@ -210,7 +211,7 @@ impl EmbeddedEngine {
         let call = Call { bytes, priority, work: Some(work), result: None, reply };
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = match &*self.requests.lock() {
-            Some(requests) => requests.try_send(Message::Write(Box::new(call))).is_ok(),
+            Some(requests) => requests.try_send(WriterMessage::Write(Box::new(call))).is_ok(),
             None => false,
         };
         if !sent {
@@ -443,7 +444,7 @@ impl Engine for EmbeddedEngine {
         Box::pin(async move {
             let Some(requests) = requests else { return Ok(()) };
             // The queue may be full for a moment; the writer empties it.
-            let mut message = Message::Stop(told);
+            let mut message = WriterMessage::Stop(told);
             while let Err(mpsc::TrySendError::Full(back)) = requests.try_send(message) {
                 message = back;
                 tokio::task::yield_now().await;

@@ -169,7 +169,8 @@ impl RedisEngine {
         let dispatcher = Arc::clone(&self.dispatcher);
         let asked = self.commands.ask(request, move |Reply { value, bulk, unsafe_yet }| {
             if matches!(value, Err(EngineError::IN_DOUBT)) {
-                // Watchers here were not told what it did, if it did it: this node's own messages are skipped.
+                // If it changed something, watchers here were not told: this node's own messages are skipped. What only reads is not
+                // told apart: that ends a watch once too often, and never too late.
                 dispatcher.interrupted();
             }
             let parts = value.and_then(|value| understood(Parts::of(value)));

@@ -1,4 +1,4 @@
-//! The rules that every engine shares. `redis/scripts` says the same in Lua, beside the line that names the rule.
+//! The rules that every engine shares. Where Redis decides by itself, its scripts say the same in Lua and name the rule.
 //!
 //! Plain functions of what an engine knows: they hold no state and read no clock.
 

@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use super::Hub;
-use super::attachment::{Attachment, Membership};
+use super::attachment::{Attachment, ListedConnection};
 use super::connection::Connection;
 use super::duel::HeadChange;
 use super::follow::Cursor;
@@ -99,19 +99,19 @@ struct EntryPoint {
 const ENTRY_ATTEMPTS_MAX: usize = 4;
 
 /// The connection is in its duel's list.
-struct Listed(Membership);
+struct Listed(ListedConnection);
 
 /// The engine tells this node what happens in the duel.
-struct Subscribed(Membership);
+struct Subscribed(ListedConnection);
 
 /// The ticket is used.
-struct Redeemed(Membership);
+struct Redeemed(ListedConnection);
 
 /// The duel admits the connection.
-struct Located(Membership, EntryPoint);
+struct Located(ListedConnection, EntryPoint);
 
 /// The connection's user is online.
-struct Announced(Membership, EntryPoint);
+struct Announced(ListedConnection, EntryPoint);
 
 impl Hub {
     /// Uses the ticket and attaches a connection, which resumes from `resume` if that is possible. Not cancel safe: if it is
@@ -144,7 +144,7 @@ impl Hub {
         loop {
             let live = self.live_or_new(duel);
             if live.add(&connection) {
-                return Listed(Membership::new(Arc::clone(self), live, connection));
+                return Listed(ListedConnection::new(Arc::clone(self), live, connection));
             }
             // It is retired, and leaves the map once its subscription has ended.
             tokio::task::yield_now().await;
@@ -175,8 +175,8 @@ impl Redeemed {
 
 impl Located {
     async fn announce(self) -> Result<Announced, EngineError> {
-        let Self(membership, entry) = self;
-        let Membership { hub, live, connection, .. } = &membership;
+        let Self(listed, entry) = self;
+        let ListedConnection { hub, live, connection, .. } = &listed;
         let per_user_max = hub.config.connections_per_user_max;
         let new = NewConnection {
             duel: live.id,
@@ -188,31 +188,31 @@ impl Located {
             connections_max: per_user_max,
         };
         hub.engine.attach(new).await?;
-        Ok(Announced(membership, entry))
+        Ok(Announced(listed, entry))
     }
 }
 
 impl Announced {
     /// Reads the state that the client starts with. If the epoch ends meanwhile, looks up the entry point anew.
     async fn start(self, resume: Option<Position>) -> Result<(Attachment, Welcome), AttachError> {
-        let Self(membership, mut entry) = self;
+        let Self(listed, mut entry) = self;
         for _ in 0..ENTRY_ATTEMPTS_MAX {
-            if let Some(state) = membership.state(&entry).await? {
+            if let Some(state) = listed.state(&entry).await? {
                 let EntryPoint { head, resume, recovery, .. } = entry;
                 let recovered = resume.filter(|_| recovery == Recovery::Recovered);
                 let position = recovered.unwrap_or(head);
-                let (online, presence) = membership.live.online_with(membership.connection.viewer);
+                let (online, presence) = listed.live.online_with(listed.connection.viewer);
                 let cursor = Cursor { position, presence, failing_since: None };
                 let welcome = Welcome { position, recovery, online, state };
-                return Ok((Attachment::new(membership, cursor), welcome));
+                return Ok((Attachment::new(listed, cursor), welcome));
             }
-            entry = membership.locate(resume).await?;
+            entry = listed.locate(resume).await?;
         }
         Err(EngineError::UNAVAILABLE.into())
     }
 }
 
-impl Membership {
+impl ListedConnection {
     /// Returns where the connection starts in the duel as it stands now.
     async fn locate(&self, resume: Option<Position>) -> Result<EntryPoint, AttachError> {
         let record = self.hub.engine.get_or_create(self.live.id).await?;

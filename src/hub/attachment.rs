@@ -12,7 +12,7 @@ use crate::engine::{OfflineReason, Signal, SignalKind};
 
 /// A connection's place in its duel's list. Dropping it takes the connection out.
 #[derive(Debug)]
-pub(super) struct Membership {
+pub(super) struct ListedConnection {
     pub(super) hub: Arc<Hub>,
     pub(super) live: Arc<LiveDuel>,
     pub(super) connection: Arc<Connection>,
@@ -20,7 +20,7 @@ pub(super) struct Membership {
     offline_reason: OfflineReason,
 }
 
-impl Membership {
+impl ListedConnection {
     pub(super) const fn new(
         hub: Arc<Hub>,
         live: Arc<LiveDuel>,
@@ -30,7 +30,7 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
+impl Drop for ListedConnection {
     fn drop(&mut self) {
         // A direct write under way comes before the close frame, and none after it.
         self.connection.disarm();
@@ -49,20 +49,20 @@ impl Drop for Membership {
 /// An attached connection. Dropping it detaches the connection.
 #[derive(Debug)]
 pub struct Attachment {
-    membership: Membership,
+    listed: ListedConnection,
     cursor: Cursor,
     acked_seq: u64,
 }
 
 impl Attachment {
-    pub(super) const fn new(membership: Membership, cursor: Cursor) -> Self {
-        Self { membership, cursor, acked_seq: 0 }
+    pub(super) const fn new(listed: ListedConnection, cursor: Cursor) -> Self {
+        Self { listed, cursor, acked_seq: 0 }
     }
 
     /// Returns the connection.
     #[must_use]
     pub fn connection(&self) -> &Connection {
-        &self.membership.connection
+        &self.listed.connection
     }
 
     /// Waits until [`Attachment::next`] or [`Attachment::close_request`] may have something new. Cancel safe.
@@ -95,7 +95,7 @@ impl Attachment {
     /// # Errors
     /// [`ResyncRequired`]: the client would miss something, and has to connect again.
     pub async fn next(&mut self) -> Result<Batch, ResyncRequired> {
-        let Membership { hub, live, connection, .. } = &self.membership;
+        let ListedConnection { hub, live, connection, .. } = &self.listed;
         if let Some(position) = connection.disarm() {
             self.cursor.position = position;
         }
@@ -119,14 +119,14 @@ impl Attachment {
         self.acked_seq = seq;
         let Connection { duel, viewer, .. } = *self.connection();
         let kind = SignalKind::Acked { user: viewer.user, seq };
-        if let Err(error) = self.membership.hub.engine.signal(Signal { duel, kind }).await {
+        if let Err(error) = self.listed.hub.engine.signal(Signal { duel, kind }).await {
             warn!(duel_id = duel.get(), %error, "an ack could not be passed on");
         }
     }
 
     /// Sets why the connection closes, for those who watch the duel.
     pub const fn set_offline_reason(&mut self, reason: OfflineReason) {
-        self.membership.offline_reason = reason;
+        self.listed.offline_reason = reason;
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
         let mut attachment = hub.attach_probe(viewer).await.unwrap();
         attachment.set_direct_writer(Arc::new(NullWriter));
         while !attachment.next().await.unwrap().is_empty() {}
-        let connection = Arc::clone(&attachment.membership.connection);
+        let connection = Arc::clone(&attachment.listed.connection);
         assert!(connection.armed_cursor().is_some());
         drop(attachment);
         assert_eq!(connection.armed_cursor(), None);

@@ -89,7 +89,7 @@ mod tests {
     use crate::config::{Config, Durability, EngineConfig, StoreConfig};
     use crate::engine::embedded::error::StepError;
     use crate::engine::embedded::log::IdempotencyKey;
-    use crate::engine::embedded::open::{self, Opened};
+    use crate::engine::embedded::open::{self, CheckedStore};
     use crate::engine::embedded::store::{StoreHints, WriteBatch};
     use crate::engine::event_row::Unnumbered;
     use crate::engine::{Declaration, Participant};
@@ -157,7 +157,7 @@ mod tests {
     }
 
     /// Restarts, and compares what was known before with what is found.
-    fn restart(engine: &EngineConfig, config: &StoreConfig, opened: Opened) -> Opened {
+    fn restart(engine: &EngineConfig, config: &StoreConfig, opened: CheckedStore) -> CheckedStore {
         let left = opened.store.duels.0.read().clone();
         drop(opened);
         let opened = open::open(engine, config).unwrap().0;

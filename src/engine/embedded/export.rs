@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::json;
 
 use super::error::{Fault, StoreError};
-use super::open::{self, Opened};
+use super::open::{self, CheckedStore};
 use super::rows::{self, DuelRow, Kind};
 use super::store::{Snapshot, event};
 use crate::config::StoreConfig;
@@ -28,7 +28,7 @@ pub struct Contents {
 /// [`StoreError`]: it is in use, not there, of another version, or damaged.
 pub fn check(config: &StoreConfig) -> Result<Contents, StoreError> {
     let _lock = open::acquire_existing(config)?;
-    let Opened { counts, .. } = open::open_checked(config)?;
+    let CheckedStore { counts, .. } = open::open_checked(config)?;
     Ok(Contents { counts, disk_bytes: super::disk_bytes(&config.data_dir) })
 }
 

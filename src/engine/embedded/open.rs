@@ -44,7 +44,7 @@ const UNFINISHED: &str = "store.unfinished";
 const LOCK: &str = "lock";
 
 /// A store that was checked.
-pub(super) struct Opened {
+pub(super) struct CheckedStore {
     pub(super) store: Store,
     pub(super) meta: MetaRow,
     pub(super) counts: EngineCounts,
@@ -80,7 +80,7 @@ pub(super) fn acquire_existing(config: &StoreConfig) -> Result<DirectoryLock, St
 pub(super) fn open(
     engine: &EngineConfig,
     config: &StoreConfig,
-) -> Result<(Opened, Acknowledged), StoreError> {
+) -> Result<(CheckedStore, Acknowledged), StoreError> {
     let directory = &config.data_dir;
     let failed = StoreError::directory(directory);
     if !directory.join(STORE).try_exists().map_err(failed)? {
@@ -101,7 +101,7 @@ pub(super) fn reopen(
     config: &StoreConfig,
     answered: Note,
     acknowledged: &mut Acknowledged,
-) -> Result<Opened, StoreError> {
+) -> Result<CheckedStore, StoreError> {
     let mut opened = open_checked(config)?;
     if answered.is_missing_from(&opened.meta) {
         if config.durability == Durability::Fsync {
@@ -116,18 +116,18 @@ pub(super) fn reopen(
 }
 
 /// Opens a store that exists, reads all of it, and refuses it if an acknowledged commit is missing.
-pub(super) fn open_checked(config: &StoreConfig) -> Result<Opened, StoreError> {
+pub(super) fn open_checked(config: &StoreConfig) -> Result<CheckedStore, StoreError> {
     let directory = &config.data_dir;
     let mut store = open_unchecked(config)?;
     let (meta, counts) = check_rows(directory, &mut store)?;
     match Note::read(&directory.join(STORE)).map_err(StoreError::directory(directory))? {
         Some(note) if note.is_missing_from(&meta) => Err(missing(directory, &meta, note)),
-        Some(_) => Ok(Opened { store, meta, counts }),
+        Some(_) => Ok(CheckedStore { store, meta, counts }),
         None => {
             if meta.commit > 0 {
                 warn!("the file acknowledged is missing: the store counts as whole");
             }
-            Ok(Opened { store, meta, counts })
+            Ok(CheckedStore { store, meta, counts })
         }
     }
 }
@@ -175,7 +175,7 @@ fn make(engine: &EngineConfig, directory: &Path) -> Result<(), StoreError> {
 fn begin_life(
     engine: &EngineConfig,
     config: &StoreConfig,
-    opened: &mut Opened,
+    opened: &mut CheckedStore,
 ) -> Result<Acknowledged, StoreError> {
     let directory = &config.data_dir;
     let failed = StoreError::directory(directory);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     /// Commits a row of sevens, of so many bytes.
-    fn commit(engine: &EngineConfig, opened: &mut Opened, rows: u64, size: usize) {
+    fn commit(engine: &EngineConfig, opened: &mut CheckedStore, rows: u64, size: usize) {
         let mut batch = opened.store.batch(engine, StoreHints::default(), clock::now());
         for seq in 0..rows {
             batch.put_bytes(Kind::KeyOrder.key(&[1, seq]), vec![7; size]);

@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 use super::Shared;
 use super::acknowledged::{Acknowledged, Note};
 use super::error::{Fault, StepError};
-use super::open::{self, DirectoryLock, Opened};
+use super::open::{self, CheckedStore, DirectoryLock};
 use super::rows::MetaRow;
 use super::store::{Store, StoreHints, WriteBatch};
 use crate::clock;
@@ -115,7 +115,7 @@ where
 }
 
 /// What waits for the writer.
-pub(super) enum Message {
+pub(super) enum WriterMessage {
     Write(Box<dyn WriteRequest>),
     /// Let go of the store; no request after it is done.
     Stop(oneshot::Sender<()>),
@@ -145,7 +145,7 @@ enum Failure {
 
 impl Writer {
     /// Works until it is told to stop, or nobody is left who could make a request.
-    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+    pub(super) fn run(mut self, messages: &Receiver<WriterMessage>) {
         let mut stop = None;
         while stop.is_none() {
             let Some(first) = self.next(messages) else { break };
@@ -154,11 +154,11 @@ impl Writer {
             let more = std::iter::from_fn(|| messages.try_recv().ok());
             for message in std::iter::once(first).chain(more) {
                 match message {
-                    Message::Write(request) => {
+                    WriterMessage::Write(request) => {
                         bytes += request.bytes();
                         group.push(request);
                     }
-                    Message::Stop(told) => stop = Some(told),
+                    WriterMessage::Stop(told) => stop = Some(told),
                 }
                 if stop.is_some() || group.len() >= GROUP_REQUESTS_MAX || bytes >= GROUP_BYTES_MAX {
                     break;
@@ -183,7 +183,7 @@ impl Writer {
     }
 
     /// Waits for something to do; a store that has failed is opened again in the meantime.
-    fn next(&mut self, messages: &Receiver<Message>) -> Option<Message> {
+    fn next(&mut self, messages: &Receiver<WriterMessage>) -> Option<WriterMessage> {
         while self.store().is_none() {
             match messages.recv_timeout(REOPEN_PAUSE) {
                 Ok(message) => return Some(message),
@@ -337,7 +337,7 @@ impl Writer {
         forget_pages(&self.config.data_dir);
         let acknowledged = &mut self.acknowledged;
         match open::reopen(&self.shared.config, &self.config, self.answered, acknowledged) {
-            Ok(Opened { store, meta, counts }) => {
+            Ok(CheckedStore { store, meta, counts }) => {
                 info!("the store is open again");
                 let store = Arc::new(store);
                 self.answered = Note::of(&meta);

@@ -63,7 +63,7 @@ local function look(base, fresh_epoch)
     }
 end
 
--- The nodes forget a duel when it expires; should there be none, Redis does, later.
+-- The nodes forget a duel when it expires (rules.rs: expires_at); should there be none, Redis does, later.
 local function expire(duel, expires_at)
     duel.expires_at = expires_at
     if duel.kept_until < expires_at + 60000 then
