@@ -334,3 +334,51 @@ impl WriteBatch<'_> {
         Ok(rows)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Durability, StoreConfig};
+    use crate::engine::embedded::open::{self, CheckedStore};
+    use crate::engine::embedded::store::StoreHints;
+    use crate::event::{Audience, EventType, Payload, Role};
+    use crate::id::UserId;
+
+    /// A commit is visible in a snapshot before the rows in memory know of it.
+    #[test]
+    fn a_read_that_crosses_a_commit_skips_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let data_dir = directory.path().to_owned();
+        let config = StoreConfig { data_dir, durability: Durability::Os };
+        let mut engine = Config::read(&|_| None).unwrap().engine;
+        engine.log_events_max = 3;
+        let (CheckedStore { store, meta, .. }, _) = open::open(&engine, &config).unwrap();
+        let duel = DuelId::try_from(77).unwrap();
+        let push = || Push {
+            event_type: EventType::duel_update(),
+            payload: Payload::parse(duel, "{}", 100).unwrap(),
+            audience: Audience::All,
+            views: Box::default(),
+            coalesce_key: None,
+        };
+        let mut batch = store.batch(&engine, StoreHints::default(), UnixMs(1));
+        for _ in 0..4 {
+            let appended = batch.append(duel, Unnumbered::of(Content::Pushed(push())), None);
+            assert!(appended.is_ok());
+        }
+        drop(batch.commit(&meta).unwrap());
+        let newest = store.duels.get(duel).unwrap().position(&store.lives);
+        let seqs =
+            |events: Vec<Arc<Event>>| events.iter().map(|event| event.seq).collect::<Vec<_>>();
+        let read = |seq| store.snapshot().read(duel, Position { seq, ..newest }, 10).unwrap();
+        assert!(matches!(read(1), Page::Events(events) if seqs(events.clone()) == [2, 3, 4]));
+        // As a commit of three more leaves it: the first is retained no longer, the third fell and was not retained.
+        let mut batch = store.batch(&engine, StoreHints::default(), UnixMs(1));
+        [1, 3].into_iter().for_each(|seq| batch.remove(Kind::Event.key(&[duel.get(), seq])));
+        drop(batch.commit(&meta).unwrap());
+        assert_eq!(read(1), Page::Gone, "and not 2 and 4");
+        let viewer = Viewer { user: UserId::try_from(1).unwrap(), role: Role::Player };
+        let latest = store.snapshot().latest(duel, viewer, newest, Latest::EachType);
+        assert_eq!(latest.unwrap().map(seqs), Some(vec![4]));
+    }
+}

@@ -351,6 +351,19 @@ mod tests {
     }
 
     #[test]
+    fn events_of_no_duel_are_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, store) = config(&directory);
+        let (opened, _) = open(&engine, &store).unwrap();
+        let mut batch = opened.store.batch(&engine, StoreHints::default(), clock::now());
+        batch.put_bytes(Kind::Event.key(&[5, 1]), []);
+        drop(batch.commit(&opened.meta).unwrap());
+        drop(opened);
+        let refused = open(&engine, &store).err().unwrap();
+        assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    }
+
+    #[test]
     fn a_hole_before_the_last_batch_is_damage_unless_nothing_was_synced() {
         for durability in [Durability::Fsync, Durability::Os] {
             let directory = tempfile::tempdir().unwrap();
