@@ -18,8 +18,8 @@ use duelhub::clock;
 use duelhub::config::{Config, Durability, EngineConfig, StoreConfig};
 use duelhub::engine::{Declaration, EmbeddedEngine, Engine, Participant};
 use duelhub::event::{Outcome, Role, Viewer};
-use duelhub::id::{DuelId, Jti, TelegramId, UserId};
-use duelhub::ticket::Ticket;
+use duelhub::id::{DuelId, Jti, TelegramId, TicketKey, UserId};
+use duelhub::ticket::{Generation, Revision, Ticket};
 use duelhub_testkit::fixtures::push_of_256_bytes as push;
 use parking_lot::Mutex;
 
@@ -161,8 +161,9 @@ async fn play(engine: Arc<dyn Engine>, next: Arc<AtomicU64>, duels: u64, pace: O
 
 fn ticket(duel: DuelId, user: UserId) -> Ticket {
     let viewer = Viewer { user, role: Role::Player };
-    let (issued_at, expires_at) = (clock::now(), clock::now().plus(RETENTION));
-    Ticket { jti: Jti::random(), duel, viewer, issued_at, expires_at }
+    let (jti, expires_at) = (Jti::random(), clock::now().plus(RETENTION));
+    let generation = Generation { session: TicketKey::of(&jti), number: 0 };
+    Ticket { jti, duel, viewer, generation, revision: Revision::default(), expires_at }
 }
 
 fn megabytes(bytes: u64) -> f64 {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use duelhub::clock;
 use duelhub::config::{Config, EngineConfig};
 use duelhub::edge::Edge;
 use duelhub::engine::{LogEngine as _, MemoryEngine};
@@ -29,7 +30,7 @@ use duelhub::event::{Payload, Push, Role, Viewer};
 use duelhub::hub::{Attachment, Hub};
 use duelhub::id::{DuelId, UserId};
 use duelhub::metrics::Metrics;
-use duelhub::ticket::{Issued, Tickets};
+use duelhub::ticket::{Issued, Revision, Stamp, Tickets};
 use duelhub_testkit::fixtures::push_of_256_bytes as push;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -110,7 +111,9 @@ fn duel() -> DuelId {
 }
 
 fn issue(tickets: &Tickets, user: u64, role: Role) -> Issued {
-    tickets.issue(duel(), Viewer { user: UserId::try_from(user).unwrap(), role }, None)
+    let viewer = Viewer { user: UserId::try_from(user).unwrap(), role };
+    let stamp = Stamp { now: clock::now(), revision: Revision::default() };
+    tickets.issue(duel(), viewer, None, stamp)
 }
 
 fn pushes(count: usize) -> Vec<Push> {

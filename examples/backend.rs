@@ -63,7 +63,8 @@ async fn main() -> anyhow::Result<()> {
             Change::Opened(_)
             | Change::UserOnline(_)
             | Change::UserOffline(_)
-            | Change::Acked(_) => {}
+            | Change::Acked(_)
+            | Change::SessionEnded(_) => {}
         }
     }
     Ok(())

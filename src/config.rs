@@ -136,8 +136,10 @@ pub struct EngineConfig {
     pub log_events_max: usize,
     /// Bytes of events kept per duel.
     pub log_bytes_max: usize,
-    /// Used and revoked tickets remembered until they expire.
+    /// Sessions and revocations remembered while a ticket of theirs may live.
     pub tickets_max: usize,
+    /// How long a resume ticket lives.
+    pub resume_ttl: Duration,
     /// How long a closed duel is kept.
     pub closed_retention: Duration,
     /// How long a duel is kept in which nothing happens.
@@ -279,14 +281,15 @@ impl Config {
         let production = app_env == AppEnv::Production;
         let mut warnings = Vec::new();
         let engine_kind = sections::read_engine_kind(&mut reader, &mut warnings);
-        let engine = sections::read_engine(&mut reader);
+        let tickets = sections::read_tickets(&mut reader, production, &mut warnings);
+        let engine = sections::read_engine(&mut reader, tickets.resume_ttl);
         let config = Self {
             app_env,
             log_level: reader.value("LOG_LEVEL", |text| {
                 text.parse().map_err(|_| "must be error, warn, info, debug or trace".to_owned())
             }),
-            tickets: sections::read_tickets(&mut reader, production, &mut warnings),
-            telegram: sections::read_telegram(&mut reader, production),
+            tickets,
+            telegram: sections::read_telegram(&mut reader, production, &mut warnings),
             engine_kind,
             engine,
             hub: sections::read_hub(&mut reader),

@@ -240,7 +240,8 @@ impl Control {
                 return Err(Failure::NotAParticipant);
             }
         }
-        let issued = self.tickets.issue(duel, viewer, ttl);
+        let stamp = self.hub.ticket_stamp().await?;
+        let issued = self.tickets.issue(duel, viewer, ttl, stamp);
         self.metrics.tickets_issued.get_or_create(&KindLabel { kind: "grpc" }).inc();
         let jti = issued.ticket.jti.as_str();
         info!(request_id = %id, duel_id = duel.get(), user_id = user.get(), jti, "ticket issued");
@@ -339,7 +340,6 @@ impl ControlService for Arc<Control> {
                 Some(Which::User(tickets)) => Revocation::User {
                     duel: duel_id("user.duel_id", tickets.duel_id)?,
                     user: user_id("user.user_id", tickets.user_id)?,
-                    issued_until: clock::now(),
                 },
             };
             self.hub.revoke(revocation).await?;

@@ -11,7 +11,7 @@
 //!    `seq`, or at its next sweep by [`LogEngine::heads`], and reads what it lacks.
 //! 4. The log keeps a duel's newest events within the bounds of [`EngineConfig`](crate::config::EngineConfig). What
 //!    falls off it is gone for resuming, and [`LogEngine::read`] says so.
-//! 5. A ticket is admitted once, whatever the node, for as long as it lives.
+//! 5. A backend's ticket is admitted once, whatever the node, for as long as it lives; a resume ticket until its successor is used.
 //! 6. A closed duel takes no further event. It is forgotten after the closed retention, an open one after the idle
 //!    retention without event or sweep; a duel that is created again has a new epoch, which goes on from none.
 //!
@@ -36,13 +36,13 @@ pub use self::event_row::stored_size;
 pub use self::head::{EpochHistory, Head};
 pub use self::memory::MemoryEngine;
 pub use self::notice::{
-    NewConnection, Notice, OfflineReason, Online, OnlineByDuel, Signal, SignalKind, Target,
+    NewConnection, Notice, OfflineReason, Online, OnlineByDuel, Opening, Signal, SignalKind, Target,
 };
 pub use self::redis::{RedisEngine, RedisUrlError};
 use crate::clock::UnixMs;
 use crate::event::{DuelStatus, Event, Outcome, Position, Push, Role, Viewer};
-use crate::id::{ConnectionId, DuelId, Jti, TelegramId, UserId};
-use crate::ticket::Ticket;
+use crate::id::{ConnectionId, DuelId, Jti, TelegramId, TicketKey, UserId};
+use crate::ticket::{Revision, Stamp, Ticket};
 
 /// The answer of an engine.
 pub type EngineFuture<'a, T, E = EngineError> =
@@ -91,14 +91,13 @@ pub trait LogEngine: Debug + Send + Sync {
     /// Returns at most `count` events after `after`, in order, without a gap.
     fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page>;
 
-    /// Returns what a connection starts with that does not resume: the latest events addressed to `viewer`, in order, none
-    /// after `up_to`. Returns `None` if the duel is not in that epoch, or no longer.
+    /// Returns what a connection starts with that does not resume: of the events addressed to `viewer` the latest of each
+    /// type that are not transient, in order, none after `up_to`. Returns `None` if the duel is not in that epoch, or no longer.
     fn latest(
         &self,
         duel: DuelId,
         viewer: Viewer,
         up_to: Position,
-        which: Latest,
     ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>>;
 
     /// Returns the duel as it stands, if it exists.
@@ -117,19 +116,37 @@ pub trait LogEngine: Debug + Send + Sync {
     fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>>;
 }
 
-/// Which tickets have been used or revoked.
+/// Which tickets have been used or revoked, and how far each session has come. `rules/tickets.rs` has the rules.
 ///
 /// A call takes its place in order when it is made. Dropping the answer does not undo the call.
 pub trait TicketEngine: Debug + Send + Sync {
-    /// Uses a ticket, once.
-    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError>;
+    /// Returns what a ticket issued now has to say.
+    fn stamp(&self) -> EngineFuture<'_, Stamp>;
 
-    /// Revokes tickets from now on.
+    /// Uses a ticket.
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Redemption, RedeemError>;
+
+    /// Returns what a resume ticket issued now has to say, for a connection whose last ticket was issued at `revision`.
+    /// Returns `None` if that was revoked, or the session has ended.
+    fn renew(
+        &self,
+        session: TicketKey,
+        owner: (DuelId, UserId),
+        revision: Revision,
+    ) -> EngineFuture<'_, Option<Stamp>>;
+
+    /// Revokes tickets from now on. When it answers, none of them is accepted, and one stamped later is.
     fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()>;
 }
 
 /// Who is online, over all nodes, and what nodes tell each other about connections.
 pub trait PresenceEngine: Debug + Send + Sync {
+    /// Numbers a connection that enters: its place in the order in which those of all nodes enter the duel. 0 if there is only
+    /// this node. It has to be numbered before its ticket is redeemed.
+    fn enter(&self, _duel: DuelId) -> EngineFuture<'_, u64> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
+
     /// Adds a connection. If this node is subscribed to the duel, the sink is told who is online before this answers. If the
     /// user has too many connections over all nodes, the sinks of the oldest ones' nodes are told to close them.
     fn attach(&self, new: NewConnection) -> EngineFuture<'_, ()> {
@@ -240,16 +257,31 @@ pub enum AppendError {
     Engine(#[from] EngineError),
 }
 
+/// What [`TicketEngine::redeem`] answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redemption {
+    /// For the session's next ticket.
+    pub stamp: Stamp,
+    /// How often this ticket was used, this time included.
+    pub uses: u32,
+}
+
 /// Why a ticket was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RedeemError {
-    /// It was used before.
-    #[error("the ticket was used before")]
+    /// A newer ticket of its session was used.
+    #[error("a newer ticket of the session was used")]
     AlreadyUsed,
-    /// It was revoked.
+    /// It is the backend's, and was used before; no other ticket of its session was.
+    #[error("the ticket was used before")]
+    Spent,
+    /// Another ticket of its generation was used, so one of the two is a copy. The session has ended.
+    #[error("the session has two tickets of one generation")]
+    Copied,
+    /// It was revoked, or its session has ended.
     #[error("the ticket was revoked")]
     Revoked,
-    /// It expired on the way.
+    /// It has expired.
     #[error("the ticket has expired")]
     Expired,
     /// The engine's own reasons.
@@ -304,9 +336,6 @@ pub struct DuelRecord {
     pub created_at: UnixMs,
     /// When its last event was stored.
     pub updated_at: Option<UnixMs>,
-    /// Of [`LogEngine::get_or_create`], where several nodes share the duel: the place of the connection in the order in which those
-    /// of all nodes entered. Otherwise 0.
-    pub attach_number: u64,
 }
 
 impl DuelRecord {
@@ -338,15 +367,6 @@ pub enum Page {
     Gone,
 }
 
-/// Which events [`LogEngine::latest`] looks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Latest {
-    /// The latest `duel_update`.
-    Update,
-    /// The latest of each type.
-    EachType,
-}
-
 /// Which duels [`LogEngine::list`] lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusFilter {
@@ -370,16 +390,14 @@ impl StatusFilter {
 /// Which tickets [`TicketEngine::revoke`] makes worthless.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
-    /// One.
+    /// One, and those of the session that it began.
     Ticket(Jti),
-    /// All that were issued until `issued_until`, that instant included, for one user in one duel.
+    /// All that were issued so far for one user in one duel.
     User {
         /// The duel.
         duel: DuelId,
         /// The user.
         user: UserId,
-        /// The last instant concerned.
-        issued_until: UnixMs,
     },
 }
 
@@ -388,7 +406,7 @@ pub enum Revocation {
 pub struct EngineCounts {
     /// Duels, without the node's own probe.
     pub duels: usize,
-    /// Used and revoked tickets that have not expired.
+    /// Sessions, and revocations, that are remembered.
     pub remembered_tickets: usize,
 }
 

@@ -146,7 +146,7 @@ impl Audience {
 /// The longest event type, in bytes.
 pub const EVENT_TYPE_BYTES_MAX: usize = 64;
 
-/// The type that every WebApp knows, and that a fresh connection starts with.
+/// The type that every WebApp knows.
 pub const DUEL_UPDATE: &str = "duel_update";
 
 /// Frame types that are the hub's own, so that no backend can forge them.
@@ -221,6 +221,8 @@ pub struct Push {
     pub views: Box<[(UserId, Payload)]>,
     /// Events of which a lagging connection needs only the newest share this key.
     pub coalesce_key: Option<Box<str>>,
+    /// It makes no sense later: it is replayed to who resumes, and is no part of the present state.
+    pub transient: bool,
 }
 
 /// 128 bits of SHA-256 over the content of a push, or of parts of it: equal for equal content.
@@ -249,6 +251,7 @@ impl Push {
             parts.add(payload.json().as_bytes());
         }
         parts.add(self.coalesce_key.as_deref().unwrap_or_default().as_bytes());
+        parts.add(&[u8::from(self.transient)]);
         parts.fingerprint()
     }
 
@@ -329,6 +332,12 @@ impl Event {
             Content::Closed(_) => None,
         }
     }
+
+    /// The push, if it can be part of the present state.
+    #[must_use]
+    pub fn state(&self) -> Option<&Push> {
+        self.push().filter(|push| !push.transient)
+    }
 }
 
 /// What the data plane sends for a payload; made by the first connection that needs it, shared by the others.
@@ -399,6 +408,7 @@ mod tests {
             audience: Audience::All,
             views: Box::default(),
             coalesce_key: None,
+            transient: false,
         };
         assert_eq!(base.fingerprint(), base.clone().fingerprint());
         let others = [
@@ -408,6 +418,7 @@ mod tests {
             Push { audience: Audience::Only(users(&[1])), ..base.clone() },
             Push { views: [(users(&[1])[0], base.payload.clone())].into(), ..base.clone() },
             Push { coalesce_key: Some("k".into()), ..base.clone() },
+            Push { transient: true, ..base.clone() },
         ];
         for other in others {
             assert_ne!(base.fingerprint(), other.fingerprint(), "{other:?}");

@@ -44,7 +44,6 @@ mod watch;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
@@ -68,8 +67,9 @@ use crate::engine::{
     Target,
 };
 use crate::event::{Content, Outcome, Position, Push, Role};
-use crate::id::{ConnectionId, DuelId, UserId};
+use crate::id::{ConnectionId, DuelId, TicketKey, UserId};
 use crate::metrics::Metrics;
+use crate::ticket::{Revision, Stamp};
 
 /// The node's live duels. Shared by `Arc`; every method may be called from anywhere.
 #[derive(Debug)]
@@ -288,29 +288,33 @@ impl Hub {
         Ok(heads.into_iter().map(|(duel, head)| (duel, head, connections(duel))).collect())
     }
 
-    /// Revokes tickets. When it returns, no such ticket opens a connection, and one issued later does.
+    /// Returns what a ticket issued now has to say.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn ticket_stamp(&self) -> Result<Stamp, EngineError> {
+        self.engine.stamp().await
+    }
+
+    /// Returns what a resume ticket issued now has to say. See [`crate::engine::TicketEngine::renew`].
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn renew_ticket(
+        &self,
+        session: TicketKey,
+        owner: (DuelId, UserId),
+        revision: Revision,
+    ) -> Result<Option<Stamp>, EngineError> {
+        self.engine.renew(session, owner, revision).await
+    }
+
+    /// Revokes tickets. When it returns, no such ticket opens a connection, and one stamped later does.
     ///
     /// # Errors
     /// [`EngineError`]. Nothing has taken effect, unless it says that it may have.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), EngineError> {
-        let user = match &revocation {
-            Revocation::Ticket(_) => None,
-            Revocation::User { duel, user, .. } => Some((*duel, *user)),
-        };
-        self.engine.revoke(revocation).await?;
-        if let Some((duel, user)) = user {
-            let signaled = self.engine.signal(Signal { duel, kind: SignalKind::Revoked { user } });
-            // The tickets are revoked already.
-            signaled.await.map_err(|_| EngineError::IN_DOUBT)?;
-            // Once more: a connection may have received a resume ticket between the instant and the signal.
-            let issued_until = crate::clock::now();
-            let again = self.engine.revoke(Revocation::User { duel, user, issued_until }).await;
-            // The first one has taken effect.
-            again.map_err(|_| EngineError::IN_DOUBT)?;
-            // Tickets tell instants apart by the millisecond: the next one issued must be of a later one.
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        Ok(())
+        self.engine.revoke(revocation).await
     }
 
     /// Closes the connections of a duel, or of one user in it, on all nodes. Returns how many this node had.

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use sha2::{Digest as _, Sha256};
+
 /// The largest duel or user id: 2^53-1, the largest integer that JavaScript holds exactly.
 pub const ID_MAX: u64 = (1 << 53) - 1;
 
@@ -89,6 +91,35 @@ impl Jti {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// 128 bits that stand for a ticket: a hash of its jti, whatever its length. Names a session, too: by the ticket that began it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TicketKey(pub [u8; 16]);
+
+impl TicketKey {
+    /// Returns the key of a ticket.
+    #[must_use]
+    pub fn of(jti: &Jti) -> Self {
+        let digest = Sha256::digest(jti.as_str().as_bytes());
+        let mut first = [0; 16];
+        first.copy_from_slice(&digest[..16]);
+        Self(first)
+    }
+
+    /// Reads 32 hex digits. Returns `None` if the text is anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| hex)?;
+        Some(Self(number.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for TicketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 

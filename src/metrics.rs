@@ -85,6 +85,7 @@ metrics! {
     pushes_in_flight: Gauge, "pushes_in_flight", "Pushes being stored";
     rpcs: Family<RpcLabels, Counter>, "rpcs", "RPCs answered, by method and code";
     tickets_issued: Family<KindLabel, Counter>, "tickets_issued", "Tickets issued, by kind";
+    sessions_ended: Counter, "sessions_ended", "Sessions ended because a resume ticket was copied";
     ticket_api_answers: Family<KindLabel, Counter>, "ticket_api_answers", "Answers of the HTTP ticket API, by code";
     limits_reached: Family<KindLabel, Counter>, "limits_reached", "Requests that met a limit, by its variable";
     sweep_repairs: Counter, "sweep_repairs", "Duels in which a sweep found missed events";
@@ -92,7 +93,7 @@ metrics! {
     duels: Gauge, "duels", "Duels that the engine holds";
     live_duels: Gauge, "live_duels", "Duels with a connection on this node";
     watchers: Gauge, "watchers", "Watches of backends";
-    remembered_tickets: Gauge, "remembered_tickets", "Used and revoked tickets remembered";
+    remembered_tickets: Gauge, "remembered_tickets", "Sessions and revocations remembered";
     store_usable: Gauge, "store_usable", "1 if the store takes pushes, else 0";
     store_commits: Counter, "store_commits", "Commits of the store, each of a group of calls";
     store_failures: Counter, "store_failures", "Commits of the store that failed";

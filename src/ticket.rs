@@ -1,9 +1,10 @@
-//! Tickets: signed, single-use permissions to open one connection.
+//! Tickets: signed permissions to open a connection.
 //!
 //! A ticket is a JWT (RFC 7519) signed with HS256 (RFC 7518, section 3.2), the only algorithm that is ever accepted.
-//! The control plane and the HTTP ticket API issue tickets. The data plane verifies them and issues resume tickets. Verifying
-//! proves that the hub signed a ticket and that it has not expired. Only the engine knows whether it was used
-//! ([`crate::engine::TicketEngine::redeem`]).
+//! The control plane and the HTTP ticket API issue a backend's tickets. Each begins a *session*. The data plane verifies tickets
+//! and hands out resume tickets, which go on with the session: their generation grows. Verifying proves that the hub
+//! signed a ticket. Only the engine knows whether it has expired, was used or was revoked
+//! ([`crate::engine::TicketEngine::redeem`]), because only the engine's ledger has one clock for all nodes.
 
 use std::time::Duration;
 
@@ -11,17 +12,39 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::clock::{self, UnixMs};
+use crate::clock::UnixMs;
 use crate::config::{Secret, TicketConfig};
 use crate::event::{Role, Viewer};
-use crate::id::{DuelId, Jti, UserId};
+use crate::id::{DuelId, Jti, TicketKey, UserId};
 use crate::limits;
 
 /// The audience of every ticket (RFC 7519, section 4.1.3).
 const AUDIENCE: &str = "duelhub";
 
-/// How far ahead of our clock another node's may be.
-const ISSUED_AHEAD_MAX: Duration = Duration::from_secs(5);
+/// The latest instant that a claim may name, in seconds. In milliseconds it fits in 64 bits.
+const SECONDS_MAX: u64 = 1_000_000_000_000;
+
+/// Counts the revocations of a ledger. A ticket says which revision it was issued at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision(pub u64);
+
+/// What the ledger says for a ticket that is issued now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The ledger's clock.
+    pub now: UnixMs,
+    /// The ledger's revision.
+    pub revision: Revision,
+}
+
+/// A session and how far it has come: what the tickets of one reconnect have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
+    /// The session.
+    pub session: TicketKey,
+    /// 0: the backend's ticket, which began the session. Each resume ticket that a connection is handed has the next number.
+    pub number: u32,
+}
 
 /// What a ticket permits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +55,11 @@ pub struct Ticket {
     pub duel: DuelId,
     /// The user, and their role.
     pub viewer: Viewer,
-    /// When it was signed.
-    pub issued_at: UnixMs,
-    /// When it expires. Whole seconds.
+    /// Its place in its session.
+    pub generation: Generation,
+    /// The ledger's revision when it was issued.
+    pub revision: Revision,
+    /// When it expires, by the ledger's clock. Whole seconds.
     pub expires_at: UnixMs,
 }
 
@@ -47,16 +72,10 @@ pub struct Issued {
     pub ticket: Ticket,
 }
 
-/// Why a ticket is refused.
+/// A text that is no ticket of ours: malformed, another algorithm, another key, another audience, a claim missing or doubled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TicketError {
-    /// Not a ticket of ours: malformed, another algorithm, another key, another audience, a claim missing or doubled.
-    #[error("the ticket is invalid")]
-    Invalid,
-    /// A ticket of ours that has expired.
-    #[error("the ticket has expired")]
-    Expired,
-}
+#[error("the ticket is invalid")]
+pub struct InvalidTicket;
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
@@ -65,11 +84,19 @@ struct Claims {
     /// The duel.
     duel: u64,
     role: ClaimedRole,
-    /// Seconds, with milliseconds after the point: revocation tells tickets of one second apart by it.
-    iat: f64,
+    /// Seconds. For people: nothing is decided by it, so that clocks may differ.
+    iat: u64,
     exp: u64,
     jti: String,
     aud: String,
+    /// The revision. Without it, the ticket is older than any revocation that is remembered.
+    #[serde(default)]
+    rev: u64,
+    /// The session and the generation of a resume ticket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sid: Option<String>,
+    #[serde(rename = "gen", default, skip_serializing_if = "Option::is_none")]
+    generation: Option<u32>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -103,7 +130,7 @@ impl Tickets {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["aud", "exp", "sub"]);
-        // The library reads the system's clock; expiry is checked against ours, below.
+        // The library reads the system's clock. Expiry is decided by the ledger's.
         validation.validate_exp = false;
         Self {
             kid: kid(&config.secret),
@@ -115,20 +142,30 @@ impl Tickets {
         }
     }
 
-    /// Issues a ticket that lives for `ttl`, or for the configured time.
+    /// Issues a ticket that begins a session. It lives for `ttl`, or for the configured time.
     #[must_use]
-    pub fn issue(&self, duel: DuelId, viewer: Viewer, ttl: Option<Duration>) -> Issued {
-        let issued_at = clock::now();
-        // Rounded up to the whole seconds that a JWT's `exp` has: a ticket never lives for less than it was given.
-        let end = issued_at.plus(ttl.unwrap_or(self.ttl));
-        let expires_at = UnixMs(end.0.div_ceil(1000) * 1000);
-        self.sign(Ticket { jti: Jti::random(), duel, viewer, issued_at, expires_at })
+    pub fn issue(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        ttl: Option<Duration>,
+        stamp: Stamp,
+    ) -> Issued {
+        let jti = Jti::random();
+        let generation = Generation { session: TicketKey::of(&jti), number: 0 };
+        self.sign(jti, (duel, viewer), generation, ttl.unwrap_or(self.ttl), stamp)
     }
 
     /// Issues a ticket with which a client reconnects without asking the backend.
     #[must_use]
-    pub fn issue_resume(&self, duel: DuelId, viewer: Viewer) -> Issued {
-        self.issue(duel, viewer, Some(self.resume_ttl))
+    pub fn issue_resume(
+        &self,
+        duel: DuelId,
+        viewer: Viewer,
+        generation: Generation,
+        stamp: Stamp,
+    ) -> Issued {
+        self.sign(Jti::random(), (duel, viewer), generation, self.resume_ttl, stamp)
     }
 
     /// Returns the lifetime of a resume ticket.
@@ -137,48 +174,50 @@ impl Tickets {
         self.resume_ttl
     }
 
-    fn sign(&self, ticket: Ticket) -> Issued {
+    fn sign(
+        &self,
+        jti: Jti,
+        (duel, viewer): (DuelId, Viewer),
+        generation: Generation,
+        ttl: Duration,
+        stamp: Stamp,
+    ) -> Issued {
+        // Rounded up to the whole seconds that a JWT's `exp` has: a ticket never lives for less than it was given.
+        let expires_at = UnixMs(stamp.now.plus(ttl).0.div_ceil(1000) * 1000);
+        let revision = stamp.revision;
+        let ticket = Ticket { jti, duel, viewer, generation, revision, expires_at };
         let mut header = Header::new(Algorithm::HS256);
         header.kid = Some(self.kid.clone());
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "milliseconds since 1970 need 41 bits of 52"
-        )]
-        let iat = ticket.issued_at.0 as f64 / 1000.0;
+        let resumes = generation.number > 0;
         let claims = Claims {
-            sub: ticket.viewer.user.to_string(),
-            duel: ticket.duel.get(),
-            role: match ticket.viewer.role {
+            sub: viewer.user.to_string(),
+            duel: duel.get(),
+            role: match viewer.role {
                 Role::Player => ClaimedRole::Player,
                 Role::Spectator => ClaimedRole::Spectator,
             },
-            iat,
-            exp: ticket.expires_at.seconds(),
+            iat: stamp.now.seconds(),
+            exp: expires_at.seconds(),
             jti: ticket.jti.as_str().to_owned(),
             aud: AUDIENCE.to_owned(),
+            rev: revision.0,
+            sid: resumes.then(|| generation.session.to_string()),
+            generation: resumes.then_some(generation.number),
         };
         let text = jsonwebtoken::encode(&header, &claims, &self.encoding)
             .expect("claims are plain JSON and the key is an HMAC key");
         Issued { text: Secret::new(text), ticket }
     }
 
-    /// Verifies that `text` is a ticket of ours that has not expired. Returns the ticket.
+    /// Verifies that `text` is a ticket of ours. Returns the ticket. Whether it has expired, the engine's ledger decides.
     ///
     /// # Errors
-    /// [`TicketError`]. Only a ticket of ours is called expired.
-    pub fn verify(&self, text: &str) -> Result<Ticket, TicketError> {
+    /// [`InvalidTicket`].
+    pub fn verify(&self, text: &str) -> Result<Ticket, InvalidTicket> {
         if text.len() > limits::TICKET_BYTES_MAX {
-            return Err(TicketError::Invalid);
+            return Err(InvalidTicket);
         }
-        let ticket = self.decode(text).ok_or(TicketError::Invalid)?;
-        let now = clock::now();
-        if ticket.issued_at > now.plus(ISSUED_AHEAD_MAX) {
-            return Err(TicketError::Invalid);
-        }
-        if ticket.expires_at <= now {
-            return Err(TicketError::Expired);
-        }
-        Ok(ticket)
+        self.decode(text).ok_or(InvalidTicket)
     }
 
     /// Returns the claims of a text in the form of a ticket, whoever signed it. For people to read, never to act on.
@@ -192,25 +231,27 @@ impl Tickets {
         let (_, key) = self.keys.iter().find(|(kid, _)| Some(kid) == header.kid.as_ref())?;
         let claims = jsonwebtoken::decode::<Claims>(text, key, &self.validation).ok()?.claims;
         let number: u64 = claims.sub.parse().ok()?;
-        let issued_ms = claims.iat * 1000.0;
-        if !(0.0..1e15).contains(&issued_ms) || claims.exp > 1_000_000_000_000 {
+        if claims.iat > SECONDS_MAX || claims.exp > SECONDS_MAX {
             return None;
         }
         let role = match claims.role {
             ClaimedRole::Player => Role::Player,
             ClaimedRole::Spectator => Role::Spectator,
         };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the range was checked above"
-        )]
-        let issued_at = UnixMs(issued_ms.round() as u64);
+        let jti = Jti::parse(&claims.jti)?;
+        let generation = match (&claims.sid, claims.generation) {
+            (None, None) => Generation { session: TicketKey::of(&jti), number: 0 },
+            (Some(sid), Some(number @ 1..)) => {
+                Generation { session: TicketKey::parse(sid)?, number }
+            }
+            _ => return None,
+        };
         Some(Ticket {
-            jti: Jti::parse(&claims.jti)?,
+            jti,
             duel: DuelId::try_from(claims.duel).ok()?,
             viewer: Viewer { user: UserId::try_from(number).ok()?, role },
-            issued_at,
+            generation,
+            revision: Revision(claims.rev),
             expires_at: UnixMs(claims.exp * 1000),
         })
     }
@@ -229,6 +270,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::clock;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -244,7 +286,11 @@ mod tests {
 
     fn issue(tickets: &Tickets) -> Issued {
         let viewer = Viewer { user: UserId::try_from(5).unwrap(), role: Role::Player };
-        tickets.issue(DuelId::try_from(77).unwrap(), viewer, None)
+        tickets.issue(DuelId::try_from(77).unwrap(), viewer, None, stamp())
+    }
+
+    fn stamp() -> Stamp {
+        Stamp { now: clock::now(), revision: Revision(7) }
     }
 
     fn signed(alg: Algorithm, kid: Option<String>, claims: &Value, key: &str) -> String {
@@ -273,7 +319,7 @@ mod tests {
         let old = issue(&tickets(KEY, None));
         assert!(tickets("another secret", Some(KEY)).verify(old.text.as_str()).is_ok());
         let dropped = tickets("another secret", None);
-        assert_eq!(dropped.verify(old.text.as_str()), Err(TicketError::Invalid));
+        assert_eq!(dropped.verify(old.text.as_str()), Err(InvalidTicket));
     }
 
     #[test]
@@ -284,9 +330,8 @@ mod tests {
             let mut missing = claims();
             missing.as_object_mut().unwrap().remove(name);
             let text = signed(Algorithm::HS256, kid(), &missing, KEY);
-            assert_eq!(tickets.verify(&text), Err(TicketError::Invalid), "without {name}");
+            assert_eq!(tickets.verify(&text), Err(InvalidTicket), "without {name}");
         }
-        let soon = clock::now().seconds() + 60;
         let wrong = [
             ("sub", json!("0")),
             ("sub", json!(5)),
@@ -294,11 +339,14 @@ mod tests {
             ("duel", json!(0)),
             ("duel", json!("77")),
             ("role", json!("admin")),
-            ("iat", json!(soon)),
+            ("iat", json!("now")),
             ("iat", json!(-1)),
             ("iat", json!(1e300)),
             ("exp", json!(-1)),
             ("exp", json!(u64::MAX)),
+            ("rev", json!(-1)),
+            ("sid", json!("0".repeat(32))),
+            ("gen", json!(1)),
             ("jti", json!("")),
             ("jti", json!("x".repeat(65))),
             ("aud", json!("other")),
@@ -308,19 +356,30 @@ mod tests {
             let mut claims = claims();
             claims[name] = value.clone();
             let text = signed(Algorithm::HS256, kid(), &claims, KEY);
-            assert_eq!(tickets.verify(&text), Err(TicketError::Invalid), "{name}: {value}");
+            assert_eq!(tickets.verify(&text), Err(InvalidTicket), "{name}: {value}");
         }
     }
 
     #[test]
-    fn an_expired_ticket_is_called_expired_only_if_it_was_ours() {
+    fn a_resume_ticket_names_its_session_and_its_generation() {
         let tickets = tickets(KEY, None);
-        let mut claims = claims();
-        claims["exp"] = json!(clock::now().seconds() - 1);
-        let ours = signed(Algorithm::HS256, Some(tickets.kid.clone()), &claims, KEY);
-        assert_eq!(tickets.verify(&ours), Err(TicketError::Expired));
-        let forged = signed(Algorithm::HS256, Some(tickets.kid.clone()), &claims, "other");
-        assert_eq!(tickets.verify(&forged), Err(TicketError::Invalid));
+        let first = issue(&tickets).ticket;
+        assert_eq!(first.generation, Generation { session: TicketKey::of(&first.jti), number: 0 });
+        let next = Generation { number: 3, ..first.generation };
+        let resume = tickets.issue_resume(first.duel, first.viewer, next, stamp());
+        assert_eq!(resume.ticket.generation, next);
+        assert_eq!(tickets.verify(resume.text.as_str()), Ok(resume.ticket));
+    }
+
+    #[test]
+    fn a_ticket_of_another_clock_is_a_ticket() {
+        let tickets = tickets(KEY, None);
+        for now in [0, clock::now().0 + 86_400_000] {
+            let stamp = Stamp { now: UnixMs(now), ..stamp() };
+            let viewer = Viewer { user: UserId::try_from(5).unwrap(), role: Role::Player };
+            let issued = tickets.issue(DuelId::try_from(77).unwrap(), viewer, None, stamp);
+            assert_eq!(tickets.verify(issued.text.as_str()), Ok(issued.ticket));
+        }
     }
 
     #[test]
@@ -351,7 +410,7 @@ mod tests {
             sign_raw(&tickets, doubled),
         ];
         for text in refused {
-            assert_eq!(tickets.verify(&text), Err(TicketError::Invalid), "{text}");
+            assert_eq!(tickets.verify(&text), Err(InvalidTicket), "{text}");
         }
     }
 
@@ -377,7 +436,7 @@ mod tests {
             let mut bytes = good.as_bytes().to_vec();
             bytes[at] ^= 1;
             let Ok(text) = String::from_utf8(bytes) else { continue };
-            assert_eq!(tickets.verify(&text), Err(TicketError::Invalid), "byte {at}");
+            assert_eq!(tickets.verify(&text), Err(InvalidTicket), "byte {at}");
         }
     }
 }

@@ -121,7 +121,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 pub(super) enum Text {
     Connected {
         epoch: String,
-        seq: u64,
+        head: u64,
         recovered: Option<bool>,
         resume_ticket: Option<String>,
     },

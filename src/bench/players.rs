@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the faults of a player that receives these seqs after `connected` with the seq 5.
+    /// Returns the faults of a player that receives these seqs after `connected` with the head 5.
     fn faults_of(seqs: &'static [u64]) -> Vec<String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -162,7 +162,7 @@ mod tests {
         assert!(request[..count].starts_with(b"GET /ws?ticket=ticket HTTP/1.1\r\n"));
         let proof = "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
         write!(socket, "HTTP/1.1 101 Switching\r\n{proof}\r\n\r\n").unwrap();
-        let connected = r#"{"type":"connected","epoch":"e","seq":5,"recovered":null}"#.to_owned();
+        let connected = r#"{"type":"connected","epoch":"e","head":5,"recovered":null}"#.to_owned();
         let event = |seq: &u64| {
             format!(r#"{{"type":"duel_update","seq":{seq},"payload":{{"push":{seq}}}}}"#)
         };

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
+use duelhub::clock;
 use duelhub::config::Config;
 use duelhub::event::{Role, Viewer};
 use duelhub::id::{DuelId, ID_MAX, UserId};
-use duelhub::ticket::Tickets;
+use duelhub::ticket::{Revision, Stamp, Tickets};
 
 pub(super) fn command() -> Command {
     let number = |name: &'static str, help: &'static str| {
@@ -68,7 +69,9 @@ fn issue(matches: &ArgMatches, tickets: &Tickets) -> ExitCode {
     let spectator = matches.get_one::<String>("role").is_some_and(|role| role == "spectator");
     let role = if spectator { Role::Spectator } else { Role::Player };
     let ttl = matches.get_one::<u64>("ttl").copied().map(Duration::from_secs);
-    let issued = tickets.issue(duel, Viewer { user, role }, ttl);
+    // No ledger is asked, so the ticket is older than any revocation.
+    let stamp = Stamp { now: clock::now(), revision: Revision::default() };
+    let issued = tickets.issue(duel, Viewer { user, role }, ttl, stamp);
     println!("{}", issued.text.as_str());
     eprintln!(
         "jti {}, good until {} (Unix seconds), for one connection",
@@ -92,6 +95,10 @@ fn inspect(matches: &ArgMatches, tickets: &Tickets) -> ExitCode {
         None => println!("not a JWT"),
     }
     match tickets.verify(text) {
+        Ok(ticket) if ticket.expires_at <= clock::now() => {
+            println!("refused: the ticket has expired");
+            ExitCode::FAILURE
+        }
         Ok(_) => {
             println!("accepted by this configuration, unless it was used or revoked");
             ExitCode::SUCCESS

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::reader::Reader;
 use super::{
@@ -50,7 +51,14 @@ pub(super) fn read_tickets(
     }
 }
 
-pub(super) fn read_telegram(reader: &mut Reader<'_>, production: bool) -> TelegramConfig {
+/// The game's own API takes a lower INIT_DATA_TTL_SECONDS as this.
+const INIT_DATA_TTL_LOW: Duration = Duration::from_secs(3600);
+
+pub(super) fn read_telegram(
+    reader: &mut Reader<'_>,
+    production: bool,
+    warnings: &mut Vec<String>,
+) -> TelegramConfig {
     let enabled = reader.flag("DEV_AUTH_ENABLED");
     if enabled && production {
         reader.problem("DEV_AUTH_ENABLED", "must not be true in production");
@@ -62,9 +70,16 @@ pub(super) fn read_telegram(reader: &mut Reader<'_>, production: bool) -> Telegr
         }
         user
     });
+    let init_data_ttl = reader.seconds("INIT_DATA_TTL_SECONDS", 1, 86_400 * 30);
+    if init_data_ttl < INIT_DATA_TTL_LOW {
+        let seconds = init_data_ttl.as_secs();
+        warnings.push(format!(
+            "INIT_DATA_TTL_SECONDS is {seconds}: a page that was opened longer ago gets no ticket for its next duel"
+        ));
+    }
     TelegramConfig {
         bot_token: reader.optional("TELEGRAM_BOT_TOKEN").map(Secret::new),
-        init_data_ttl: reader.seconds("INIT_DATA_TTL_SECONDS", 1, 86_400 * 30),
+        init_data_ttl,
         dev_auth: enabled.then_some(DevAuth { user }),
     }
 }
@@ -129,7 +144,10 @@ fn read_redis(reader: &mut Reader<'_>, wanted: bool) -> Option<RedisConfig> {
     Some(RedisConfig { url: Secret::new(url), prefix, wait_replicas })
 }
 
-pub(super) fn read_engine(reader: &mut Reader<'_>) -> EngineConfig {
+pub(super) fn read_engine(
+    reader: &mut Reader<'_>,
+    resume_ttl: std::time::Duration,
+) -> EngineConfig {
     // The log must hold the largest push and the end of the duel, or it would drop what was just stored.
     let log_bytes_min = 4 * u32::try_from(limits::PUSH_BYTES_MAX).unwrap_or(u32::MAX);
     EngineConfig {
@@ -137,6 +155,7 @@ pub(super) fn read_engine(reader: &mut Reader<'_>) -> EngineConfig {
         log_events_max: reader.count("ENGINE_MAX_LOG_EVENTS", 2, 1_000_000),
         log_bytes_max: reader.count("ENGINE_MAX_LOG_BYTES", log_bytes_min, 1 << 30),
         tickets_max: reader.count("ENGINE_MAX_REMEMBERED_TICKETS", 1000, 1_000_000_000),
+        resume_ttl,
         closed_retention: reader.seconds("ENGINE_CLOSED_RETENTION_SECONDS", 1, 86_400 * 30),
         idle_retention: reader.seconds("ENGINE_IDLE_RETENTION_SECONDS", 10, 86_400 * 365),
     }

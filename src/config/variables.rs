@@ -87,7 +87,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     with("TRUSTED_PROXIES", "127.0.0.1,::1", "addresses whose X-Forwarded-For is believed"),
     none("WEBAPP_URL", "allowed browser origins, comma-separated; production: required"),
-    with("INIT_DATA_TTL_SECONDS", "300", "oldest Telegram auth_date that the ticket API accepts"),
+    with("INIT_DATA_TTL_SECONDS", "86400", "oldest Telegram auth_date that the ticket API accepts"),
     none(
         "TELEGRAM_BOT_TOKEN",
         "verifies X-Telegram-Init-Data; without it the ticket API answers 503",

@@ -157,6 +157,7 @@ pub(super) fn push(
     payload_bytes_max: usize,
 ) -> Result<Push, Failure> {
     let coalesce_key = key("coalesce_key", &request.coalesce_key, limits::COALESCE_KEY_BYTES_MAX)?;
+    let transient = request.transient;
     let event = pb::LastEvent {
         r#type: request.r#type,
         payload_json: request.payload_json,
@@ -164,7 +165,7 @@ pub(super) fn push(
         views: request.views,
     };
     let push = event_content("", duel, event, payload_bytes_max)?;
-    Ok(Push { coalesce_key, ..push })
+    Ok(Push { coalesce_key, transient, ..push })
 }
 
 pub(super) fn last_event(
@@ -222,6 +223,7 @@ fn event_content(
         audience,
         views: views.into(),
         coalesce_key: None,
+        transient: false,
     })
 }
 
@@ -358,6 +360,9 @@ pub(super) fn change(change: Change) -> pb::WatchDuelsResponse {
         }),
         ChangeKind::Offline(user, reason) => {
             Pb::UserOffline(pb::UserOffline { user_id: user.get(), reason: offline_reason(reason) })
+        }
+        ChangeKind::SessionEnded(user) => {
+            Pb::SessionEnded(pb::SessionEnded { user_id: user.get() })
         }
         ChangeKind::Acked(user, seq) => Pb::Acked(pb::UserAcked { user_id: user.get(), seq }),
     };

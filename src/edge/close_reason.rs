@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 use crate::engine::OfflineReason;
 use crate::hub::{AttachError, CloseRequest, ResyncRequired};
-use crate::ticket::TicketError;
+use crate::ticket::InvalidTicket;
 
 /// Why a connection closes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CloseReason {
-    /// No ticket, not a ticket, or a revoked one.
+    /// No ticket, not a ticket, or a revoked one; or its session has ended.
     InvalidTicket,
     /// The ticket came too late.
     TicketExpired,
-    /// The ticket was used before.
+    /// The ticket was used before, or a newer one of its session was.
     TicketAlreadyUsed,
     /// The duel was declared without this player, or the backend disconnects them.
     AccessDenied { reason: Option<Arc<str>> },
-    /// The duel was closed before the connection came.
+    /// The duel is closed, and the client has all of it.
     DuelClosed,
     /// The duel was closed, as the client knows from `duel_closed`.
     DuelEnded,
@@ -28,7 +28,7 @@ pub(super) enum CloseReason {
     MessageTooLarge,
     /// The client was silent for too long.
     ConnectionTimeout,
-    /// The user has opened too many other connections since.
+    /// The user has opened too many other connections since, or has come back in this one's session.
     ConnectionReplaced,
     /// The client does not read, or lags behind the log.
     TooSlow,
@@ -142,12 +142,9 @@ impl CloseReason {
     }
 }
 
-impl From<TicketError> for CloseReason {
-    fn from(error: TicketError) -> Self {
-        match error {
-            TicketError::Invalid => Self::InvalidTicket,
-            TicketError::Expired => Self::TicketExpired,
-        }
+impl From<InvalidTicket> for CloseReason {
+    fn from(_: InvalidTicket) -> Self {
+        Self::InvalidTicket
     }
 }
 
@@ -168,6 +165,7 @@ impl From<&CloseRequest> for CloseReason {
     fn from(request: &CloseRequest) -> Self {
         match request {
             CloseRequest::Replaced => Self::ConnectionReplaced,
+            CloseRequest::SessionEnded => Self::InvalidTicket,
             CloseRequest::Restart => Self::ServerRestart { reason: None },
             CloseRequest::Disconnected { reconnect: true, reason } => {
                 Self::ServerRestart { reason: reason.clone() }

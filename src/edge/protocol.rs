@@ -43,7 +43,7 @@ enum ServerFrame<'a> {
         server_ts: u64,
         server_time_ms: u64,
         epoch: String,
-        seq: u64,
+        head: u64,
         recovered: Option<bool>,
         online: Vec<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,8 +95,8 @@ pub(super) fn connected(
         user_id: user.get(),
         server_ts: server_time_ms / 1000,
         server_time_ms,
-        epoch: welcome.position.epoch.to_string(),
-        seq: welcome.position.seq,
+        epoch: welcome.head.epoch.to_string(),
+        head: welcome.head.seq,
         recovered: match welcome.recovery {
             Recovery::Fresh => None,
             Recovery::Recovered => Some(true),

@@ -31,7 +31,7 @@ use crate::hub::{Attachment, Batch, Welcome};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
 use crate::metrics::{KindLabel, Metrics, ReasonLabel};
-use crate::ticket::{Issued, Ticket};
+use crate::ticket::{Generation, Issued, Revision, Stamp, Ticket};
 
 /// The library writes its own frames at once, and buffers none for later.
 const WRITE_BUFFER_BYTES: usize = 0;
@@ -126,8 +126,14 @@ pub(super) struct Session {
     opened_at: Instant,
     /// When the client last sent anything.
     seen_at: Instant,
-    /// When the client last received a resume ticket.
-    resume_ticket_at: Instant,
+    resume: ResumeTicket,
+}
+
+/// The resume ticket that the client received last.
+struct ResumeTicket {
+    generation: Generation,
+    revision: Revision,
+    issued_at: Instant,
 }
 
 impl Session {
@@ -152,7 +158,11 @@ impl Session {
             request_id,
             opened_at: now,
             seen_at: now,
-            resume_ticket_at: now,
+            resume: ResumeTicket {
+                generation: ticket.generation,
+                revision: ticket.revision,
+                issued_at: now,
+            },
         }
     }
 
@@ -185,8 +195,8 @@ impl Session {
     }
 
     async fn welcome(&mut self, welcome: Welcome) -> Result<(), CloseReason> {
-        let resume = (!self.attachment.is_revoked()).then(|| self.resume_ticket());
-        debug!(request_id = %self.request_id, recovery = ?welcome.recovery, seq = welcome.position.seq,
+        let resume = welcome.stamp.map(|stamp| self.resume_ticket(stamp));
+        debug!(request_id = %self.request_id, recovery = ?welcome.recovery, head = welcome.head.seq,
             "welcomed");
         let first = {
             let (duel, user) = (self.duel(), self.attachment.connection().viewer.user);
@@ -201,10 +211,28 @@ impl Session {
         self.attachment.connection().duel
     }
 
-    fn resume_ticket(&self) -> Issued {
+    fn resume_ticket(&mut self, stamp: Stamp) -> Issued {
         self.edge.metrics.tickets_issued.get_or_create(&KindLabel { kind: "resume" }).inc();
+        let number = self.resume.generation.number.saturating_add(1);
+        let generation = Generation { number, ..self.resume.generation };
+        let revision = stamp.revision;
+        self.resume = ResumeTicket { generation, revision, issued_at: Instant::now() };
         let connection = self.attachment.connection();
-        self.edge.tickets.issue_resume(connection.duel, connection.viewer)
+        self.edge.tickets.issue_resume(connection.duel, connection.viewer, generation, stamp)
+    }
+
+    /// Returns a new resume ticket once the last is past half its life, unless its tickets were revoked.
+    async fn renewed(&mut self) -> Option<Issued> {
+        if self.resume.issued_at.elapsed() < self.edge.tickets.resume_ttl() / 2 {
+            return None;
+        }
+        let connection = self.attachment.connection();
+        let owner = (connection.duel, connection.viewer.user);
+        let ResumeTicket { generation, revision, .. } = self.resume;
+        // If the engine is away, the next ping asks again.
+        let stamp = self.edge.hub.renew_ticket(generation.session, owner, revision).await.ok()?;
+        self.resume.issued_at = Instant::now();
+        stamp.map(|stamp| self.resume_ticket(stamp))
     }
 
     /// Sends everything that lies after the cursor. Until the next time, events are written directly.
@@ -328,11 +356,7 @@ impl Session {
     async fn pong(&mut self) -> Result<(), CloseReason> {
         // Everything up to the seq in the pong must have been sent before it.
         self.catch_up().await?;
-        let past_half = self.resume_ticket_at.elapsed() >= self.edge.tickets.resume_ttl() / 2;
-        let resume = (past_half && !self.attachment.is_revoked()).then(|| {
-            self.resume_ticket_at = Instant::now();
-            self.resume_ticket()
-        });
+        let resume = self.renewed().await;
         let resume = resume.as_ref().map(|issued| issued.text.as_str());
         let frame = protocol::pong(self.attachment.served_seq(), resume);
         self.send(frame).await

@@ -122,7 +122,8 @@ async fn try_issue(
     if view.record.head.status != DuelStatus::Open {
         return Err(TicketRefusal::DuelClosed);
     }
-    let issued = edge.tickets.issue(duel, Viewer { user, role: Role::Player }, None);
+    let stamp = edge.hub.ticket_stamp().await?;
+    let issued = edge.tickets.issue(duel, Viewer { user, role: Role::Player }, None, stamp);
     edge.metrics.tickets_issued.get_or_create(&KindLabel { kind: "http" }).inc();
     info!(request_id = %info.id, duel_id = duel.get(), user_id = user.get(),
         jti = issued.ticket.jti.as_str(), "ticket issued");

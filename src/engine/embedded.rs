@@ -49,15 +49,15 @@ use self::writer::{Call, DiskPriority, Writer, WriterMessage};
 use super::event_row::Unnumbered;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
-    EngineFuture, Head, Latest, LogEngine, Notice, OpenError, Page, PresenceEngine, RedeemError,
-    Revocation, Signal, Sink, StatusFilter, StoreCounts, TicketEngine,
+    EngineFuture, Head, LogEngine, Notice, OpenError, Page, PresenceEngine, RedeemError,
+    Redemption, Revocation, Signal, Sink, StatusFilter, StoreCounts, TicketEngine,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, StoreConfig};
 use crate::event::{Content, Event, Outcome, Position, Push, Viewer};
-use crate::id::DuelId;
+use crate::id::{DuelId, TicketKey, UserId};
 use crate::limits;
-use crate::ticket::Ticket;
+use crate::ticket::{Revision, Stamp, Ticket};
 
 /// Reads at a time: a few keep the disk busy, more would only wait on it.
 const READERS_MAX: usize = 8;
@@ -346,9 +346,8 @@ impl LogEngine for EmbeddedEngine {
         duel: DuelId,
         viewer: Viewer,
         up_to: Position,
-        which: Latest,
     ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
-        self.read_blocking(move |snapshot| snapshot.latest(duel, viewer, up_to, which))
+        self.read_blocking(move |snapshot| snapshot.latest(duel, viewer, up_to))
     }
 
     fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
@@ -385,7 +384,20 @@ impl LogEngine for EmbeddedEngine {
 }
 
 impl TicketEngine for EmbeddedEngine {
-    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
+    fn stamp(&self) -> EngineFuture<'_, Stamp> {
+        self.read_blocking(|snapshot| snapshot.stamp(clock::now()))
+    }
+
+    fn renew(
+        &self,
+        session: TicketKey,
+        owner: (DuelId, UserId),
+        revision: Revision,
+    ) -> EngineFuture<'_, Option<Stamp>> {
+        self.read_blocking(move |snapshot| snapshot.renew(session, owner, revision, clock::now()))
+    }
+
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Redemption, RedeemError> {
         let ticket = ticket.clone();
         self.write(DiskPriority::High, move |batch| batch.redeem(&ticket))
     }

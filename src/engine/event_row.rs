@@ -52,6 +52,8 @@ pub(super) struct EventRow {
     views: Vec<ViewRow>,
     #[prost(string, optional, tag = "8")]
     coalesce_key: Option<String>,
+    #[prost(bool, tag = "9")]
+    transient: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -75,7 +77,7 @@ enum AudienceRow {
 pub fn stored_size(content: &Content) -> usize {
     // What a field of bytes takes: its tag, its length, itself.
     let field = |bytes: usize| 1 + encoded_len_varint(bytes as u64) + bytes;
-    // Of an enumeration, whose first value is not written.
+    // Of an enumeration or a bool, whose first value is not written.
     const ENUM: usize = 2;
     let Content::Pushed(push) = content else { return ENUM };
     let id = |user: &UserId| encoded_len_varint(user.get());
@@ -92,6 +94,7 @@ pub fn stored_size(content: &Content) -> usize {
         + audience
         + push.views.iter().map(view).sum::<usize>()
         + push.coalesce_key.as_ref().map_or(0, |key| field(key.len()))
+        + if push.transient { ENUM } else { 0 }
 }
 
 /// An event that is not yet numbered, and its row, but for when it is stored.
@@ -152,6 +155,7 @@ impl EventRow {
         };
         row.views = push.views.iter().map(view).collect();
         row.coalesce_key = push.coalesce_key.as_deref().map(ToOwned::to_owned);
+        row.transient = push.transient;
         row
     }
 
@@ -181,6 +185,7 @@ impl EventRow {
             },
             views: self.views.into_iter().map(view).collect::<Result<_, Malformed>>()?,
             coalesce_key: self.coalesce_key.map(Into::into),
+            transient: self.transient,
         })
     }
 }
@@ -217,6 +222,7 @@ mod tests {
                 audience,
                 views,
                 coalesce_key: coalesce_key.map(Into::into),
+                transient: coalesce_key.is_some(),
             })
         };
         let contents = [

@@ -20,14 +20,14 @@ use self::duel_state::DuelState;
 use self::ticket_ledger::TicketLedger;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
-    EngineFuture, Head, Latest, LogEngine, Notice, OpenError, Opened, Page, PresenceEngine,
-    RedeemError, Revocation, Signal, Sink, StatusFilter, TicketEngine, rules,
+    EngineFuture, Head, LogEngine, Notice, OpenError, Opened, Page, PresenceEngine, RedeemError,
+    Redemption, Revocation, Signal, Sink, StatusFilter, TicketEngine, rules,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::EngineConfig;
 use crate::event::{Event, Outcome, Position, Push, Viewer};
-use crate::id::DuelId;
-use crate::ticket::Ticket;
+use crate::id::{DuelId, TicketKey, UserId};
+use crate::ticket::{Revision, Stamp, Ticket};
 
 /// Duels that one call of [`Engine::prune`] checks.
 const PRUNE_AT_ONCE: usize = 4096;
@@ -56,7 +56,7 @@ impl MemoryEngine {
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
         Self {
-            ledger: Mutex::new(TicketLedger::new(config.tickets_max)),
+            ledger: Mutex::new(TicketLedger::new(config.clone())),
             config,
             sink: OnceLock::new(),
             duels: RwLock::default(),
@@ -251,9 +251,8 @@ impl LogEngine for MemoryEngine {
         duel: DuelId,
         viewer: Viewer,
         up_to: Position,
-        which: Latest,
     ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
-        ready(Ok(self.with_duel(duel, |duel| duel.latest(viewer, up_to, which)).flatten()))
+        ready(Ok(self.with_duel(duel, |duel| duel.latest(viewer, up_to)).flatten()))
     }
 
     fn get(&self, duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>> {
@@ -282,8 +281,21 @@ impl LogEngine for MemoryEngine {
 }
 
 impl TicketEngine for MemoryEngine {
-    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
+    fn stamp(&self) -> EngineFuture<'_, Stamp> {
+        ready(Ok(self.ledger.lock().stamp(clock::now())))
+    }
+
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Redemption, RedeemError> {
         ready(self.ledger.lock().redeem(ticket, clock::now()))
+    }
+
+    fn renew(
+        &self,
+        session: TicketKey,
+        owner: (DuelId, UserId),
+        revision: Revision,
+    ) -> EngineFuture<'_, Option<Stamp>> {
+        ready(Ok(self.ledger.lock().renew(session, owner, revision, clock::now())))
     }
 
     fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Head;
 use crate::clock::UnixMs;
 use crate::event::{Epoch, Event, Position, Viewer};
-use crate::id::{ConnectionId, DuelId, UserId};
+use crate::id::{ConnectionId, DuelId, TicketKey, UserId};
 
 /// A user who is online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,26 @@ pub struct Online {
     pub since: UnixMs,
     /// The highest seq acked; 0: none.
     pub acked_seq: u64,
+}
+
+/// How a connection came into its session. A session has one connection: the one that opened it last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// The session.
+    pub session: TicketKey,
+    /// The generation of its ticket.
+    pub generation: u32,
+    /// The how manieth use of that ticket it was.
+    pub uses: u32,
+}
+
+impl Opening {
+    /// Returns whether this connection takes the place of one that was opened as `other`.
+    #[must_use]
+    pub fn supersedes(self, other: Self) -> bool {
+        self.session == other.session
+            && (self.generation, self.uses) > (other.generation, other.uses)
+    }
 }
 
 /// A connection that was let in.
@@ -29,10 +49,12 @@ pub struct NewConnection {
     pub since: UnixMs,
     /// Whether the user was not on this node before, in that role.
     pub first: bool,
-    /// See [`super::DuelRecord::attach_number`].
+    /// See [`super::PresenceEngine::enter`].
     pub number: u64,
     /// Which connection of this node it is.
     pub connection: ConnectionId,
+    /// Its place in its session. `None`: it has none.
+    pub opening: Option<Opening>,
     /// How many the user may have in the duel.
     pub connections_max: usize,
 }
@@ -87,15 +109,18 @@ pub enum SignalKind {
         /// The backend's words for the close frame.
         reason: Option<Arc<str>>,
     },
-    /// A user has too many connections over all nodes, and this one of this node is among the oldest.
+    /// A user has too many connections over all nodes, and this one of this node is among the oldest; or another node has a
+    /// newer one of its session.
     Replace {
         /// Which.
         connection: ConnectionId,
     },
-    /// A user's tickets were revoked: their connections receive no further resume tickets.
-    Revoked {
+    /// A session has ended, because one of its tickets was copied.
+    SessionEnded {
         /// Whose.
         user: UserId,
+        /// Which.
+        session: TicketKey,
     },
 }
 

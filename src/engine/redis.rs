@@ -192,6 +192,13 @@ impl RedisEngine {
 }
 
 impl PresenceEngine for RedisEngine {
+    fn enter(&self, duel: DuelId) -> EngineFuture<'_, u64> {
+        match duel {
+            DuelId::PROBE => Box::pin(std::future::ready(Ok(0))),
+            _ => Box::pin(self.presence.enter(duel)),
+        }
+    }
+
     fn attach(&self, new: NewConnection) -> EngineFuture<'_, ()> {
         match new.duel {
             DuelId::PROBE => done(),
@@ -234,13 +241,18 @@ impl PresenceEngine for RedisEngine {
             SignalKind::Disconnect { whom, reconnect, reason } => {
                 self.presence.disconnect(duel, whom, reconnect, reason.as_deref())
             }
-            SignalKind::Revoked { user } => {
-                let text = message::show_revoked(&self.keys.node, duel, user);
-                let command = redis::cmd(self.keys.publish).with(self.keys.duel(duel)).with(text);
-                let published = self.commands.reply_to(command);
+            SignalKind::SessionEnded { user, session } => {
+                let [to_duel, to_watch] =
+                    message::show_session_ended(&self.keys.node, duel, user, session);
+                let to_duel =
+                    redis::cmd(self.keys.publish).with(self.keys.duel(duel)).with(to_duel);
+                let to_watch = redis::cmd("PUBLISH").with(self.keys.watch()).with(to_watch);
+                let published = [to_duel, to_watch].map(|command| self.commands.reply_to(command));
+                self.dispatcher.signal(signal);
                 Box::pin(async move {
-                    published.await?;
-                    self.dispatcher.signal(signal);
+                    for published in published {
+                        published.await?;
+                    }
                     Ok(())
                 })
             }

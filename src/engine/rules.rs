@@ -8,12 +8,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 pub(super) use self::tickets::{
-    CLOCK_STEP_MAX, JtiKey, KnownTicket, TICKET_LIFE_MAX, TICKETS_FULL, redeem, revoke,
+    Known, TICKET_LIFE_MAX, TICKETS_FULL, TicketRecord, next_revision, redeem, revoke,
 };
-use super::{AppendError, EngineError, Latest, OpenError, Participant};
+use super::{AppendError, EngineError, OpenError, Participant};
 use crate::clock::UnixMs;
 use crate::config::EngineConfig;
-use crate::event::{DUEL_UPDATE, DuelStatus, Event, Fingerprint, Outcome, Push, Viewer};
+use crate::event::{DuelStatus, Event, Fingerprint, Outcome, Push, Viewer};
 use crate::limits;
 
 /// The engine holds as many duels as it may.
@@ -95,24 +95,14 @@ pub(super) fn retain<R: Retained>(retained: &mut Vec<R>, new: R, config: &Engine
 pub(super) fn latest<E>(
     newest_first: impl Iterator<Item = Result<Arc<Event>, E>>,
     viewer: Viewer,
-    which: Latest,
 ) -> Result<Vec<Arc<Event>>, E> {
     let mut found: Vec<Arc<Event>> = Vec::new();
     for event in newest_first {
         let event = event?;
-        let Some(push) = event.push().filter(|_| event.includes(viewer)) else { continue };
-        let wanted = match which {
-            Latest::Update => push.event_type.as_str() == DUEL_UPDATE,
-            Latest::EachType => {
-                let same = |other: &Push| other.event_type == push.event_type;
-                !found.iter().any(|other| other.push().is_some_and(same))
-            }
-        };
-        if wanted {
+        let Some(push) = event.state().filter(|_| event.includes(viewer)) else { continue };
+        let same = |other: &Push| other.event_type == push.event_type;
+        if !found.iter().any(|other| other.push().is_some_and(same)) {
             found.push(event);
-        }
-        if which == Latest::Update && !found.is_empty() {
-            break;
         }
     }
     found.sort_by_key(|event| event.seq);

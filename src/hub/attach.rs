@@ -5,15 +5,19 @@
 //! | step | what holds from then on |
 //! |---|---|
 //! | [`Listed`] | whatever happens in the duel wakes the connection |
-//! | [`Subscribed`] | the engine tells this node what happens in the duel |
-//! | [`Redeemed`] | the ticket is used; a later revocation finds the connection in the list |
+//! | [`Entered`] | the engine tells this node what happens in the duel; the connection has its place in the order of entries |
+//! | [`Redeemed`] | the ticket is used; whoever revokes it and disconnects its user later reaches the connection |
 //! | [`Located`] | the duel admits the user, and it is known where the connection starts |
 //! | [`Announced`] | the user is online |
 //! | [`Attachment`] | the cursor is set, and the client's first frame is known |
 //!
 //! Dropping any of them takes the connection out and undoes what was done, except that a used ticket stays used.
+//!
+//! A closed duel takes nobody in. Whoever has a ticket of it gets what they missed, and its end.
 
 use std::sync::Arc;
+
+use tracing::warn;
 
 use super::Hub;
 use super::attachment::{Attachment, ListedConnection};
@@ -21,21 +25,24 @@ use super::connection::Connection;
 use super::duel::HeadChange;
 use super::follow::Cursor;
 use crate::clock;
-use crate::engine::{DuelRecord, EngineError, Latest, NewConnection, RedeemError};
+use crate::engine::{
+    DuelRecord, EngineError, Head, NewConnection, Opening, RedeemError, Redemption, Signal,
+    SignalKind,
+};
 use crate::event::{DuelStatus, Event, Position, Viewer};
 use crate::id::{DuelId, UserId};
-use crate::ticket::Ticket;
+use crate::ticket::{Generation, Stamp, Ticket};
 
 /// Why a connection is not attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AttachError {
-    /// The ticket was used before.
+    /// The ticket was used before, or a newer one of its session was.
     #[error("the ticket was used before")]
     AlreadyUsed,
-    /// The ticket was revoked.
+    /// The ticket was revoked, or its session has ended.
     #[error("the ticket was revoked")]
     Revoked,
-    /// The ticket expired on the way.
+    /// The ticket has expired.
     #[error("the ticket has expired")]
     Expired,
     /// The duel was declared without this player.
@@ -52,8 +59,8 @@ pub enum AttachError {
 impl From<RedeemError> for AttachError {
     fn from(error: RedeemError) -> Self {
         match error {
-            RedeemError::AlreadyUsed => Self::AlreadyUsed,
-            RedeemError::Revoked => Self::Revoked,
+            RedeemError::AlreadyUsed | RedeemError::Spent => Self::AlreadyUsed,
+            RedeemError::Revoked | RedeemError::Copied => Self::Revoked,
             RedeemError::Expired => Self::Expired,
             RedeemError::Engine(error) => Self::Engine(error),
         }
@@ -74,25 +81,39 @@ pub enum Recovery {
 /// What a connection starts with.
 #[derive(Debug)]
 pub struct Welcome {
-    /// The position that the client has reached once it has `state`.
-    pub position: Position,
+    /// The newest position of the log when the connection entered.
+    pub head: Position,
     /// Whether the connection continues an earlier one.
     pub recovery: Recovery,
     /// The users who are online, in the order of their ids. Includes the connection's own.
     pub online: Vec<UserId>,
-    /// The latest events, in order, none after `position`. Empty if the client recovered.
+    /// The present state: events in order, none after `head`. Empty if the client recovered.
     pub state: Vec<Arc<Event>>,
+    /// The stamp of the client's next resume ticket. `None`: it gets none, since the duel is closed.
+    pub stamp: Option<Stamp>,
 }
 
 /// Where a connection starts in its duel.
 #[derive(Debug, Clone, Copy)]
 struct EntryPoint {
     head: Position,
+    status: DuelStatus,
     /// The position that the client asked to resume from, in the present epoch if it has one there.
     resume: Option<Position>,
     recovery: Recovery,
-    /// See [`DuelRecord::attach_number`].
-    number: u64,
+}
+
+impl EntryPoint {
+    /// Returns the position up to which the client needs no events once it has the state. Of a closed duel it needs the end.
+    fn cursor(&self) -> Position {
+        match (self.recovery, self.resume, self.status) {
+            (Recovery::Recovered, Some(resume), _) => resume,
+            (_, _, DuelStatus::Open) => self.head,
+            (_, _, DuelStatus::Closed(_)) => {
+                Position { seq: self.head.seq.saturating_sub(1), ..self.head }
+            }
+        }
+    }
 }
 
 /// How often the entry point is looked up anew if epochs end meanwhile.
@@ -101,17 +122,24 @@ const ENTRY_ATTEMPTS_MAX: usize = 4;
 /// The connection is in its duel's list.
 struct Listed(ListedConnection);
 
-/// The engine tells this node what happens in the duel.
-struct Subscribed(ListedConnection);
+/// The engine tells this node what happens in the duel, and has numbered the connection.
+struct Entered(ListedConnection, u64);
 
-/// The ticket is used.
-struct Redeemed(ListedConnection);
+/// The ticket is used. The stamp is that of the session's next ticket, if there may be one.
+struct Redeemed {
+    listed: ListedConnection,
+    number: u64,
+    stamp: Option<Stamp>,
+}
 
 /// The duel admits the connection.
-struct Located(ListedConnection, EntryPoint);
+struct Located {
+    redeemed: Redeemed,
+    entry: EntryPoint,
+}
 
-/// The connection's user is online.
-struct Announced(ListedConnection, EntryPoint);
+/// The connection's user is online, unless the duel is closed.
+struct Announced(Located);
 
 impl Hub {
     /// Uses the ticket and attaches a connection, which resumes from `resume` if that is possible. Not cancel safe: if it is
@@ -124,8 +152,8 @@ impl Hub {
         ticket: &Ticket,
         resume: Option<Position>,
     ) -> Result<(Attachment, Welcome), AttachError> {
-        let subscribed = self.list(ticket.duel, ticket.viewer).await.subscribe().await?;
-        let located = subscribed.redeem(ticket).await?.locate(resume).await?;
+        let entered = self.list(ticket.duel, ticket.viewer).await.enter().await?;
+        let located = entered.redeem(ticket).await?.locate(resume).await?;
         located.announce().await?.start(resume).await
     }
 
@@ -134,9 +162,9 @@ impl Hub {
         self: &Arc<Self>,
         viewer: Viewer,
     ) -> Result<Attachment, AttachError> {
-        let subscribed = self.list(DuelId::PROBE, viewer).await.subscribe().await?;
-        let located = Redeemed(subscribed.0).locate(None).await?;
-        Ok(located.announce().await?.start(None).await?.0)
+        let Entered(listed, number) = self.list(DuelId::PROBE, viewer).await.enter().await?;
+        let redeemed = Redeemed { listed, number, stamp: None };
+        Ok(redeemed.locate(None).await?.announce().await?.start(None).await?.0)
     }
 
     async fn list(self: &Arc<Self>, duel: DuelId, viewer: Viewer) -> Listed {
@@ -150,60 +178,90 @@ impl Hub {
             tokio::task::yield_now().await;
         }
     }
-}
 
-impl Listed {
-    async fn subscribe(self) -> Result<Subscribed, EngineError> {
-        self.0.hub.engine.subscribe(self.0.live.id).await?;
-        Ok(Subscribed(self.0))
+    /// Ends a session of which two tickets of one generation were used.
+    async fn end_session(&self, ticket: &Ticket) {
+        let (duel, user) = (ticket.duel, ticket.viewer.user);
+        let session = ticket.generation.session;
+        self.metrics.sessions_ended.inc();
+        warn!(duel_id = duel.get(), user_id = user.get(), %session, jti = ticket.jti.as_str(),
+            "a resume ticket was copied: its session is ended");
+        let kind = SignalKind::SessionEnded { user, session };
+        if let Err(error) = self.engine.signal(Signal { duel, kind }).await {
+            warn!(duel_id = duel.get(), %error, "the end of a session could not be passed on");
+        }
     }
 }
 
-impl Subscribed {
-    async fn redeem(self, ticket: &Ticket) -> Result<Redeemed, RedeemError> {
-        self.0.hub.engine.redeem(ticket).await?;
-        Ok(Redeemed(self.0))
+impl Listed {
+    async fn enter(self) -> Result<Entered, EngineError> {
+        let (engine, duel) = (&self.0.hub.engine, self.0.live.id);
+        let ((), number) = tokio::try_join!(engine.subscribe(duel), engine.enter(duel))?;
+        Ok(Entered(self.0, number))
+    }
+}
+
+impl Entered {
+    async fn redeem(self, ticket: &Ticket) -> Result<Redeemed, AttachError> {
+        let Self(listed, number) = self;
+        let stamp = match listed.hub.engine.redeem(ticket).await {
+            Ok(Redemption { stamp, uses }) => {
+                let Generation { session, number: generation } = ticket.generation;
+                listed.connection.set_opening(Opening { session, generation, uses });
+                Some(stamp)
+            }
+            // No other ticket can be had of a closed duel, and the answer to this one may have been lost.
+            Err(RedeemError::Spent) if listed.is_closed().await? => None,
+            Err(RedeemError::Copied) => {
+                listed.hub.end_session(ticket).await;
+                return Err(AttachError::Revoked);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Redeemed { listed, number, stamp })
     }
 }
 
 impl Redeemed {
     async fn locate(self, resume: Option<Position>) -> Result<Located, AttachError> {
-        let entry = self.0.locate(resume).await?;
-        Ok(Located(self.0, entry))
+        let entry = self.listed.locate(resume).await?;
+        Ok(Located { redeemed: self, entry })
     }
 }
 
 impl Located {
     async fn announce(self) -> Result<Announced, EngineError> {
-        let Self(listed, entry) = self;
-        let ListedConnection { hub, live, connection, .. } = &listed;
-        let per_user_max = hub.config.connections_per_user_max;
-        let new = NewConnection {
-            duel: live.id,
-            viewer: connection.viewer,
-            since: clock::now(),
-            first: live.attach(connection, per_user_max),
-            number: entry.number,
-            connection: connection.id,
-            connections_max: per_user_max,
-        };
-        hub.engine.attach(new).await?;
-        Ok(Announced(listed, entry))
+        let Redeemed { listed: ListedConnection { hub, live, connection, .. }, number, .. } =
+            &self.redeemed;
+        if self.entry.status == DuelStatus::Open {
+            let per_user_max = hub.config.connections_per_user_max;
+            let new = NewConnection {
+                duel: live.id,
+                viewer: connection.viewer,
+                since: clock::now(),
+                first: live.attach(connection, per_user_max),
+                number: *number,
+                connection: connection.id,
+                opening: connection.opening(),
+                connections_max: per_user_max,
+            };
+            hub.engine.attach(new).await?;
+        }
+        Ok(Announced(self))
     }
 }
 
 impl Announced {
     /// Reads the state that the client starts with. If the epoch ends meanwhile, looks up the entry point anew.
     async fn start(self, resume: Option<Position>) -> Result<(Attachment, Welcome), AttachError> {
-        let Self(listed, mut entry) = self;
+        let Self(Located { redeemed: Redeemed { listed, stamp, .. }, mut entry }) = self;
         for _ in 0..ENTRY_ATTEMPTS_MAX {
             if let Some(state) = listed.state(&entry).await? {
-                let EntryPoint { head, resume, recovery, .. } = entry;
-                let recovered = resume.filter(|_| recovery == Recovery::Recovered);
-                let position = recovered.unwrap_or(head);
+                let EntryPoint { head, recovery, .. } = entry;
                 let (online, presence) = listed.live.online_with(listed.connection.viewer);
-                let cursor = Cursor { position, presence, failing_since: None };
-                let welcome = Welcome { position, recovery, online, state };
+                let cursor = Cursor { position: entry.cursor(), presence, failing_since: None };
+                let stamp = stamp.filter(|_| entry.status == DuelStatus::Open);
+                let welcome = Welcome { head, recovery, online, state, stamp };
                 return Ok((Attachment::new(listed, cursor), welcome));
             }
             entry = listed.locate(resume).await?;
@@ -213,6 +271,12 @@ impl Announced {
 }
 
 impl ListedConnection {
+    /// Returns whether the duel is closed.
+    async fn is_closed(&self) -> Result<bool, EngineError> {
+        let record = self.hub.engine.get(self.live.id).await?;
+        Ok(record.is_some_and(|record| record.head.status != DuelStatus::Open))
+    }
+
     /// Returns where the connection starts in the duel as it stands now.
     async fn locate(&self, resume: Option<Position>) -> Result<EntryPoint, AttachError> {
         let record = self.hub.engine.get_or_create(self.live.id).await?;
@@ -225,19 +289,17 @@ impl ListedConnection {
         self.live.set_presence_grace(record.settings.presence_grace);
         let resume = resume.map(|position| record.head.carried(position));
         let recovery = recovery(&record, resume)?;
-        let number = record.attach_number;
-        Ok(EntryPoint { head: record.head.position, resume, recovery, number })
+        let Head { position: head, status, .. } = record.head;
+        Ok(EntryPoint { head, status, resume, recovery })
     }
 
     /// Returns the events that the client starts with, or `None` if the epoch has ended since.
     async fn state(&self, entry: &EntryPoint) -> Result<Option<Vec<Arc<Event>>>, EngineError> {
-        let which = match entry.recovery {
-            Recovery::Recovered => return Ok(Some(Vec::new())),
-            Recovery::NotRecovered => Latest::EachType,
-            Recovery::Fresh => Latest::Update,
-        };
+        if entry.recovery == Recovery::Recovered {
+            return Ok(Some(Vec::new()));
+        }
         let viewer = self.connection.viewer;
-        self.hub.engine.latest(self.live.id, viewer, entry.head, which).await
+        self.hub.engine.latest(self.live.id, viewer, entry.head).await
     }
 }
 
@@ -248,8 +310,8 @@ fn recovery(record: &DuelRecord, resume: Option<Position>) -> Result<Recovery, A
         Some(position) if record.head.holds_after(position) => Recovery::Recovered,
         Some(_) => Recovery::NotRecovered,
     };
-    let missed = recovery == Recovery::Recovered && resume != Some(record.head.position);
-    if record.head.status != DuelStatus::Open && !missed {
+    let has_all = recovery == Recovery::Recovered && resume == Some(record.head.position);
+    if record.head.status != DuelStatus::Open && has_all {
         return Err(AttachError::Closed);
     }
     Ok(recovery)

@@ -76,12 +76,6 @@ impl Attachment {
         self.connection().close_request()
     }
 
-    /// Returns whether the user's tickets were revoked since. Then the client receives no resume ticket.
-    #[must_use]
-    pub fn is_revoked(&self) -> bool {
-        self.connection().is_revoked()
-    }
-
     /// Returns the seq up to which the client was served.
     #[must_use]
     pub fn served_seq(&self) -> u64 {

@@ -6,14 +6,17 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::engine::Opening;
 use crate::event::{Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId};
 
 /// Why the hub wants a connection to close.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloseRequest {
-    /// The user has opened too many other connections since.
+    /// The user has opened too many other connections since, or has come back in this connection's session.
     Replaced,
+    /// The connection's session has ended, because one of its tickets was copied.
+    SessionEnded,
     /// The backend disconnects it.
     Disconnected {
         /// Whether the client may come back at once.
@@ -65,7 +68,8 @@ pub struct Connection {
     wake: Notify,
     close_request: OnceLock<CloseRequest>,
     attached: AtomicBool,
-    revoked: AtomicBool,
+    /// Set once the ticket is redeemed. The probe has none.
+    opening: OnceLock<Opening>,
     draining: AtomicBool,
     fast_path: Mutex<FastPath>,
 }
@@ -79,7 +83,7 @@ impl Connection {
             wake: Notify::new(),
             close_request: OnceLock::new(),
             attached: AtomicBool::new(false),
-            revoked: AtomicBool::new(false),
+            opening: OnceLock::new(),
             draining: AtomicBool::new(false),
             fast_path: Mutex::default(),
         }
@@ -161,11 +165,12 @@ impl Connection {
         !self.draining.swap(true, Ordering::Relaxed)
     }
 
-    pub(super) fn revoke(&self) {
-        self.revoked.store(true, Ordering::Relaxed);
+    pub(super) fn set_opening(&self, opening: Opening) {
+        // A connection redeems one ticket.
+        let _first = self.opening.set(opening);
     }
 
-    pub(super) fn is_revoked(&self) -> bool {
-        self.revoked.load(Ordering::Relaxed)
+    pub(super) fn opening(&self) -> Option<Opening> {
+        self.opening.get().copied()
     }
 }

@@ -90,12 +90,24 @@ impl LiveDuel {
         !state.retired
     }
 
-    /// Attaches a connection. Past `per_user_max` connections of its user, asks the oldest to close. Returns whether the user
-    /// was not on this node before in that role.
+    /// Attaches a connection. Asks those to close whose session it has taken over and, past `per_user_max` connections of its
+    /// user, the oldest. If its own session was taken over meanwhile, it is asked. Returns whether the user was not on this
+    /// node before in that role.
     pub(super) fn attach(&self, connection: &Connection, per_user_max: usize) -> bool {
         let mut state = self.state.lock();
         let viewer = connection.viewer;
-        let mine: Vec<_> = state.attached_of(viewer.user).cloned().collect();
+        let mut mine: Vec<_> = state.attached_of(viewer.user).cloned().collect();
+        if let Some(opening) = connection.opening() {
+            let superseded = |other: &Connection| {
+                let other = other.opening();
+                other.is_some_and(|other| opening.supersedes(other))
+            };
+            mine.extract_if(.., |other| superseded(other))
+                .for_each(|older| older.request_close(CloseRequest::Replaced));
+            if mine.iter().filter_map(|other| other.opening()).any(|o| o.supersedes(opening)) {
+                connection.request_close(CloseRequest::Replaced);
+            }
+        }
         let excess = (mine.len() + 1).saturating_sub(per_user_max);
         mine.iter().take(excess).for_each(|oldest| oldest.request_close(CloseRequest::Replaced));
         connection.set_attached();
@@ -259,8 +271,13 @@ impl LiveDuel {
                     state.connections[at].request_close(CloseRequest::Replaced);
                 }
             }
-            SignalKind::Revoked { user } => {
-                state.of_user(*user).for_each(|connection| connection.revoke());
+            SignalKind::SessionEnded { user, session } => {
+                let of_session =
+                    |c: &&Arc<Connection>| c.opening().is_some_and(|o| o.session == *session);
+                state
+                    .of_user(*user)
+                    .filter(of_session)
+                    .for_each(|connection| connection.request_close(CloseRequest::SessionEnded));
             }
         }
         tell();

@@ -140,6 +140,7 @@ mod tests {
                 audience,
                 views: Box::default(),
                 coalesce_key: key.map(Into::into),
+                transient: false,
             };
             Arc::new(Event { seq, stored_at: UnixMs(0), content: Content::Pushed(push) })
         };

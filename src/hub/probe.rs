@@ -113,6 +113,7 @@ impl Hub {
             audience: Audience::All,
             views: Box::default(),
             coalesce_key: None,
+            transient: true,
         };
         let started = Instant::now();
         let pushed = self.push(DuelId::PROBE, push, None).await?;

@@ -44,6 +44,8 @@ pub enum ChangeKind {
     Offline(UserId, OfflineReason),
     /// A user acked up to a seq.
     Acked(UserId, u64),
+    /// A session of a user ended, because one of its tickets was copied.
+    SessionEnded(UserId),
 }
 
 /// Which duels are watched.
@@ -184,9 +186,8 @@ impl Watchers {
             SignalKind::Offline { user, reason } => ChangeKind::Offline(user, reason),
             SignalKind::Unlisted { user } => ChangeKind::Offline(user, OfflineReason::Lost),
             SignalKind::Acked { user, seq } => ChangeKind::Acked(user, seq),
-            SignalKind::Disconnect { .. }
-            | SignalKind::Replace { .. }
-            | SignalKind::Revoked { .. } => return,
+            SignalKind::SessionEnded { user, .. } => ChangeKind::SessionEnded(user),
+            SignalKind::Disconnect { .. } | SignalKind::Replace { .. } => return,
         };
         self.tell(signal.duel, kind);
     }

@@ -1,6 +1,6 @@
 //! The end of a duel is an entry of its log, the last one.
 
-use duelhub::engine::{AppendError, Appended, Declaration, Latest, OpenError};
+use duelhub::engine::{AppendError, Appended, Declaration, OpenError};
 use duelhub::event::{Content, DuelStatus, Outcome};
 
 use crate::kit::{DUEL, Subject, id_of, player, update};
@@ -61,7 +61,7 @@ async fn a_closed_duel_takes_nothing_and_shows_everything(engine: Subject) {
     let record = engine.get_or_create(id_of(DUEL)).await.unwrap();
     assert_eq!(record.head.position, closed.position);
     assert_eq!(engine.log(DUEL).await.len(), 2);
-    let latest = engine.latest_seqs(player(1), Latest::EachType).await;
+    let latest = engine.latest_seqs(player(1)).await;
     assert_eq!(latest, [1], "the end is no state");
     assert_eq!(engine.told_events(DUEL).len(), 2);
 }

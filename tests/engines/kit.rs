@@ -8,11 +8,11 @@ use std::time::Duration;
 use duelhub::clock::UnixMs;
 use duelhub::config::EngineConfig;
 use duelhub::engine::{
-    Appended, Engine, EngineCounts, EngineError, Head, Latest, Notice, Page, stored_size,
+    Appended, Engine, EngineCounts, EngineError, Head, Notice, Page, stored_size,
 };
 use duelhub::event::{Content, Epoch, Event, EventType, Position, Push, Viewer};
 pub(crate) use duelhub_testkit::fixtures::{
-    id_of, payload, player, spectator, ticket_for, update, user, users,
+    id_of, payload, player, resume_ticket, spectator, ticket_for, update, user, users,
 };
 use parking_lot::Mutex;
 
@@ -54,6 +54,7 @@ pub(crate) fn roomy() -> EngineConfig {
         duels_max: 1000,
         log_events_max: 2000,
         log_bytes_max: 16 * 1024 * 1024,
+        resume_ttl: Duration::from_secs(3600),
         tickets_max: 1000,
         closed_retention: Duration::from_secs(100),
         idle_retention: Duration::from_secs(100),
@@ -203,19 +204,14 @@ impl Subject {
     }
 
     /// The seqs of the latest events for `viewer`, up to the head.
-    pub(crate) async fn latest_seqs(&self, viewer: Viewer, which: Latest) -> Vec<u64> {
+    pub(crate) async fn latest_seqs(&self, viewer: Viewer) -> Vec<u64> {
         let up_to = self.head(DUEL).await.position;
-        self.latest_up_to(viewer, up_to, which).await
+        self.latest_up_to(viewer, up_to).await
     }
 
     /// The seqs of the latest events for `viewer`, up to `up_to`.
-    pub(crate) async fn latest_up_to(
-        &self,
-        viewer: Viewer,
-        up_to: Position,
-        which: Latest,
-    ) -> Vec<u64> {
-        let events = self.latest(id_of(DUEL), viewer, up_to, which).await.unwrap();
+    pub(crate) async fn latest_up_to(&self, viewer: Viewer, up_to: Position) -> Vec<u64> {
+        let events = self.latest(id_of(DUEL), viewer, up_to).await.unwrap();
         events.into_iter().flatten().map(|event| event.seq).collect()
     }
 }

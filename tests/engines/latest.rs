@@ -1,11 +1,10 @@
 //! What a connection starts with: the latest events addressed to it, also when the log no longer holds them.
 
 use duelhub::config::EngineConfig;
-use duelhub::engine::Latest;
 use duelhub::event::{Audience, Epoch, Position, Push};
 use duelhub::limits;
 
-use crate::kit::{DUEL, Subject, id_of, player, roomy, size_of, spectator, typed, update, users};
+use crate::kit::{DUEL, Subject, id_of, player, roomy, size_of, spectator, typed, users};
 use crate::store::Kind;
 
 /// Pushes an event of `event_type` to `audience`.
@@ -14,15 +13,13 @@ async fn push_to(engine: &Subject, event_type: &str, audience: Audience) -> u64 
     engine.pushed(DUEL, push).await.position.seq
 }
 
-async fn the_latest_update_and_the_latest_of_each_type(engine: Subject) {
+async fn the_latest_of_each_type(engine: Subject) {
     for event_type in ["duel_update", "score", "timer", "duel_update", "timer", "score"] {
         push_to(&engine, event_type, Audience::All).await;
     }
-    let latest = async |which| engine.latest_seqs(player(1), which).await;
-    assert_eq!(latest(Latest::Update).await, [4]);
-    assert_eq!(latest(Latest::EachType).await, [4, 5, 6]);
+    assert_eq!(engine.latest_seqs(player(1)).await, [4, 5, 6]);
     let up_to = engine.head(DUEL).await.position;
-    let events = engine.latest(id_of(DUEL), player(1), up_to, Latest::EachType).await.unwrap();
+    let events = engine.latest(id_of(DUEL), player(1), up_to).await.unwrap();
     let log = engine.log(DUEL).await;
     assert_eq!(events.unwrap(), log[3..], "they are the events themselves");
 }
@@ -48,9 +45,8 @@ async fn assert_everybody_starts_with_their_own(engine: &Subject) {
         (spectator(1), [12, 16]),
     ];
     for (viewer, expected) in table {
-        let latest = engine.latest_seqs(viewer, Latest::EachType).await;
+        let latest = engine.latest_seqs(viewer).await;
         assert_eq!(latest, expected, "{viewer:?}");
-        assert_eq!(engine.latest_seqs(viewer, Latest::Update).await, expected[..1], "{viewer:?}");
     }
 }
 
@@ -66,7 +62,7 @@ async fn also_when_it_has_fallen_off_the_log(kind: Kind) {
     for nth in 0..5 {
         engine.pushed(DUEL, typed("timer", nth)).await;
     }
-    let latest = engine.latest_seqs(player(1), Latest::EachType).await;
+    let latest = engine.latest_seqs(player(1)).await;
     assert_eq!(latest, [12, 16, 21], "the log holds nothing but timers by now");
 }
 
@@ -75,7 +71,7 @@ async fn also_after_the_end_has_pushed_it_off_the_log(kind: Kind) {
     engine.push(DUEL, 1).await;
     let outcome = duelhub::event::Outcome::Finished;
     engine.close(id_of(DUEL), outcome, Some(typed("result", 0))).await.unwrap();
-    let latest = engine.latest_seqs(player(1), Latest::EachType).await;
+    let latest = engine.latest_seqs(player(1)).await;
     assert_eq!(latest, [1, 2]);
 }
 
@@ -85,10 +81,10 @@ async fn beyond_the_log_as_many_types_are_kept_as_the_limit_says(kind: Kind) {
     for nth in 1..=types {
         engine.pushed(DUEL, typed(&format!("t{nth}"), nth)).await;
     }
-    let latest = engine.latest_seqs(player(1), Latest::EachType).await;
+    let latest = engine.latest_seqs(player(1)).await;
     assert!(latest.iter().copied().eq(1..=types), "one in the log, the others beyond it");
     engine.pushed(DUEL, typed("one-more", 0)).await;
-    let latest = engine.latest_seqs(player(1), Latest::EachType).await;
+    let latest = engine.latest_seqs(player(1)).await;
     assert!(latest.iter().copied().eq(2..=types + 1), "the one pushed longest ago is forgotten");
 }
 
@@ -101,7 +97,7 @@ async fn a_type_pushed_again_is_not_the_one_forgotten(kind: Kind) {
     for event_type in ["new", "newer"] {
         engine.pushed(DUEL, typed(event_type, 0)).await;
     }
-    let latest = engine.latest_seqs(player(1), Latest::EachType).await;
+    let latest = engine.latest_seqs(player(1)).await;
     assert!(latest.iter().copied().eq(3..=types + 3), "{latest:?}");
 }
 
@@ -112,7 +108,7 @@ async fn as_many_bytes_are_kept_beyond_the_log_as_in_it(kind: Kind) {
     for nth in 1..=8 {
         engine.pushed(DUEL, typed(&format!("t{nth}"), nth)).await;
     }
-    let latest = engine.latest_seqs(player(1), Latest::EachType).await;
+    let latest = engine.latest_seqs(player(1)).await;
     assert_eq!(latest, [5, 6, 7, 8]);
 }
 
@@ -121,40 +117,39 @@ async fn nothing_after_the_position_asked_for(engine: Subject) {
         push_to(&engine, event_type, Audience::All).await;
     }
     let epoch = engine.head(DUEL).await.position.epoch;
-    for (seq, update, each_type) in [
-        (0, vec![], vec![]),
-        (1, vec![1], vec![1]),
-        (2, vec![1], vec![1, 2]),
-        (3, vec![3], vec![2, 3]),
-        (4, vec![3], vec![3, 4]),
-    ] {
+    for (seq, latest) in
+        [(0, vec![]), (1, vec![1]), (2, vec![1, 2]), (3, vec![2, 3]), (4, vec![3, 4])]
+    {
         let up_to = Position { epoch, seq };
-        assert_eq!(engine.latest_up_to(player(1), up_to, Latest::Update).await, update);
-        assert_eq!(engine.latest_up_to(player(1), up_to, Latest::EachType).await, each_type);
+        assert_eq!(engine.latest_up_to(player(1), up_to).await, latest);
     }
 }
 
 async fn nothing_of_another_epoch_or_duel(engine: Subject) {
     let position = engine.push(DUEL, 1).await;
     let foreign = Position { epoch: Epoch::random(), seq: 1 };
-    for which in [Latest::Update, Latest::EachType] {
-        let of_foreign = engine.latest(id_of(DUEL), player(1), foreign, which).await.unwrap();
-        assert_eq!(of_foreign, None);
-        let of_none = engine.latest(id_of(78), player(1), position, which).await.unwrap();
-        assert_eq!(of_none, None);
-    }
+    assert_eq!(engine.latest(id_of(DUEL), player(1), foreign).await.unwrap(), None);
+    assert_eq!(engine.latest(id_of(78), player(1), position).await.unwrap(), None);
     assert!(!engine.has(78).await, "asking brings nothing into being");
 }
 
-async fn without_an_update_there_is_none(engine: Subject) {
-    push_to(&engine, "score", Audience::All).await;
-    engine.pushed(DUEL, Push { audience: Audience::Only(users(&[2])), ..update(DUEL, 1) }).await;
-    assert_eq!(engine.latest_seqs(player(1), Latest::Update).await, [0; 0]);
-    assert_eq!(engine.latest_seqs(player(1), Latest::EachType).await, [1]);
+/// In the log, and after it has fallen off.
+async fn a_transient_event_is_no_part_of_it(kind: Kind) {
+    for log_events_max in [100, 2] {
+        let engine = Subject::with(kind, EngineConfig { log_events_max, ..roomy() });
+        for (event_type, transient) in
+            [("score", false), ("timer", true), ("score", true), ("timer", true), ("hint", false)]
+        {
+            engine.pushed(DUEL, Push { transient, ..typed(event_type, 0) }).await;
+        }
+        assert_eq!(engine.latest_seqs(player(1)).await, [1, 5], "the last score but one");
+        let last = engine.log(DUEL).await.pop().unwrap();
+        assert!(!last.push().unwrap().transient);
+    }
 }
 
 on_every_engine!(
-    the_latest_update_and_the_latest_of_each_type,
+    the_latest_of_each_type,
     everybody_starts_with_what_is_addressed_to_them,
     also_when_it_has_fallen_off_the_log,
     also_after_the_end_has_pushed_it_off_the_log,
@@ -163,5 +158,5 @@ on_every_engine!(
     as_many_bytes_are_kept_beyond_the_log_as_in_it,
     nothing_after_the_position_asked_for,
     nothing_of_another_epoch_or_duel,
-    without_an_update_there_is_none,
+    a_transient_event_is_no_part_of_it,
 );

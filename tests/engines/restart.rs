@@ -9,15 +9,15 @@ use std::time::Duration;
 use duelhub::clock;
 use duelhub::config::EngineConfig;
 use duelhub::engine::{
-    AppendError, Appended, Declaration, DuelRecord, DuelSettings, EpochHistory, Latest, Notice,
+    AppendError, Appended, Declaration, DuelRecord, DuelSettings, EpochHistory, Notice,
     Participant, RedeemError, Revocation, StatusFilter,
 };
 use duelhub::event::{Audience, Event, Outcome, Position, Push};
-use duelhub::id::{DuelId, Jti, TelegramId};
-use duelhub::ticket::Ticket;
+use duelhub::id::{DuelId, TelegramId};
 
 use crate::kit::{
-    DUEL, Subject, id_of, payload, player, pushes, roomy, typed, update, user, users,
+    DUEL, Subject, id_of, payload, player, pushes, resume_ticket, roomy, ticket_for, typed, update,
+    user, users,
 };
 use crate::store::Kind;
 
@@ -64,7 +64,7 @@ async fn full_duel(engine: &Subject) -> Position {
 }
 
 async fn events_for(engine: &Subject, up_to: Position) -> Vec<std::sync::Arc<Event>> {
-    engine.latest(id_of(DUEL), player(1), up_to, Latest::EachType).await.unwrap().unwrap()
+    engine.latest(id_of(DUEL), player(1), up_to).await.unwrap().unwrap()
 }
 
 async fn a_durable_duel_goes_on_as_it_was(kind: Kind) {
@@ -237,25 +237,27 @@ async fn a_duplicate_is_answered_once_the_first_is_safe(kind: Kind) {
 async fn what_a_durable_engine_knows_of_tickets_it_still_knows(kind: Kind) {
     for end in ENDS {
         let engine = Subject::new(kind);
-        let now = clock::now();
-        let ticket = |duel| {
-            let (jti, viewer) = (Jti::random(), player(1));
-            let expires_at = now.plus(Duration::from_secs(3600));
-            Ticket { jti, duel: id_of(duel), viewer, issued_at: now, expires_at }
-        };
+        let ticket = |duel| ticket_for(duel, 1, Duration::from_secs(3600));
         let (used, revoked, of_user, unused) = (ticket(1), ticket(1), ticket(2), ticket(1));
+        let [first, next, copy] = [1, 2, 2].map(|number| resume_ticket(&used, number));
         engine.redeem(&used).await.unwrap();
+        engine.redeem(&first).await.unwrap();
         engine.revoke(Revocation::Ticket(revoked.jti.clone())).await.unwrap();
-        let of = Revocation::User { duel: of_user.duel, user: user(1), issued_until: now };
+        let of = Revocation::User { duel: of_user.duel, user: user(1) };
         engine.revoke(of).await.unwrap();
+        let revision = engine.stamp().await.unwrap().revision;
         let engine = again(engine, end).await;
         if kind.is_durable() {
+            assert_eq!(engine.stamp().await.unwrap().revision, revision);
+            assert_eq!(engine.redeem(&first).await.unwrap().uses, 2, "{end:?}");
+            assert_eq!(engine.redeem(&next).await.unwrap().uses, 1, "{end:?}");
             assert_eq!(engine.redeem(&used).await, Err(RedeemError::AlreadyUsed), "{end:?}");
+            assert_eq!(engine.redeem(&copy).await, Err(RedeemError::Copied), "{end:?}");
             assert_eq!(engine.redeem(&revoked).await, Err(RedeemError::Revoked), "{end:?}");
             assert_eq!(engine.redeem(&of_user).await, Err(RedeemError::Revoked), "{end:?}");
             assert_eq!(engine.counts().remembered_tickets, 3);
         }
-        assert_eq!(engine.redeem(&unused).await, Ok(()));
+        engine.redeem(&unused).await.unwrap();
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use duelhub::clock::{self, UnixMs};
 use duelhub::config::EngineConfig;
-use duelhub::engine::Latest;
 use duelhub::event::{Outcome, Position};
 
 use crate::kit::{DUEL, Subject, id_of, player, roomy, update};
@@ -112,9 +111,9 @@ async fn what_comes_into_being_again_is_another_history(engine: Subject) {
     for seq in [0, 1, 2] {
         let old = Position { seq, ..before };
         assert_eq!(engine.seqs(DUEL, old, 10).await, None, "nothing goes on from before");
-        assert_eq!(engine.latest_up_to(player(1), old, Latest::EachType).await, [0; 0]);
+        assert_eq!(engine.latest_up_to(player(1), old).await, [0; 0]);
     }
-    assert_eq!(engine.latest_seqs(player(1), Latest::EachType).await, [1]);
+    assert_eq!(engine.latest_seqs(player(1)).await, [1]);
 }
 
 async fn what_is_forgotten_makes_room(kind: Kind) {

@@ -2,7 +2,7 @@
 
 use duelhub::clock::UnixMs;
 use duelhub::engine::{NewConnection, Notice, OfflineReason, Signal, SignalKind, Target};
-use duelhub::id::ConnectionId;
+use duelhub::id::{ConnectionId, TicketKey};
 
 use crate::kit::{DUEL, Subject, id_of, player, user};
 use crate::store::Kind;
@@ -14,11 +14,13 @@ fn signals(engine: &Subject) -> Vec<Signal> {
 async fn a_signal_comes_back_through_the_sink(kind: Kind) {
     let engine = Subject::new(kind);
     let (duel, viewer, since) = (id_of(DUEL), player(1), UnixMs(5));
-    let number = engine.get_or_create(duel).await.unwrap().attach_number;
+    let number = engine.enter(duel).await.unwrap();
     let connection = ConnectionId(1);
     let connections_max = 3;
     let first = true;
-    let new = NewConnection { duel, viewer, since, first, number, connection, connections_max };
+    let (session, opening) = (TicketKey([7; 16]), None);
+    let new =
+        NewConnection { duel, viewer, since, first, number, connection, opening, connections_max };
     engine.attach(new).await.unwrap();
     assert_eq!(signals(&engine).len(), 1, "before the answer");
     let kinds = [
@@ -28,7 +30,7 @@ async fn a_signal_comes_back_through_the_sink(kind: Kind) {
             reconnect: true,
             reason: Some("moved".into()),
         },
-        SignalKind::Revoked { user: user(1) },
+        SignalKind::SessionEnded { user: user(1), session },
         SignalKind::Offline { user: user(1), reason: OfflineReason::ClientClosed },
     ];
     for (signal, count) in kinds.iter().zip(2..) {

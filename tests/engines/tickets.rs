@@ -1,4 +1,5 @@
-//! A ticket opens one connection, unless it was revoked, for as long as it lives.
+//! A backend's ticket opens one connection, a resume ticket connections until its successor is used; unless they were revoked,
+//! for as long as they live.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use duelhub::engine::{EngineError, RedeemError, Revocation};
 use duelhub::id::Jti;
 use duelhub::ticket::Ticket;
 
-use crate::kit::{DUEL, Subject, id_of, roomy, ticket_for, user};
+use crate::kit::{DUEL, Subject, id_of, resume_ticket, roomy, ticket_for, user};
 use crate::store::Kind;
 
 /// A ticket of user 1 that lives for `life` from now.
@@ -20,16 +21,21 @@ fn hour() -> Ticket {
     ticket(Duration::from_secs(3600))
 }
 
-fn revocation(of: &Ticket, issued_until: UnixMs) -> Revocation {
-    Revocation::User { duel: of.duel, user: of.viewer.user, issued_until }
+fn all_of(ticket: &Ticket) -> Revocation {
+    Revocation::User { duel: ticket.duel, user: ticket.viewer.user }
 }
 
-async fn a_ticket_is_admitted_once(engine: Subject) {
+/// How often the ticket was used, or why it is refused.
+async fn redeem(engine: &Subject, ticket: &Ticket) -> Result<u32, RedeemError> {
+    engine.redeem(ticket).await.map(|redemption| redemption.uses)
+}
+
+async fn a_ticket_of_the_backend_is_admitted_once(engine: Subject) {
     let (one, other) = (hour(), hour());
-    assert_eq!(engine.redeem(&one).await, Ok(()));
-    assert_eq!(engine.redeem(&one).await, Err(RedeemError::AlreadyUsed));
-    assert_eq!(engine.redeem(&other).await, Ok(()));
-    assert_eq!(engine.redeem(&one).await, Err(RedeemError::AlreadyUsed));
+    assert_eq!(redeem(&engine, &one).await, Ok(1));
+    assert_eq!(redeem(&engine, &one).await, Err(RedeemError::Spent));
+    assert_eq!(redeem(&engine, &other).await, Ok(1));
+    assert_eq!(redeem(&engine, &one).await, Err(RedeemError::Spent));
     assert_eq!(engine.counts().remembered_tickets, 2);
 }
 
@@ -43,18 +49,49 @@ async fn a_ticket_is_admitted_once_however_many_try_at_a_time(engine: Subject) {
         let mut admitted = 0;
         for task in tasks {
             match task.await.unwrap() {
-                Ok(()) => admitted += 1,
-                Err(error) => assert_eq!(error, RedeemError::AlreadyUsed),
+                Ok(_) => admitted += 1,
+                Err(error) => assert_eq!(error, RedeemError::Spent),
             }
         }
         assert_eq!(admitted, 1);
     }
 }
 
+async fn a_resume_ticket_is_good_until_its_successor_is_used(engine: Subject) {
+    let first = hour();
+    let [second, third, skipped, fifth] = [1, 2, 3, 4].map(|number| resume_ticket(&first, number));
+    assert_eq!(redeem(&engine, &first).await, Ok(1));
+    for uses in 1..=3 {
+        assert_eq!(redeem(&engine, &second).await, Ok(uses), "the answer may have been lost");
+    }
+    assert_eq!(redeem(&engine, &first).await, Err(RedeemError::AlreadyUsed));
+    assert_eq!(redeem(&engine, &third).await, Ok(1));
+    assert_eq!(redeem(&engine, &second).await, Err(RedeemError::AlreadyUsed));
+    assert_eq!(redeem(&engine, &fifth).await, Ok(1));
+    assert_eq!(redeem(&engine, &skipped).await, Err(RedeemError::AlreadyUsed));
+    assert_eq!(redeem(&engine, &fifth).await, Ok(2));
+    assert_eq!(engine.counts().remembered_tickets, 1, "a record per session");
+}
+
+async fn two_tickets_of_one_generation_end_their_session(engine: Subject) {
+    let (first, other) = (hour(), hour());
+    let [mine, copy] = [1, 1].map(|number| resume_ticket(&first, number));
+    assert_eq!(redeem(&engine, &first).await, Ok(1));
+    assert_eq!(redeem(&engine, &mine).await, Ok(1));
+    let session = first.generation.session;
+    let owner = (first.duel, first.viewer.user);
+    assert!(engine.renew(session, owner, first.revision).await.unwrap().is_some());
+    assert_eq!(redeem(&engine, &copy).await, Err(RedeemError::Copied));
+    for ticket in [&mine, &copy, &resume_ticket(&first, 2), &first] {
+        assert_eq!(redeem(&engine, ticket).await, Err(RedeemError::Revoked));
+    }
+    assert_eq!(engine.renew(session, owner, first.revision).await.unwrap(), None);
+    assert_eq!(redeem(&engine, &other).await, Ok(1), "another session goes on");
+}
+
 async fn an_expired_ticket_is_refused(engine: Subject) {
-    let now = clock::now();
-    let expired = Ticket { issued_at: UnixMs(now.0 - 5000), expires_at: now, ..hour() };
-    assert_eq!(engine.redeem(&expired).await, Err(RedeemError::Expired));
+    let expired = Ticket { expires_at: clock::now(), ..hour() };
+    assert_eq!(redeem(&engine, &expired).await, Err(RedeemError::Expired));
     assert_eq!(engine.counts().remembered_tickets, 0, "and need not be remembered");
 }
 
@@ -62,56 +99,67 @@ async fn a_revoked_ticket_is_refused(engine: Subject) {
     let (one, other) = (hour(), hour());
     engine.revoke(Revocation::Ticket(one.jti.clone())).await.unwrap();
     engine.revoke(Revocation::Ticket(one.jti.clone())).await.unwrap();
-    assert_eq!(engine.redeem(&one).await, Err(RedeemError::Revoked));
-    assert_eq!(engine.redeem(&other).await, Ok(()));
+    assert_eq!(redeem(&engine, &one).await, Err(RedeemError::Revoked));
+    assert_eq!(redeem(&engine, &other).await, Ok(1));
 }
 
-async fn a_users_tickets_are_revoked_up_to_an_instant_that_is_included(engine: Subject) {
-    let at = clock::now();
-    let issued = |milliseconds| Ticket { issued_at: UnixMs(at.0 + milliseconds), ..hour() };
-    engine.revoke(revocation(&hour(), UnixMs(at.0 + 1000))).await.unwrap();
-    assert_eq!(engine.redeem(&issued(0)).await, Err(RedeemError::Revoked));
-    assert_eq!(engine.redeem(&issued(1000)).await, Err(RedeemError::Revoked));
-    assert_eq!(engine.redeem(&issued(1001)).await, Ok(()));
+async fn revoking_a_ticket_revokes_the_session_that_it_began(engine: Subject) {
+    let first = hour();
+    let [next, after_that] = [1, 2].map(|number| resume_ticket(&first, number));
+    assert_eq!(redeem(&engine, &first).await, Ok(1));
+    assert_eq!(redeem(&engine, &next).await, Ok(1));
+    engine.revoke(Revocation::Ticket(next.jti.clone())).await.unwrap();
+    assert_eq!(redeem(&engine, &next).await, Err(RedeemError::Revoked), "it alone");
+    assert_eq!(redeem(&engine, &after_that).await, Ok(1));
+    engine.revoke(Revocation::Ticket(first.jti.clone())).await.unwrap();
+    assert_eq!(redeem(&engine, &after_that).await, Err(RedeemError::Revoked));
+}
+
+/// Whatever the clocks say: what is stamped before is refused, what is stamped after is not.
+async fn revoking_a_user_is_told_from_what_is_issued_later_without_clocks(engine: Subject) {
+    for _ in 0..20 {
+        let before = engine.stamp().await.unwrap();
+        engine.revoke(all_of(&hour())).await.unwrap();
+        let after = engine.stamp().await.unwrap();
+        assert!(after.revision > before.revision, "within one millisecond as well");
+        let old = Ticket { revision: before.revision, ..hour() };
+        assert_eq!(redeem(&engine, &old).await, Err(RedeemError::Revoked));
+        let new = Ticket { revision: after.revision, ..hour() };
+        assert_eq!(redeem(&engine, &new).await, Ok(1));
+        let owner = (new.duel, new.viewer.user);
+        let renewed = engine.renew(new.generation.session, owner, after.revision).await.unwrap();
+        assert_eq!(renewed.unwrap().revision, after.revision);
+        let renewed = engine.renew(new.generation.session, owner, before.revision).await.unwrap();
+        assert_eq!(renewed, None);
+    }
 }
 
 async fn revoking_concerns_one_user_in_one_duel(engine: Subject) {
-    engine.revoke(revocation(&hour(), clock::now().plus(Duration::from_secs(9)))).await.unwrap();
+    engine.revoke(all_of(&hour())).await.unwrap();
     let mut other_user = hour();
     other_user.viewer.user = user(2);
-    assert_eq!(engine.redeem(&other_user).await, Ok(()));
-    assert_eq!(engine.redeem(&Ticket { duel: id_of(78), ..hour() }).await, Ok(()));
-    assert_eq!(engine.redeem(&hour()).await, Err(RedeemError::Revoked));
-}
-
-async fn an_earlier_revocation_does_not_take_a_later_one_back(engine: Subject) {
-    let ticket = hour();
-    for issued_until in [ticket.issued_at.plus(Duration::from_secs(1)), UnixMs(1)] {
-        engine.revoke(revocation(&ticket, issued_until)).await.unwrap();
-    }
-    assert_eq!(engine.redeem(&ticket).await, Err(RedeemError::Revoked));
+    assert_eq!(redeem(&engine, &other_user).await, Ok(1));
+    assert_eq!(redeem(&engine, &Ticket { duel: id_of(78), ..hour() }).await, Ok(1));
+    assert_eq!(redeem(&engine, &hour()).await, Err(RedeemError::Revoked));
 }
 
 async fn past_the_limit_tickets_are_refused_and_not_spent(kind: Kind) {
-    let engine = Subject::with(kind, EngineConfig { tickets_max: 3, ..roomy() });
-    let soon = Duration::from_secs(5);
-    let short = [ticket(soon), ticket(soon), ticket(soon)];
+    let config = EngineConfig { tickets_max: 3, resume_ttl: Duration::from_secs(5), ..roomy() };
+    let engine = Subject::with(kind, config);
+    let short = [(); 3].map(|()| ticket(Duration::from_secs(5)));
     for ticket in &short {
-        assert_eq!(engine.redeem(ticket).await, Ok(()));
+        assert_eq!(redeem(&engine, ticket).await, Ok(1));
     }
     let full = EngineError::Full { limit: "ENGINE_MAX_REMEMBERED_TICKETS" };
     let late = hour();
-    assert_eq!(engine.redeem(&late).await, Err(RedeemError::Engine(full)));
-    assert_eq!(
-        engine.redeem(&short[0]).await,
-        Err(RedeemError::AlreadyUsed),
-        "what is known holds"
-    );
+    assert_eq!(redeem(&engine, &late).await, Err(RedeemError::Engine(full)));
+    assert_eq!(redeem(&engine, &short[0]).await, Err(RedeemError::Spent), "what is known holds");
+    let resumed = resume_ticket(&short[0], 1);
+    assert_eq!(redeem(&engine, &resumed).await, Ok(1), "and goes on");
     assert_eq!(engine.counts().remembered_tickets, 3);
-    // Past their life, and past any step that the clock may take back.
     engine.prune(clock::now().plus(Duration::from_secs(600))).await.unwrap();
     assert_eq!(engine.counts().remembered_tickets, 0);
-    assert_eq!(engine.redeem(&late).await, Ok(()), "it was not spent");
+    assert_eq!(redeem(&engine, &late).await, Ok(1), "it was not spent");
 }
 
 async fn past_the_limit_what_is_known_can_be_revoked(kind: Kind) {
@@ -119,7 +167,7 @@ async fn past_the_limit_what_is_known_can_be_revoked(kind: Kind) {
     let (used, revoked, of_user) = (hour(), hour(), Ticket { duel: id_of(78), ..hour() });
     let again = [
         Revocation::Ticket(revoked.jti.clone()),
-        revocation(&of_user, clock::now()),
+        all_of(&of_user),
         Revocation::Ticket(used.jti.clone()),
     ];
     engine.redeem(&used).await.unwrap();
@@ -132,33 +180,49 @@ async fn past_the_limit_what_is_known_can_be_revoked(kind: Kind) {
         assert_eq!(engine.counts().remembered_tickets, 3);
     }
     for ticket in [used, revoked, of_user] {
-        assert_eq!(engine.redeem(&ticket).await, Err(RedeemError::Revoked));
+        assert_eq!(redeem(&engine, &ticket).await, Err(RedeemError::Revoked));
     }
 }
 
 async fn a_ticket_is_remembered_for_as_long_as_it_lives(engine: Subject) {
     let (used, revoked, of_user) = (hour(), hour(), Ticket { duel: id_of(78), ..hour() });
-    assert_eq!(engine.redeem(&used).await, Ok(()));
+    assert_eq!(redeem(&engine, &used).await, Ok(1));
     engine.revoke(Revocation::Ticket(revoked.jti.clone())).await.unwrap();
-    engine.revoke(revocation(&of_user, clock::now())).await.unwrap();
+    engine.revoke(all_of(&of_user)).await.unwrap();
     engine.prune(UnixMs(used.expires_at.0 - 1)).await.unwrap();
-    assert_eq!(engine.redeem(&used).await, Err(RedeemError::AlreadyUsed));
-    assert_eq!(engine.redeem(&revoked).await, Err(RedeemError::Revoked));
-    assert_eq!(engine.redeem(&of_user).await, Err(RedeemError::Revoked));
+    assert_eq!(redeem(&engine, &used).await, Err(RedeemError::Spent));
+    assert_eq!(redeem(&engine, &revoked).await, Err(RedeemError::Revoked));
+    assert_eq!(redeem(&engine, &of_user).await, Err(RedeemError::Revoked));
     assert_eq!(engine.counts().remembered_tickets, 3);
     engine.prune(clock::now().plus(Duration::from_secs(2 * 86_400))).await.unwrap();
     assert_eq!(engine.counts().remembered_tickets, 0);
 }
 
+/// As when the clock jumps ahead and comes back: everything is forgotten, and the clock is where it was.
+async fn a_clock_that_jumps_ahead_and_back_lets_no_used_ticket_in_again(engine: Subject) {
+    let used = hour();
+    assert_eq!(redeem(&engine, &used).await, Ok(1));
+    engine.prune(clock::now().plus(Duration::from_secs(86_400))).await.unwrap();
+    assert_eq!(engine.counts().remembered_tickets, 0);
+    assert_eq!(redeem(&engine, &used).await, Err(RedeemError::Expired));
+    let stamp = engine.stamp().await.unwrap();
+    assert!(stamp.now >= used.expires_at, "what is issued from now on is good");
+    let fresh = Ticket { expires_at: stamp.now.plus(Duration::from_secs(300)), ..hour() };
+    assert_eq!(redeem(&engine, &fresh).await, Ok(1));
+}
+
 on_every_engine!(
-    a_ticket_is_admitted_once,
+    a_ticket_of_the_backend_is_admitted_once,
     a_ticket_is_admitted_once_however_many_try_at_a_time,
+    a_resume_ticket_is_good_until_its_successor_is_used,
+    two_tickets_of_one_generation_end_their_session,
     an_expired_ticket_is_refused,
     a_revoked_ticket_is_refused,
-    a_users_tickets_are_revoked_up_to_an_instant_that_is_included,
+    revoking_a_ticket_revokes_the_session_that_it_began,
+    revoking_a_user_is_told_from_what_is_issued_later_without_clocks,
     revoking_concerns_one_user_in_one_duel,
-    an_earlier_revocation_does_not_take_a_later_one_back,
     past_the_limit_tickets_are_refused_and_not_spent,
     past_the_limit_what_is_known_can_be_revoked,
     a_ticket_is_remembered_for_as_long_as_it_lives,
+    a_clock_that_jumps_ahead_and_back_lets_no_used_ticket_in_again,
 );

@@ -165,18 +165,21 @@ async fn spectators_receive_everything_while_some_of_them_come_and_go() {
 }
 
 #[tokio::test]
-async fn a_fresh_connection_starts_with_the_latest_update() {
+async fn a_fresh_connection_starts_with_the_latest_of_each_type() {
     let (_server, backend) = TestServer::start_with_backend(&[]).await;
     for round in 1..=3 {
         backend.push(77, &format!(r#"{{"round":{round}}}"#)).await;
     }
-    backend.push_event(pb::PushEventRequest { r#type: "score".into(), ..push(77, "{}") }).await;
+    let score = pb::PushEventRequest { r#type: "score".into(), ..push(77, "{}") };
+    backend.push_event(score.clone()).await;
+    backend.push_event(pb::PushEventRequest { transient: true, ..score }).await;
     let mut player = backend.player(77, 1).await;
-    assert_eq!(player.connected["seq"], 4);
+    assert_eq!(player.connected["head"], 5);
+    assert!(player.connected.get("seq").is_none(), "nothing that could be taken for a position");
     assert_eq!(player.connected["recovered"], json!(null));
     backend.push(77, r#"{"round":4}"#).await;
-    player.until_events(2).await;
-    assert_eq!(player.seqs(), [3, 5], "the latest update, then what is new");
+    player.until_events(3).await;
+    assert_eq!(player.seqs(), [3, 4, 6], "the latest of each type, then what is new");
 }
 
 #[tokio::test]
@@ -206,14 +209,14 @@ async fn who_was_away_receives_what_was_missed_as_it_would_have_been() {
     }
     let mut one = Player::join(&server, Join::ticket(ticket).resume(position)).await;
     assert_eq!(one.connected["recovered"], true);
-    assert_eq!(one.connected["seq"], 1, "the position that it goes on from");
+    assert_eq!(one.connected["head"], 200, "up to where it will come");
     one.until_events(199).await;
     two.until_events(200).await;
     assert_eq!(one.events, two.events[1..], "the same frames");
     // And on: positions have advanced with the replay.
     let mut one = one.rejoin(&server).await;
     assert_eq!(
-        (one.connected["recovered"].clone(), one.connected["seq"].clone()),
+        (one.connected["recovered"].clone(), one.connected["head"].clone()),
         (json!(true), json!(200))
     );
     backend.push(77, r#"{"n":201}"#).await;
@@ -225,7 +228,8 @@ async fn who_was_away_receives_what_was_missed_as_it_would_have_been() {
 async fn who_was_away_for_too_long_is_told_so_and_starts_from_the_state() {
     let (_server, backend) =
         TestServer::start_with_backend(&[("ENGINE_MAX_LOG_EVENTS", "10")]).await;
-    let one = backend.player(77, 1).await;
+    let mut one = backend.player(77, 1).await;
+    one.ping().await;
     let start = one.position();
     drop(one);
     let typed =
@@ -240,7 +244,7 @@ async fn who_was_away_for_too_long_is_told_so_and_starts_from_the_state() {
     for position in [start, "0123456789abcdef:20".into(), "nonsense".into()] {
         let mut one = backend.resuming(77, 1, &position).await;
         assert_eq!(one.connected["recovered"], false, "{position}");
-        assert_eq!(one.connected["seq"], 21);
+        assert_eq!(one.connected["head"], 21);
         one.ping().await;
         assert_eq!(
             one.seqs(),
@@ -363,27 +367,35 @@ async fn who_was_away_at_the_end_learns_how_it_ended() {
     let (backend, mut one, _two) = duel_of_two(&server, 77).await;
     backend.push(77, "{}").await;
     one.until_events(1).await;
-    let tickets = [one.resume_ticket(), backend.ticket(77, 1).await, backend.ticket(77, 1).await];
+    let unused = [backend.ticket(77, 1).await, backend.ticket(77, 1).await];
+    let used = backend.ticket(77, 1).await;
+    drop(Player::join(&server, Join::ticket(&used)).await);
+    let resuming = one.resume_ticket();
     let position = one.position();
     drop(one);
     backend.push(77, r#"{"last":true}"#).await;
     backend.close(77).await;
-    let [resuming, fresh, done] = tickets;
+    let [fresh, done] = unused;
     let mut one = Player::join(&server, Join::ticket(resuming).resume(&position)).await;
     assert_eq!(one.connected["recovered"], true);
     assert_eq!(one.until_closed().await, 4503);
     assert_eq!(one.seqs(), [2, 3]);
     assert_eq!(one.events[1]["type"], "duel_closed");
-    // Who has everything, or does not say where to go on, is told that there is nothing to come.
-    let end = one.position();
-    for join in [Join::ticket(done).resume(end), Join::ticket(fresh)] {
-        let mut late = Player::knock(&server, join).await;
+    // Who has a ticket from before the end fetches it, though the answer to that ticket was lost.
+    for ticket in [fresh, used.clone(), used] {
+        let mut late = Player::join(&server, Join::ticket(ticket)).await;
         assert_eq!(late.until_closed().await, 4503);
-        assert_eq!(
-            (&late.error["message"], &late.error["retry"]),
-            (&"duel_closed".into(), &false.into())
-        );
+        assert_eq!(late.seqs(), [2, 3]);
+        assert!(late.connected.get("resume_ticket").is_none(), "there is nothing to come back to");
     }
+    // Who has everything is told that there is nothing to come.
+    let mut late = Player::knock(&server, Join::ticket(done).resume(one.position())).await;
+    assert_eq!(late.until_closed().await, 4503);
+    assert_eq!(
+        (&late.error["message"], &late.error["retry"]),
+        (&"duel_closed".into(), &false.into())
+    );
+    assert!(backend.duel(77).await.online.is_empty(), "nobody came online for it");
 }
 
 #[tokio::test]

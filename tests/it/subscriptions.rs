@@ -9,14 +9,14 @@ use duelhub::clock::UnixMs;
 use duelhub::config::{Config, HubConfig};
 use duelhub::engine::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineFuture, Head,
-    Latest, LogEngine, MemoryEngine, Notice, OpenError, Opened, Page, PresenceEngine, RedeemError,
-    Revocation, Signal, Sink, StatusFilter, TicketEngine,
+    LogEngine, MemoryEngine, Notice, OpenError, Opened, Page, PresenceEngine, RedeemError,
+    Redemption, Revocation, Signal, Sink, StatusFilter, TicketEngine,
 };
 use duelhub::event::{Audience, EventType, Outcome, Payload, Position, Push, Role, Viewer};
 use duelhub::hub::{AttachError, Attachment, Hub, Watch, WatchFilter};
-use duelhub::id::{DuelId, UserId};
+use duelhub::id::{DuelId, TicketKey, UserId};
 use duelhub::metrics::Metrics;
-use duelhub::ticket::{Ticket, Tickets};
+use duelhub::ticket::{Revision, Stamp, Ticket, Tickets};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -72,7 +72,7 @@ impl LogEngine for Subscribing {
         close(duel: DuelId, outcome: Outcome, last: Option<Push>)
             -> EngineFuture<'_, Appended, AppendError>;
         read(duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page>;
-        latest(duel: DuelId, viewer: Viewer, up_to: Position, which: Latest)
+        latest(duel: DuelId, viewer: Viewer, up_to: Position)
             -> EngineFuture<'_, Option<Vec<Arc<duelhub::event::Event>>>>;
         get(duel: DuelId) -> EngineFuture<'_, Option<DuelRecord>>;
         list(after: Option<DuelId>, status: StatusFilter, count: usize)
@@ -83,7 +83,10 @@ impl LogEngine for Subscribing {
 
 impl TicketEngine for Subscribing {
     of_memory! {
-        redeem(ticket: &Ticket) -> EngineFuture<'_, (), RedeemError>;
+        stamp() -> EngineFuture<'_, Stamp>;
+        redeem(ticket: &Ticket) -> EngineFuture<'_, Redemption, RedeemError>;
+        renew(session: TicketKey, owner: (DuelId, UserId), revision: Revision)
+            -> EngineFuture<'_, Option<Stamp>>;
         revoke(revocation: Revocation) -> EngineFuture<'_, ()>;
     }
 }
@@ -143,6 +146,7 @@ fn push(duel: DuelId) -> Push {
         audience: Audience::All,
         views: Box::default(),
         coalesce_key: None,
+        transient: false,
     }
 }
 
@@ -156,9 +160,10 @@ async fn an_attached_connection_hears_of_the_next_push() {
     let (hub, tickets) = hub();
     let running = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&hub).run()));
     let duel = DuelId::try_from(77).unwrap();
+    let stamp = hub.ticket_stamp().await.unwrap();
     let ticket = |user| {
         let viewer = Viewer { user: UserId::try_from(user).unwrap(), role: Role::Player };
-        tickets.issue(duel, viewer, None).ticket
+        tickets.issue(duel, viewer, None, stamp).ticket
     };
     let used = ticket(99);
     drop(attach(Arc::clone(&hub), used.clone()).await.unwrap());

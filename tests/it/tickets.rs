@@ -1,7 +1,8 @@
-//! Tickets open one connection, once, and not for long.
+//! A ticket of the backend opens one connection, once, and not for long; a resume ticket until its successor is used.
 
 use duelhub::pb;
-use duelhub_testkit::{Backend, Join, Player, SECRET, TestServer, until};
+use duelhub::pb::watch_duels_response::Change;
+use duelhub_testkit::{Backend, Join, Player, SECRET, TestServer, get, soon, until};
 use serde_json::json;
 
 async fn refused(server: &TestServer, join: Join) -> (u16, String, bool) {
@@ -27,7 +28,8 @@ async fn each_refusal_has_its_word_and_code() {
     let stranger = backend.ticket(79, 3).await;
     backend.open(79, &[1, 2]).await;
     let closed = backend.ticket(80, 1).await;
-    backend.close(80).await;
+    let end = backend.close(80).await.position.unwrap();
+    let end = format!("{}:{}", end.epoch, end.seq);
     let expires_at = u64::try_from(brief.expires_at.unwrap().seconds).unwrap();
     until("the brief ticket expires", || async { duelhub::clock::now().seconds() >= expires_at })
         .await;
@@ -40,7 +42,7 @@ async fn each_refusal_has_its_word_and_code() {
         (Join::ticket(brief.ticket), expected(4001, "ticket_expired", true)),
         (Join::ticket(used), expected(4002, "ticket_already_used", true)),
         (Join::ticket(stranger), expected(4502, "duel_access_denied", false)),
-        (Join::ticket(closed), expected(4503, "duel_closed", false)),
+        (Join::ticket(closed).resume(end), expected(4503, "duel_closed", false)),
     ];
     for (join, expected) in table {
         let shown = format!("{join:.60?}");
@@ -82,8 +84,69 @@ async fn a_revoked_ticket_opens_nothing_and_one_issued_after_does() {
     open.ping().await;
 }
 
+/// A socket that died before its welcome was read: its ticket is used, and what `connected` said is lost.
 #[tokio::test]
-async fn a_resume_ticket_is_single_use_renewed_past_half_its_life_and_not_after_a_revocation() {
+async fn a_lost_welcome_strands_nobody() {
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
+    let mut one = backend.player(77, 1).await;
+    backend.push(77, "{}").await;
+    one.until_events(1).await;
+    let (ticket, position) = (one.resume_ticket(), one.position());
+    drop(one);
+    backend.push(77, "{}").await;
+    let mut lost = Vec::new();
+    for _ in 0..5 {
+        let mut back = Player::join(&server, Join::ticket(&ticket).resume(&position)).await;
+        assert_eq!(back.connected["recovered"], true);
+        back.until_events(1).await;
+        lost.push(back);
+    }
+    let last = lost.pop().unwrap();
+    for mut before in lost {
+        assert_eq!(before.until_closed().await, 4504, "a session never has two connections");
+    }
+    assert_eq!(backend.duel(77).await.connections, 1);
+    let mut next = last.rejoin(&server).await;
+    next.ping().await;
+    assert_eq!(refused(&server, Join::ticket(ticket)).await.1, "ticket_already_used");
+    next.ping().await;
+}
+
+/// Two connections by one ticket each have a successor of it: whoever uses the second of them has shown that one was copied.
+#[tokio::test]
+async fn a_copied_ticket_ends_its_session_on_both_sides() {
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
+    let ticket = backend.player(77, 1).await.resume_ticket();
+    let other_session = backend.player(77, 1).await;
+    let first = Player::join(&server, Join::ticket(&ticket)).await.resume_ticket();
+    let second = Player::join(&server, Join::ticket(&ticket)).await.resume_ticket();
+    let mut open = Player::join(&server, Join::ticket(first)).await;
+    let next = open.resume_ticket();
+    let request = pb::WatchDuelsRequest { duel_ids: vec![77] };
+    let mut watch = backend.client.clone().watch_duels(request).await.unwrap().into_inner();
+    assert_eq!(
+        refused(&server, Join::ticket(second)).await,
+        (4501, "invalid_ticket".into(), false)
+    );
+    assert_eq!(open.until_closed().await, 4501);
+    assert_eq!(open.error["message"], "invalid_ticket");
+    assert_eq!(refused(&server, Join::ticket(next)).await.1, "invalid_ticket");
+    let ended = async {
+        loop {
+            let told = watch.message().await.unwrap().unwrap();
+            if let Some(Change::SessionEnded(ended)) = told.change {
+                break (told.duel_id, ended.user_id);
+            }
+        }
+    };
+    assert_eq!(soon("those who watch are told", ended).await, (77, 1));
+    let metrics = get(server.addresses.admin, "/metrics", &[]).await.body;
+    assert!(metrics.contains("duelhub_sessions_ended_total 1"), "{metrics}");
+    other_session.rejoin(&server).await.ping().await;
+}
+
+#[tokio::test]
+async fn a_resume_ticket_is_renewed_past_half_its_life_and_not_after_a_revocation() {
     let (server, backend) =
         TestServer::start_with_backend(&[("WEBSOCKET_RESUME_TTL_SECONDS", "2")]).await;
     let mut one = backend.player(77, 1).await;
@@ -95,11 +158,13 @@ async fn a_resume_ticket_is_single_use_renewed_past_half_its_life_and_not_after_
             break ticket.to_owned();
         }
     };
-    assert_ne!(renewed, one.resume_ticket());
+    let before = one.resume_ticket();
+    assert_ne!(renewed, before);
     drop(one);
     let mut one = Player::join(&server, Join::ticket(&renewed)).await;
-    assert_eq!(refused(&server, Join::ticket(renewed)).await.1, "ticket_already_used");
+    assert_eq!(refused(&server, Join::ticket(before)).await.1, "ticket_already_used");
     backend.revoke_user(77, 1).await;
+    assert_eq!(refused(&server, Join::ticket(renewed)).await.1, "invalid_ticket");
     let half = duelhub::clock::now().seconds() + 2;
     while duelhub::clock::now().seconds() <= half {
         one.ping().await;
@@ -144,9 +209,9 @@ async fn claims_are_those_of_the_contract() {
     let role = pb::Role::Spectator.into();
     let issued = backend.issue(pb::IssueTicketRequest { duel_id: 77, user_id: 5, role, ttl }).await;
     let claims = duelhub::ticket::Tickets::claims(&issued.ticket).unwrap();
-    let (iat, exp) = (claims["iat"].as_f64().unwrap(), claims["exp"].as_u64().unwrap());
-    assert!((60.0..=61.0).contains(&(exp as f64 - iat)), "{iat} {exp}");
+    let (iat, exp) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
+    assert!((60..=61).contains(&(exp - iat)), "{iat} {exp}");
     let expected = json!({"sub": "5", "duel": 77, "role": "spectator", "aud": "duelhub",
-        "jti": issued.jti, "iat": iat, "exp": exp});
+        "jti": issued.jti, "iat": iat, "exp": exp, "rev": 0});
     assert_eq!(claims, expected);
 }

@@ -22,6 +22,7 @@ impl Watch {
             Change::UserOnline(user) => format!("online {} {:?}", user.user_id, user.role()),
             Change::UserOffline(user) => format!("offline {} {:?}", user.user_id, user.reason()),
             Change::Acked(acked) => format!("acked {} {}", acked.user_id, acked.seq),
+            Change::SessionEnded(user) => format!("session ended {}", user.user_id),
             Change::Synced(synced) => format!("synced {}", synced.duels),
         };
         (told.initial, told.duel_id, what)

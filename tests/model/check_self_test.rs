@@ -15,7 +15,15 @@ fn viewer() -> Viewer {
 }
 
 fn spec(nth: u64) -> Spec {
-    Spec { nth, event_type: "score", to: To::All, view: None, key: None, coalesce: None }
+    Spec {
+        nth,
+        event_type: "score",
+        to: To::All,
+        view: None,
+        key: None,
+        coalesce: None,
+        transient: false,
+    }
 }
 
 /// A duel of so many events, all answered, in a log that holds 10.

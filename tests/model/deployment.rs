@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use duelhub::config::{EngineConfig, HubConfig};
+use duelhub::config::{EngineConfig, HubConfig, Secret, TicketConfig};
 use duelhub::engine::Engine;
+use duelhub::ticket::Tickets;
 use duelhub_testkit::Site;
 use duelhub_testkit::store::{Kind, Store};
 
@@ -15,7 +16,7 @@ use crate::schedule::Schedule;
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// What signs the tickets, also where a node is a process.
-pub(crate) const SECRET: &str = "a secret that the model and its nodes share";
+const SECRET: &str = "a secret that the model and its nodes share";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deployment {
@@ -102,6 +103,7 @@ fn engine_config(schedule: &Schedule) -> EngineConfig {
         log_events_max: schedule.log_events_max,
         log_bytes_max: 1024 * 1024,
         tickets_max: 10_000,
+        resume_ttl: HOUR,
         closed_retention: HOUR,
         idle_retention: HOUR,
     }
@@ -118,4 +120,15 @@ fn site(schedule: &Schedule, redis_url: String) -> Site {
         .with("WEBSOCKET_SYNC_INTERVAL", "1")
         .with("ENGINE_MAX_LOG_EVENTS", schedule.log_events_max.to_string())
         .with("PRESENCE_GRACE_SECONDS", "3")
+}
+
+/// What signs tickets as every node does.
+pub(crate) fn tickets() -> Tickets {
+    Tickets::new(&TicketConfig {
+        secret: Secret::new(SECRET.to_owned()),
+        configured: true,
+        secret_previous: None,
+        ttl: HOUR,
+        resume_ttl: HOUR,
+    })
 }

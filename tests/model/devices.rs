@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duelhub::event::{Position, Role, Viewer};
-use duelhub::ticket::Issued;
+use duelhub::ticket::{Generation, Issued};
 
 use crate::Tally;
 use crate::check::{Follower, Violation, unexpected};
@@ -34,6 +34,10 @@ pub(crate) struct Device {
     pub(crate) node: usize,
     /// The connection, and how far it has come.
     pub(crate) line: Option<(ClientConnection, Follower)>,
+    /// The duel was closed when they came: they are not online, and nobody disconnects them.
+    pub(crate) fetches_end: bool,
+    /// An older connection, and its node, of the session with which the player comes in again.
+    pub(crate) left_behind: Option<(ClientConnection, usize)>,
     /// What the client would resume with: from what it received.
     pub(crate) position: Option<Position>,
     /// The ticket by which it came last.
@@ -47,8 +51,21 @@ pub(crate) struct Device {
 impl Device {
     pub(crate) fn new((duel, id, role): (usize, u64, Role), is_handed: bool) -> Self {
         let viewer = Viewer { user: user(id), role };
-        let (line, position, used, pocket) = (None, None, None, Vec::new());
-        Self { duel, viewer, node: 0, line, position, used, pocket, is_handed }
+        let (line, left_behind, position, used) = (None, None, None, None);
+        let pocket = Vec::new();
+        let (node, fetches_end) = (0, false);
+        Self {
+            duel,
+            viewer,
+            node,
+            line,
+            fetches_end,
+            left_behind,
+            position,
+            used,
+            pocket,
+            is_handed,
+        }
     }
 
     /// A connection is let in.
@@ -105,6 +122,13 @@ impl Device {
             self.position = Some(Position { epoch, seq: follower.cursor });
         }
         Ok(())
+    }
+
+    /// The resume ticket that the player was handed when they came by the ticket that they used last.
+    pub(crate) fn successor(&self) -> Option<Arc<Issued>> {
+        let used = self.used.as_ref()?.ticket.generation;
+        let next = Generation { number: used.number + 1, ..used };
+        self.pocket.iter().rev().find(|kept| kept.ticket.generation == next).cloned()
     }
 
     /// The connection, if it is there.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use duelhub::engine::{AppendError, EpochHistory, Head};
-use duelhub::event::{Content, DUEL_UPDATE, DuelStatus, Epoch, Event, Outcome, Position, Viewer};
+use duelhub::event::{Content, DuelStatus, Epoch, Event, Outcome, Position, Viewer};
 use duelhub::hub::Pushed;
 use duelhub::id::DuelId;
 
@@ -191,18 +191,21 @@ impl History {
         newer.any(|(at, entry)| key(entry) == Some(own) && self.shown(at, viewer).is_some())
     }
 
-    /// The seqs of the latest updates, or of the latest of each type, addressed to `viewer`.
-    pub(crate) fn latest(&self, viewer: Viewer, up_to: u64, each_type: bool) -> Vec<u64> {
+    /// The seqs of the latest of each type that are addressed to `viewer` and not transient.
+    pub(crate) fn latest(&self, viewer: Viewer, up_to: u64) -> Vec<u64> {
         let mut latest: HashMap<&str, u64> = HashMap::new();
         for (seq, entry) in self.numbered().filter(|(seq, _)| *seq <= up_to) {
-            let Some(spec) = entry.spec().filter(|spec| spec.includes(viewer)) else { continue };
-            if each_type || spec.event_type == DUEL_UPDATE {
-                latest.insert(spec.event_type, seq);
-            }
+            let spec = entry.spec().filter(|spec| spec.includes(viewer) && !spec.transient);
+            latest.extend(spec.map(|spec| (spec.event_type, seq)));
         }
         let mut seqs: Vec<_> = latest.into_values().collect();
         seqs.sort_unstable();
         seqs
+    }
+
+    /// Whether the entry is the end of the duel.
+    pub(crate) fn is_end(&self, seq: u64) -> bool {
+        self.closed.is_some() && seq == self.len()
     }
 
     /// Whether a log that ends at `head` holds the entry.

@@ -2,7 +2,8 @@
 //! is too simple to be wrong.
 //!
 //! A schedule is made from its seed alone (`schedule.rs`), run against the real thing (`world.rs`, `devices.rs`), and
-//! everything that a backend is answered and a player is shown is held against what must be (`history.rs`, `check.rs`).
+//! everything that a backend is answered and a player is shown is held against what must be (`history.rs`, `ledger.rs`,
+//! `check.rs`).
 //! `check_self_test.rs` proves that the checks object to what they are there for.
 //!
 //! A failure names its seed; `MODEL_SEED=17 cargo test --test model` runs that schedule alone, against every deployment.
@@ -14,6 +15,7 @@ mod check_self_test;
 mod deployment;
 mod devices;
 mod history;
+mod ledger;
 mod node;
 mod schedule;
 mod spec;
@@ -46,7 +48,7 @@ const SCHEDULES: u64 = 1000;
 pub(crate) type Tally = BTreeMap<&'static str, u64>;
 
 /// What no run of many schedules may leave out.
-const MUST_HAPPEN: [&str; 19] = [
+const MUST_HAPPEN: [&str; 22] = [
     "a duplicate",
     "a key reused for another content",
     "a push to a closed duel",
@@ -60,6 +62,9 @@ const MUST_HAPPEN: [&str; 19] = [
     "handed over",
     "acked",
     "a ticket used again",
+    "a lost welcome",
+    "a copied ticket",
+    "the end by a used ticket",
     "a revoked ticket",
     "a replaced connection",
     "a disconnected connection",

@@ -204,14 +204,6 @@ impl ClientConnection {
         on_line!(self, line => line.close_request())
     }
 
-    /// Whether it is known that its user's tickets were revoked; `None`: it does not show.
-    pub(crate) fn is_revoked(&self) -> Option<bool> {
-        match self {
-            Self::Local(line) => Some(line.is_revoked()),
-            Self::Socket(_) => None,
-        }
-    }
-
     pub(crate) async fn ack(&mut self, seq: u64) {
         on_line!(self, line => line.ack(seq).await)
     }

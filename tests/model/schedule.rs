@@ -59,7 +59,8 @@ pub(crate) enum Step {
     Connect {
         player: usize,
         resume: bool,
-        from_pocket: bool,
+        /// Which of the tickets that the player has kept; `None`: a new one.
+        from_pocket: Option<usize>,
     },
     /// A player loses their connection.
     Cut {
@@ -85,8 +86,12 @@ pub(crate) enum Step {
     Pocket {
         player: usize,
     },
-    /// A player uses the ticket again by which they came.
+    /// A player uses the ticket again by which they came: a resume ticket's welcome may have been lost.
     UseAgain {
+        player: usize,
+    },
+    /// Somebody else has the ticket by which a player came, too.
+    Copy {
         player: usize,
     },
     /// All of a user's tickets are revoked, or the one that a player kept last.
@@ -159,7 +164,8 @@ impl Maker {
         let key = self.chance(25).then_some(nth);
         let coalesce =
             self.chance(20).then(|| *["timer", "score"].choose(&mut self.random).unwrap());
-        let spec = Spec { nth, event_type, to, view: None, key, coalesce };
+        let transient = self.chance(25);
+        let spec = Spec { nth, event_type, to, view: None, key, coalesce, transient };
         // A view is for somebody who may see the event.
         let may_see = |id: &u64| spec.includes(Viewer { user: user(*id), role: Role::Player });
         Spec { view: view.filter(may_see), ..spec }
@@ -174,7 +180,12 @@ impl Maker {
 
     fn close(&mut self) -> Step {
         let outcome = *[Outcome::Finished, Outcome::Cancelled].choose(&mut self.random).unwrap();
-        let last = self.chance(50).then(|| Spec { key: None, coalesce: None, ..self.spec() });
+        let last = self.chance(50).then(|| Spec {
+            key: None,
+            coalesce: None,
+            transient: false,
+            ..self.spec()
+        });
         Step::Close { duel: self.duel(), outcome, last, awaited: self.chance(70) }
     }
 
@@ -192,7 +203,8 @@ impl Maker {
             69..76 => Step::Settle { backwards: self.chance(50) },
             76..79 => Step::Declare { duel: self.duel() },
             79..112 => {
-                let (resume, from_pocket) = (self.chance(75), self.chance(35));
+                let resume = self.chance(75);
+                let from_pocket = self.chance(35).then(|| self.below(1000));
                 Step::Connect { player, resume, from_pocket }
             }
             112..122 => Step::Cut { player },
@@ -201,7 +213,8 @@ impl Maker {
             160..165 => Step::Ping { player },
             165..171 => Step::Ack { player },
             171..179 => Step::Pocket { player },
-            179..184 => Step::UseAgain { player },
+            179..183 => Step::UseAgain { player },
+            183 => Step::Copy { player },
             184..188 => Step::Revoke { player, all: self.chance(50) },
             188..191 => Step::Disconnect { player },
             191..194 => Step::Stranger { duel: self.duel() },

@@ -34,6 +34,7 @@ pub(crate) struct Spec {
     /// The number of its idempotency key.
     pub(crate) key: Option<u64>,
     pub(crate) coalesce: Option<&'static str>,
+    pub(crate) transient: bool,
 }
 
 /// One event as a player sees it.
@@ -67,6 +68,7 @@ impl Spec {
             },
             views: self.view.map(view).into_iter().collect(),
             coalesce_key: self.coalesce.map(Into::into),
+            transient: self.transient,
         }
     }
 

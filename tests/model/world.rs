@@ -12,19 +12,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use duelhub::config::{Secret, TicketConfig};
 use duelhub::engine::Engine;
 use duelhub::hub::CloseRequest;
-use duelhub::id::{DuelId, Jti, UserId};
+use duelhub::id::{DuelId, UserId};
 use duelhub::ticket::Tickets;
 use duelhub_testkit::soon;
 
 use self::backend::Call;
 use crate::Tally;
 use crate::check::{Violation, expect};
-use crate::deployment::{Deployment, Environment, HOUR, SECRET};
+use crate::deployment::{Deployment, Environment, tickets};
 use crate::devices::{Device, PLAYERS};
 use crate::history::History;
+use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::schedule::{DUELS, Schedule, Step};
 use crate::spec::Spec;
@@ -49,8 +49,7 @@ pub(crate) struct World {
     players: Vec<Device>,
     /// In their order.
     calls: Vec<Call>,
-    spent: HashSet<Jti>,
-    revoked: HashSet<Jti>,
+    ledger: Ledger,
     /// Whose connections may be thought to be there although a kill ended them, until its lease has.
     maybe_ghosts: HashSet<(usize, UserId)>,
     /// Who was disconnected: another node may hear of it when they have come back already.
@@ -77,18 +76,11 @@ impl World {
             turns: 0,
             called: vec![0; DUELS],
             connections_per_user_max: schedule.per_user_max,
-            tickets: Tickets::new(&TicketConfig {
-                secret: Secret::new(SECRET.to_owned()),
-                configured: true,
-                secret_previous: None,
-                ttl: HOUR,
-                resume_ttl: HOUR,
-            }),
+            tickets: tickets(),
             histories: histories.collect(),
             players: (0..).zip(PLAYERS).map(|(at, who)| Device::new(who, at % 2 == 0)).collect(),
             calls: Vec::new(),
-            spent: HashSet::new(),
-            revoked: HashSet::new(),
+            ledger: Ledger::default(),
             maybe_ghosts: HashSet::new(),
             disconnected: HashSet::new(),
             acked: HashMap::new(),
@@ -179,8 +171,9 @@ impl World {
             Step::CatchUp { player } => _ = self.catch_up(player).await?,
             Step::Ping { player } => self.ping(player)?,
             Step::Ack { player } => self.ack(player).await?,
-            Step::Pocket { player } => self.pocket(player),
+            Step::Pocket { player } => self.pocket(player).await,
             Step::UseAgain { player } => self.use_again(player).await?,
+            Step::Copy { player } => self.copy(player).await?,
             Step::Revoke { player, all } => self.revoke(player, all).await?,
             Step::Disconnect { player } => self.disconnect(player).await?,
             Step::Stranger { duel } => self.stranger(duel).await?,
@@ -197,7 +190,7 @@ impl World {
             loop {
                 let of = &self.players[player];
                 if of.line.is_none() && of.position.is_some() {
-                    self.connect(player, true, false).await?;
+                    self.connect(player, true, None).await?;
                 }
                 if self.catch_up(player).await? {
                     break;
@@ -253,6 +246,8 @@ impl World {
         // Of a user who was away between, the nodes that are left remember nothing, or all of it.
         let as_expected = known.is_some_and(|known| (position.seq..=*acked).contains(&known));
         let as_expected = if self.nodes.len() == 1 { known == Some(*acked) } else { as_expected };
+        // Who only fetches the end of a closed duel is not online, unless they are still thought to be from before.
+        let as_expected = as_expected || history.outcome().is_some() && known <= Some(*acked);
         expect(as_expected, || format!("acked {known:?} instead of {acked}"))?;
         self.count("acked");
         Ok(())
@@ -268,7 +263,7 @@ impl World {
             Some(CloseRequest::Disconnected { .. }) => {
                 self.nodes.len() > 1 && self.disconnected.contains(&who)
             }
-            Some(CloseRequest::Restart) | None => false,
+            Some(CloseRequest::SessionEnded | CloseRequest::Restart) | None => false,
         };
         of.cut();
         self.count("heard late");

@@ -143,7 +143,7 @@ async fn who_enters_while_epochs_end_gets_the_state_all_the_same() {
         match node.hub.attach(&ticket(7, user), None).await {
             Ok((_, welcome)) => {
                 assert_eq!(welcome.state.len(), 1, "user {user}: no state");
-                epochs.insert(welcome.position.epoch.to_bits());
+                epochs.insert(welcome.head.epoch.to_bits());
                 entered += 1;
             }
             // Epoch after epoch has ended meanwhile.

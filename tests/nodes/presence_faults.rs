@@ -8,6 +8,7 @@ use std::time::Duration;
 use duelhub::event::Role;
 use duelhub::hub::{Change, ChangeKind, Hub, WatchError, WatchFilter};
 use duelhub::limits;
+use duelhub::ticket::Ticket;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -16,7 +17,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::kit::{DEADLINE, LocalPlayer, Node, id_of, user};
+use crate::kit::{DEADLINE, LocalPlayer, Node, id_of, resume_ticket, ticket, user};
 use crate::redis_server::RedisServer;
 
 const DUELS: std::ops::RangeInclusive<u64> = 1..=8;
@@ -57,7 +58,7 @@ impl Fold {
                 let known = self.picture.get_mut(&key(user));
                 known.into_iter().for_each(|(_, acked)| *acked = seq.max(*acked));
             }
-            ChangeKind::Opened(_) | ChangeKind::Closed(..) => {}
+            ChangeKind::Opened(_) | ChangeKind::Closed(..) | ChangeKind::SessionEnded(_) => {}
         }
     }
 
@@ -107,6 +108,7 @@ struct Attached {
     node: usize,
     duel: u64,
     user: u64,
+    ticket: Ticket,
     has_to_go: bool,
 }
 
@@ -134,11 +136,30 @@ impl World {
             })
             .collect();
         let coming = who.into_iter().map(async |(node, duel, user)| {
-            let player = self.nodes[node].enter(duel, user, None).await.ok()?;
-            Some(Attached { player, node, duel, user, has_to_go: false })
+            let ticket = ticket(duel, user);
+            let player = self.nodes[node].enter_by(&ticket, None).await.ok()?;
+            Some(Attached { player, node, duel, user, ticket, has_to_go: false })
         });
         let came = join_all(coming).await;
         self.players.extend(came.into_iter().flatten());
+    }
+
+    /// A client whose network is dead comes back elsewhere in its session, sometimes twice with one ticket since the first welcome was
+    /// lost. The connection that it had before is still there.
+    async fn take_over(&mut self) {
+        let Some(at) = (0..self.players.len()).choose(&mut self.random) else { return };
+        let before = &self.players[at].ticket;
+        let next = resume_ticket(before, before.generation.number + 1);
+        for _ in 0..self.random.random_range(1..=2) {
+            let node = self.random.random_range(0..self.nodes.len());
+            let Ok(player) = self.nodes[node].enter_by(&next, None).await else { return };
+            let session = next.generation.session;
+            let mine = self.players.iter_mut().filter(|p| p.ticket.generation.session == session);
+            mine.for_each(|older| older.has_to_go = true);
+            let (duel, user) = (next.duel.get(), next.viewer.user.get());
+            let ticket = next.clone();
+            self.players.push(Attached { player, node, duel, user, ticket, has_to_go: false });
+        }
     }
 
     fn go(&mut self) {
@@ -177,7 +198,8 @@ impl World {
     async fn play(&mut self, steps: usize) {
         for _ in 0..steps {
             match self.random.random_range(0..20) {
-                0..8 => self.come().await,
+                0..6 => self.come().await,
+                6..8 => self.take_over().await,
                 8..16 => self.go(),
                 16..19 => self.ack().await,
                 _ => self.disconnect().await,
@@ -287,11 +309,12 @@ impl World {
         let (duel, user) = (self.random.random_range(DUELS), *USERS.end() + 1);
         let node = self.random.random_range(0..self.nodes.len());
         // Its subscriber may not be back yet.
-        let Ok(player) = self.nodes[node].enter(duel, user, None).await else { return };
+        let ticket = ticket(duel, user);
+        let Ok(player) = self.nodes[node].enter_by(&ticket, None).await else { return };
         let there = self.players.iter().filter(|player| player.duel == duel);
         let online: BTreeSet<_> = there.map(|player| player.user).chain([user]).collect();
         assert!(player.online.iter().map(|user| user.get()).eq(online), "{:?}", player.online);
-        self.players.push(Attached { player, node, duel, user, has_to_go: false });
+        self.players.push(Attached { player, node, duel, user, ticket, has_to_go: false });
     }
 }
 

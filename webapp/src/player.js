@@ -12,7 +12,7 @@ export class Player {
   state = 'offline'; // connecting, online, offline or closed
   detail = '';
   userId = null;
-  position = null; // { epoch, seq } of the last event received
+  position = null; // { epoch, seq }: where to go on from, or null
   recovered = null;
   online = new Set();
 
@@ -20,11 +20,12 @@ export class Player {
   #socketUrl;
   #onChange;
   #onFrame;
+  #epoch = '';
   #attempts = 0;
   #attempt = null; // AbortController: one abort ends the fetch, the socket and the timers of an attempt
   #resumeTicket = null;
   #refusal = '';
-  #connectedSeq = 0;
+  #head = 0;
   #ponged = false;
 
   /**
@@ -97,26 +98,25 @@ export class Player {
     this.#onChange();
   }
 
-  #welcome({ user_id, epoch, seq, recovered, online }) {
+  #welcome({ user_id, epoch, head, recovered, online }) {
     this.#attempts = 0;
-    this.#connectedSeq = seq;
+    this.#head = head;
     this.#ponged = false;
     this.userId = user_id;
     this.recovered = recovered;
     this.online = new Set(online);
-    // The position follows what has arrived, not what was announced: were `seq` taken over here, a loss before the
-    // next frame would skip the present state for good.
-    // The epoch may be a new one also when everything since the position follows.
-    this.position = { epoch, seq: recovered ? this.position.seq : 0 };
+    // The rule: `recovered: true` keeps the position, under the epoch of this frame; otherwise it is forgotten.
+    this.#epoch = epoch;
+    this.position = recovered ? { ...this.position, epoch } : null;
     this.#become('online');
   }
 
   #advance(seq) {
-    if (this.position && seq > this.position.seq) this.position = { ...this.position, seq };
+    if (seq !== undefined && !(seq <= this.position?.seq)) this.position = { epoch: this.#epoch, seq };
   }
 
   #kindOf(seq) {
-    if (seq <= this.#connectedSeq) return this.recovered ? 'replayed' : 'state';
+    if (seq <= this.#head) return this.recovered ? 'replayed' : 'state';
     // The pong to the ping sent on open comes after what was already waiting.
     return this.recovered && !this.#ponged ? 'replayed' : 'live';
   }

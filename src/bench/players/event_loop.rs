@@ -347,8 +347,8 @@ impl EventLoop {
             }
             Frame::Presence => {}
             Frame::Text(text) => match serde_json::from_slice(text) {
-                Ok(Text::Connected { epoch, seq, recovered, resume_ticket }) => {
-                    self.connected(index, epoch, seq, recovered, resume_ticket);
+                Ok(Text::Connected { epoch, head, recovered, resume_ticket }) => {
+                    self.connected(index, epoch, head, recovered, resume_ticket);
                 }
                 Ok(Text::Error { message }) => {
                     self.tally.fault(|| format!("a player was told {message}"));
@@ -379,27 +379,30 @@ impl EventLoop {
         &mut self,
         index: usize,
         epoch: String,
-        seq: u64,
+        head: u64,
         recovered: Option<bool>,
         resume_ticket: Option<String>,
     ) {
         let player = &mut self.players[index];
         if player.epoch.is_some() {
             match recovered {
-                Some(true) if seq == player.served => {
+                Some(true) if head >= player.served => {
                     self.tally.recovered.fetch_add(1, Ordering::Relaxed);
                 }
                 // Honest. The scenario decides whether it is good enough.
                 Some(false) => {}
                 Some(true) | None => {
                     let (duel, served) = (player.duel, player.served);
-                    self.tally
-                        .fault(|| format!("duel {duel}: at {served}, told {recovered:?} at {seq}"));
+                    self.tally.fault(|| {
+                        format!("duel {duel}: at {served}, told {recovered:?} at {head}")
+                    });
                 }
             }
         }
-        player.state_until = if recovered == Some(true) { 0 } else { seq };
-        (player.state, player.served, player.epoch) = (PlayerState::In, seq, Some(epoch));
+        if recovered != Some(true) {
+            (player.state_until, player.served) = (head, head);
+        }
+        (player.state, player.epoch) = (PlayerState::In, Some(epoch));
         player.ticket = resume_ticket.unwrap_or_default();
         self.opening -= 1;
         self.tally.open.fetch_add(1, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::duel_state::DuelStates;
 use super::error::{Fault, StoreError};
-use super::rows::{self, DuelRow, FORMAT, Kind, META, MetaRow, RevokedUserRow, TicketRow};
+use super::rows::{self, DuelRow, FORMAT, Kind, LedgerRow, META, MetaRow, TicketRow, UserMarkRow};
 use super::store::Store;
 use crate::engine::EngineCounts;
 use crate::engine::event_row;
@@ -76,11 +76,14 @@ fn read_all(store: &Store) -> Result<(EngineCounts, BTreeMap<DuelId, DuelRow>), 
                 duels.insert(duel, row);
             }
             Some(Kind::Ticket) => {
-                rows::decode::<TicketRow>(&bytes)?;
+                rows::decode::<TicketRow>(&bytes)?.record()?;
                 counts.remembered_tickets += 1;
             }
-            Some(Kind::RevokedUser) => {
-                rows::decode::<RevokedUserRow>(&bytes)?;
+            Some(Kind::Ledger) => {
+                rows::decode::<LedgerRow>(&bytes)?;
+            }
+            Some(Kind::UserMark) => {
+                rows::decode::<UserMarkRow>(&bytes)?;
                 counts.remembered_tickets += 1;
             }
             // Behind all the duels.

@@ -144,6 +144,7 @@ mod tests {
                     audience: Audience::All,
                     views: Box::default(),
                     coalesce_key: None,
+                    transient: false,
                 };
                 let key = key.map(|key| IdempotencyKey::new(&key.to_string(), &push));
                 let event = Unnumbered::of(Content::Pushed(push));

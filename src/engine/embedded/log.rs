@@ -11,7 +11,7 @@ use super::store::{Snapshot, WriteBatch, event};
 use crate::clock::UnixMs;
 use crate::engine::event_row::{EventRow, Unnumbered, stored_size};
 use crate::engine::{
-    AppendError, Appended, Declaration, EngineError, Latest, Notice, OpenError, Opened, Page, rules,
+    AppendError, Appended, Declaration, EngineError, Notice, OpenError, Opened, Page, rules,
 };
 use crate::event::{Content, DuelStatus, Event, Fingerprint, Outcome, Position, Push, Viewer};
 use crate::id::DuelId;
@@ -52,7 +52,6 @@ impl Snapshot<'_> {
         duel: DuelId,
         viewer: Viewer,
         up_to: Position,
-        which: Latest,
     ) -> Result<Option<Vec<Arc<Event>>>, Fault> {
         let row = self.duel(duel);
         let same_epoch = |row: &DuelRow| row.position(&self.store.lives).epoch == up_to.epoch;
@@ -65,7 +64,7 @@ impl Snapshot<'_> {
         let retained = retained.filter(|seq| *seq <= up_to.seq);
         // One that the row still knows may have gone with the commit of which the snapshot is: then a newer one is in the log.
         let retained = retained.filter_map(|seq| self.event(duel, seq).transpose());
-        rules::latest(in_log.rev().map(event).chain(retained), viewer, which).map(Some)
+        rules::latest(in_log.rev().map(event).chain(retained), viewer).map(Some)
     }
 
     fn event(&self, duel: DuelId, seq: u64) -> Result<Option<Arc<Event>>, Fault> {
@@ -232,7 +231,7 @@ impl WriteBatch<'_> {
         let bytes = stored_size(&oldest.content) as u64;
         row.log_bytes = row.log_bytes.saturating_sub(bytes);
         row.oldest_seq += 1;
-        let Some(push) = oldest.push() else {
+        let Some(push) = oldest.state() else {
             self.remove(Kind::Event.key(&[duel.get(), seq]));
             return Ok(());
         };
@@ -360,6 +359,7 @@ mod tests {
             audience: Audience::All,
             views: Box::default(),
             coalesce_key: None,
+            transient: false,
         };
         let mut batch = store.batch(&engine, StoreHints::default(), UnixMs(1));
         for _ in 0..4 {
@@ -378,7 +378,7 @@ mod tests {
         drop(batch.commit(&meta).unwrap());
         assert_eq!(read(1), Page::Gone, "and not 2 and 4");
         let viewer = Viewer { user: UserId::try_from(1).unwrap(), role: Role::Player };
-        let latest = store.snapshot().latest(duel, viewer, newest, Latest::EachType);
+        let latest = store.snapshot().latest(duel, viewer, newest);
         assert_eq!(latest.unwrap().map(seqs), Some(vec![4]));
     }
 }

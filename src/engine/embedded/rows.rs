@@ -13,13 +13,14 @@ use prost::Message;
 use super::Fault;
 use crate::clock::UnixMs;
 use crate::engine::event_row::{StatusRow, stored_size};
-use crate::engine::rules::Retained;
+use crate::engine::rules::{Retained, TicketRecord};
 use crate::engine::{DuelRecord, DuelSettings, EpochHistory, Head, Participant};
 use crate::event::{DuelStatus, Epoch, Event, Outcome, Position};
-use crate::id::{DuelId, TelegramId, UserId};
+use crate::id::{DuelId, TelegramId, TicketKey, UserId};
+use crate::ticket::{Revision, Stamp};
 
 /// The version of everything below.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 
 /// The one row about the store itself.
 pub(super) const META: &[u8] = b"m";
@@ -43,22 +44,25 @@ pub(super) enum Kind {
     DuelDue = b'x',
     /// `hash` → [`TicketRow`].
     Ticket = b't',
-    /// `duel, user` → [`RevokedUserRow`].
-    RevokedUser = b'u',
-    /// `instant, key` → nothing: when a ticket's row expires.
+    /// `duel, user` → [`UserMarkRow`].
+    UserMark = b'u',
+    /// `instant, key` → nothing: when a row of the ticket ledger expires.
     TicketDue = b'y',
+    /// Nothing → [`LedgerRow`].
+    Ledger = b'l',
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Duel,
         Self::Event,
         Self::Key,
         Self::KeyOrder,
         Self::DuelDue,
         Self::Ticket,
-        Self::RevokedUser,
+        Self::UserMark,
         Self::TicketDue,
+        Self::Ledger,
     ];
 
     /// The kind of the row at a key; `None` if it is of none, as [`META`] is.
@@ -369,7 +373,6 @@ impl DuelRow {
             settings: self.settings(),
             created_at: UnixMs(self.created_at),
             updated_at: self.updated_at.map(UnixMs),
-            attach_number: 0,
         })
     }
 }
@@ -385,26 +388,69 @@ pub(super) struct KeyRow {
     pub(super) seq: u64,
 }
 
-/// A ticket that was used or revoked.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
+/// A session, or a ticket that was revoked. See [`TicketRecord`].
+#[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct TicketRow {
-    #[prost(bool, tag = "1")]
-    pub(super) used: bool,
-    #[prost(bool, tag = "2")]
-    pub(super) revoked: bool,
+    #[prost(uint32, tag = "1")]
+    generation: u32,
+    /// Empty: none.
+    #[prost(bytes = "vec", tag = "2")]
+    used: Vec<u8>,
+    #[prost(uint32, tag = "3")]
+    uses: u32,
+    #[prost(bool, tag = "4")]
+    revoked: bool,
     /// From then on the row is needed no more.
-    #[prost(uint64, tag = "3")]
+    #[prost(uint64, tag = "5")]
     pub(super) expires_at: u64,
 }
 
-/// Tickets of a user in a duel that were revoked together.
+impl TicketRow {
+    pub(super) fn new(record: &TicketRecord, expires_at: u64) -> Self {
+        let TicketRecord { generation, used, uses, revoked } = *record;
+        let used = used.map(|key| key.0.to_vec()).unwrap_or_default();
+        Self { generation, used, uses, revoked, expires_at }
+    }
+
+    pub(super) fn record(&self) -> Result<TicketRecord, Fault> {
+        let used = match &self.used[..] {
+            [] => None,
+            key => Some(TicketKey(key.try_into().map_err(|_| Fault::Malformed("a ticket's key"))?)),
+        };
+        let Self { generation, uses, revoked, .. } = *self;
+        Ok(TicketRecord { generation, used, uses, revoked })
+    }
+}
+
+/// All tickets of a user in a duel were revoked.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(super) struct RevokedUserRow {
-    /// All that were issued until then, that instant included.
+pub(super) struct UserMarkRow {
+    /// The revision at which they were.
     #[prost(uint64, tag = "1")]
-    pub(super) issued_until: u64,
+    pub(super) revision: u64,
     #[prost(uint64, tag = "2")]
     pub(super) expires_at: u64,
+}
+
+/// The ticket ledger as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct LedgerRow {
+    #[prost(uint64, tag = "1")]
+    pub(super) revision: u64,
+    /// The latest expiry of what was forgotten.
+    #[prost(uint64, tag = "2")]
+    pub(super) forgotten_until: u64,
+}
+
+impl LedgerRow {
+    /// Returns the ledger's time: never one at which something that is forgotten was still needed.
+    pub(super) fn time(&self, now: UnixMs) -> UnixMs {
+        now.max(UnixMs(self.forgotten_until))
+    }
+
+    pub(super) fn stamp(&self, now: UnixMs) -> Stamp {
+        Stamp { now: self.time(now), revision: Revision(self.revision) }
+    }
 }
 
 #[cfg(test)]

@@ -1,59 +1,109 @@
-//! The tickets that are used or revoked, row by row. They are decided upon by [`rules`].
+//! The ticket ledger, row by row. It is decided upon by [`rules`].
 
 use fjall::UserKey;
 
 use super::error::{Fault, StepError};
-use super::rows::{self, Kind, RevokedUserRow, TicketRow};
-use super::store::WriteBatch;
+use super::rows::{self, Kind, LedgerRow, TicketRow, UserMarkRow};
+use super::store::{Snapshot, WriteBatch};
 use crate::clock::UnixMs;
-use crate::engine::rules::{self, JtiKey, KnownTicket};
-use crate::engine::{EngineError, RedeemError, Revocation};
-use crate::id::{DuelId, UserId};
+use crate::engine::rules::{self, Known, TicketRecord};
+use crate::engine::{EngineError, RedeemError, Redemption, Revocation};
+use crate::id::{DuelId, TicketKey, UserId};
 use crate::limits;
-use crate::ticket::Ticket;
+use crate::ticket::{Revision, Stamp, Ticket};
+
+impl Snapshot<'_> {
+    /// Returns what a ticket issued now has to say.
+    pub(super) fn stamp(&self, now: UnixMs) -> Result<Stamp, Fault> {
+        Ok(self.row::<LedgerRow>(&ledger_key())?.unwrap_or_default().stamp(now))
+    }
+
+    /// Returns the same, or `None` if a ticket of this session and owner that was issued at `revision` is revoked.
+    pub(super) fn renew(
+        &self,
+        session: TicketKey,
+        (duel, user): (DuelId, UserId),
+        revision: Revision,
+        now: UnixMs,
+    ) -> Result<Option<Stamp>, Fault> {
+        let session = self.row::<TicketRow>(&ticket_key(&session))?;
+        let mark = self.row::<UserMarkRow>(&user_key(duel, user))?;
+        let known = Known {
+            session: session.map(|row| row.record()).transpose()?,
+            user_mark: mark.map(|row| Revision(row.revision)),
+            ..Known::default()
+        };
+        if known.is_revoked(revision) { Ok(None) } else { self.stamp(now).map(Some) }
+    }
+}
 
 impl WriteBatch<'_> {
-    /// Uses a ticket.
-    pub(super) fn redeem(&mut self, ticket: &Ticket) -> Result<(), StepError<RedeemError>> {
-        let key = ticket_key(&JtiKey::of(&ticket.jti));
-        let row = self.row::<TicketRow>(&key)?.unwrap_or_default();
-        let user = self.row::<RevokedUserRow>(&user_key(ticket.duel, ticket.viewer.user))?;
-        let known = KnownTicket {
-            used: row.used,
-            revoked: row.revoked,
-            user_revoked_until: user.map(|row| UnixMs(row.issued_until)),
+    /// Uses a ticket. The refusal of a copy changes something as well: its session ends.
+    pub(super) fn redeem(&mut self, ticket: &Ticket) -> Result<Redemption, StepError<RedeemError>> {
+        let key = ticket_key(&ticket.generation.session);
+        let session = self.record(&key)?;
+        let itself = self.record(&ticket_key(&TicketKey::of(&ticket.jti)))?;
+        let mark = self.row::<UserMarkRow>(&user_key(ticket.duel, ticket.viewer.user))?;
+        let known = Known {
+            session,
+            revoked: itself.is_some_and(|record| record.revoked),
+            user_mark: mark.map(|row| Revision(row.revision)),
+            is_full: self.is_full(),
         };
-        let expires_at = rules::redeem(ticket, known, self.is_full(), self.now)?.0;
-        self.hints.counts.remembered_tickets += 1;
-        self.put(key.clone(), &TicketRow { used: true, revoked: false, expires_at });
-        self.plan_expiry(expires_at, &key);
-        Ok(())
+        let stamp = self.ledger()?.stamp(self.now);
+        let redeemed = rules::redeem(ticket, known, self.config.resume_ttl, stamp.now)?;
+        self.put_record(key, session.is_some(), &redeemed.record, redeemed.expires_at);
+        if redeemed.is_copy {
+            return Err(RedeemError::Copied.into());
+        }
+        Ok(Redemption { stamp, uses: redeemed.record.uses })
     }
 
     /// Revokes a ticket, or all of a user.
     pub(super) fn revoke(&mut self, revocation: &Revocation) -> Result<(), StepError<EngineError>> {
-        let key = match revocation {
-            Revocation::Ticket(jti) => ticket_key(&JtiKey::of(jti)),
-            Revocation::User { duel, user, .. } => user_key(*duel, *user),
-        };
-        let is_known = self.row::<()>(&key)?.is_some();
-        let expires_at = rules::revoke(is_known, self.is_full(), self.now)?.0;
-        self.hints.counts.remembered_tickets += usize::from(!is_known);
+        let mut ledger = self.ledger()?;
+        let now = ledger.time(self.now);
         match revocation {
-            Revocation::Ticket(_) => {
-                let known = self.row::<TicketRow>(&key)?.unwrap_or_default();
-                let row = TicketRow { revoked: true, expires_at, ..known };
-                self.put(key.clone(), &row);
+            Revocation::Ticket(jti) => {
+                let key = ticket_key(&TicketKey::of(jti));
+                let known = self.record(&key)?;
+                let expires_at = rules::revoke(known.is_some(), self.is_full(), now)?;
+                let record = TicketRecord { revoked: true, ..known.unwrap_or_default() };
+                self.put_record(key, known.is_some(), &record, expires_at);
             }
-            Revocation::User { issued_until, .. } => {
-                let known = self.row::<RevokedUserRow>(&key)?.unwrap_or_default();
-                // Never back: of two revocations at a time the later one holds.
-                let issued_until = issued_until.0.max(known.issued_until);
-                self.put(key.clone(), &RevokedUserRow { issued_until, expires_at });
+            Revocation::User { duel, user } => {
+                let key = user_key(*duel, *user);
+                let is_known = self.row::<UserMarkRow>(&key)?.is_some();
+                let expires_at = rules::revoke(is_known, self.is_full(), now)?.0;
+                let revision = rules::next_revision(Revision(ledger.revision), now).0;
+                ledger.revision = revision;
+                self.put(ledger_key(), &ledger);
+                self.hints.counts.remembered_tickets += usize::from(!is_known);
+                self.put(key.clone(), &UserMarkRow { revision, expires_at });
+                self.plan_expiry(expires_at, &key);
             }
         }
-        self.plan_expiry(expires_at, &key);
         Ok(())
+    }
+
+    fn ledger(&self) -> Result<LedgerRow, Fault> {
+        Ok(self.row::<LedgerRow>(&ledger_key())?.unwrap_or_default())
+    }
+
+    fn record(&self, key: &[u8]) -> Result<Option<TicketRecord>, Fault> {
+        self.row::<TicketRow>(key)?.map(|row| row.record()).transpose()
+    }
+
+    fn put_record(
+        &mut self,
+        key: UserKey,
+        is_known: bool,
+        record: &TicketRecord,
+        expires_at: UnixMs,
+    ) {
+        self.hints.counts.remembered_tickets += usize::from(!is_known);
+        self.put(key.clone(), &TicketRow::new(record, expires_at.0));
+        self.plan_expiry(expires_at.0, &key);
     }
 
     const fn is_full(&self) -> bool {
@@ -65,22 +115,27 @@ impl WriteBatch<'_> {
         self.put_bytes(Kind::TicketDue.key_ending(&[at], key), []);
     }
 
-    /// Forgets tickets that have expired by `now`. Returns whether there may be more.
+    /// Forgets what has expired by `now`. Returns whether there may be more.
     pub(super) fn prune_tickets(&mut self, now: UnixMs) -> Result<bool, Fault> {
         let rows =
             self.due(Kind::TicketDue, self.hints.tickets_due, now, limits::PRUNE_ROWS_MAX)?;
         let all = rows.len() < limits::PRUNE_ROWS_MAX;
+        let mut ledger = self.ledger()?;
+        let forgotten_until = ledger.forgotten_until;
         for (due, _) in rows {
             self.hints.tickets_due = rows::number(&due, 0)?.min(self.now.0);
             let key = due.get(9..).ok_or(Fault::Malformed("a key"))?;
-            let expires_at = self.expires_at_of(key)?;
-            // Otherwise it was revoked since, and another entry says when it expires now.
-            if expires_at.is_some_and(|at| at <= now.0) {
+            // Otherwise it was changed since, and another entry says when it expires now.
+            if let Some(at) = self.expires_at_of(key)?.filter(|at| *at <= now.0) {
                 self.remove(key.into());
                 self.hints.counts.remembered_tickets =
                     self.hints.counts.remembered_tickets.saturating_sub(1);
+                ledger.forgotten_until = ledger.forgotten_until.max(at);
             }
             self.remove(due);
+        }
+        if ledger.forgotten_until > forgotten_until {
+            self.put(ledger_key(), &ledger);
         }
         Ok(!all)
     }
@@ -89,14 +144,18 @@ impl WriteBatch<'_> {
         if key.first() == Some(&(Kind::Ticket as u8)) {
             return Ok(self.row::<TicketRow>(key)?.map(|row| row.expires_at));
         }
-        Ok(self.row::<RevokedUserRow>(key)?.map(|row| row.expires_at))
+        Ok(self.row::<UserMarkRow>(key)?.map(|row| row.expires_at))
     }
 }
 
-fn ticket_key(jti: &JtiKey) -> UserKey {
-    Kind::Ticket.key_ending(&[], &jti.0)
+fn ticket_key(key: &TicketKey) -> UserKey {
+    Kind::Ticket.key_ending(&[], &key.0)
 }
 
 fn user_key(duel: DuelId, user: UserId) -> UserKey {
-    Kind::RevokedUser.key(&[duel.get(), user.get()])
+    Kind::UserMark.key(&[duel.get(), user.get()])
+}
+
+fn ledger_key() -> UserKey {
+    Kind::Ledger.key(&[])
 }

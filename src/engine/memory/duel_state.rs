@@ -12,8 +12,8 @@ use crate::config::EngineConfig;
 use crate::engine::event_row::stored_size;
 use crate::engine::rules::Retained;
 use crate::engine::{
-    AppendError, Appended, Declaration, DuelRecord, DuelSettings, EpochHistory, Head, Latest,
-    OpenError, Page, Participant, rules,
+    AppendError, Appended, Declaration, DuelRecord, DuelSettings, EpochHistory, Head, OpenError,
+    Page, Participant, rules,
 };
 use crate::event::{
     Content, DuelStatus, Epoch, Event, Fingerprint, Outcome, Position, Push, Viewer,
@@ -104,7 +104,6 @@ impl DuelState {
             settings: self.settings,
             created_at: self.created_at,
             updated_at: self.updated_at,
-            attach_number: 0,
         }
     }
 
@@ -179,7 +178,7 @@ impl DuelState {
         while rules::log_overflows(self.log.len(), self.log_bytes, config) {
             let Some(oldest) = self.log.pop_front() else { break };
             self.log_bytes -= oldest.size;
-            if oldest.event.push().is_some() {
+            if oldest.event.state().is_some() {
                 drop(rules::retain(&mut self.retained, oldest, config));
             }
         }
@@ -196,19 +195,14 @@ impl DuelState {
         Page::Events(entries.take(count).map(|entry| Arc::clone(&entry.event)).collect())
     }
 
-    pub(super) fn latest(
-        &self,
-        viewer: Viewer,
-        up_to: Position,
-        which: Latest,
-    ) -> Option<Vec<Arc<Event>>> {
+    pub(super) fn latest(&self, viewer: Viewer, up_to: Position) -> Option<Vec<Arc<Event>>> {
         if up_to.epoch != self.epoch {
             return None;
         }
         let newest_first = self.log.iter().rev().chain(self.retained.iter().rev());
         let newest_first = newest_first.map(|entry| &entry.event);
         let known = newest_first.filter(|event| event.seq <= up_to.seq).cloned();
-        let Ok(latest) = rules::latest(known.map(Ok::<_, Infallible>), viewer, which);
+        let Ok(latest) = rules::latest(known.map(Ok::<_, Infallible>), viewer);
         Some(latest)
     }
 }

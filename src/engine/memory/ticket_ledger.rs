@@ -1,58 +1,89 @@
-//! The tickets that are used or revoked, in memory. They are decided upon by [`rules`].
+//! The ticket ledger, in memory. It is decided upon by [`rules`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 use crate::clock::UnixMs;
-use crate::engine::rules::{self, JtiKey, KnownTicket};
-use crate::engine::{EngineError, RedeemError, Revocation};
-use crate::id::{DuelId, UserId};
-use crate::ticket::Ticket;
+use crate::config::EngineConfig;
+use crate::engine::rules::{self, Known, TicketRecord};
+use crate::engine::{EngineError, RedeemError, Redemption, Revocation};
+use crate::id::{DuelId, TicketKey, UserId};
+use crate::ticket::{Revision, Stamp, Ticket};
 
 /// Entries that one call removes at most, so that no caller pays for a mass of them.
 const PRUNE_AT_ONCE: usize = 1024;
 
-/// How a ticket was used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spent {
-    Used,
-    Revoked,
-}
-
-/// The tickets remembered.
+/// Sessions, and revocations.
 #[derive(Debug)]
 pub(super) struct TicketLedger {
-    tickets: Expiring<JtiKey, Spent>,
-    /// Tickets issued to a user until an instant, that instant included.
-    revoked_users: Expiring<(DuelId, UserId), UnixMs>,
-    entries_max: usize,
+    sessions: Expiring<TicketKey, TicketRecord>,
+    /// The revision at which a user's tickets were revoked last.
+    user_marks: Expiring<(DuelId, UserId), Revision>,
+    revision: Revision,
+    config: EngineConfig,
 }
 
 impl TicketLedger {
-    pub(super) fn new(entries_max: usize) -> Self {
-        Self { tickets: Expiring::default(), revoked_users: Expiring::default(), entries_max }
+    pub(super) fn new(config: EngineConfig) -> Self {
+        let (sessions, user_marks) = (Expiring::default(), Expiring::default());
+        Self { sessions, user_marks, revision: Revision::default(), config }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.tickets.entries.len() + self.revoked_users.entries.len()
+        self.sessions.entries.len() + self.user_marks.entries.len()
     }
 
     fn is_full(&self) -> bool {
-        self.len() >= self.entries_max
+        self.len() >= self.config.tickets_max
     }
 
-    pub(super) fn redeem(&mut self, ticket: &Ticket, now: UnixMs) -> Result<(), RedeemError> {
+    /// Returns the ledger's time: never one at which something that is forgotten was still needed.
+    fn time(&self, now: UnixMs) -> UnixMs {
+        now.max(self.sessions.forgotten_until).max(self.user_marks.forgotten_until)
+    }
+
+    pub(super) fn stamp(&self, now: UnixMs) -> Stamp {
+        Stamp { now: self.time(now), revision: self.revision }
+    }
+
+    fn known(&self, session: TicketKey, owner: (DuelId, UserId)) -> Known {
+        Known {
+            session: self.sessions.get(&session),
+            revoked: false,
+            user_mark: self.user_marks.get(&owner),
+            is_full: self.is_full(),
+        }
+    }
+
+    pub(super) fn redeem(
+        &mut self,
+        ticket: &Ticket,
+        now: UnixMs,
+    ) -> Result<Redemption, RedeemError> {
         self.prune(now);
-        let key = JtiKey::of(&ticket.jti);
-        let spent = self.tickets.get(&key);
-        let known = KnownTicket {
-            used: spent == Some(Spent::Used),
-            revoked: spent == Some(Spent::Revoked),
-            user_revoked_until: self.revoked_users.get(&(ticket.duel, ticket.viewer.user)),
+        let session = ticket.generation.session;
+        let itself = self.sessions.get(&TicketKey::of(&ticket.jti));
+        let known = Known {
+            revoked: itself.is_some_and(|record| record.revoked),
+            ..self.known(session, (ticket.duel, ticket.viewer.user))
         };
-        let expires_at = rules::redeem(ticket, known, self.is_full(), now)?;
-        self.tickets.insert(key, Spent::Used, expires_at);
-        Ok(())
+        let redeemed = rules::redeem(ticket, known, self.config.resume_ttl, self.time(now))?;
+        self.sessions.insert(session, redeemed.record, redeemed.expires_at);
+        if redeemed.is_copy {
+            return Err(RedeemError::Copied);
+        }
+        Ok(Redemption { stamp: self.stamp(now), uses: redeemed.record.uses })
+    }
+
+    pub(super) fn renew(
+        &self,
+        session: TicketKey,
+        owner: (DuelId, UserId),
+        revision: Revision,
+        now: UnixMs,
+    ) -> Option<Stamp> {
+        let revoked = self.known(session, owner).is_revoked(revision);
+        (!revoked).then(|| self.stamp(now))
     }
 
     pub(super) fn revoke(
@@ -61,28 +92,29 @@ impl TicketLedger {
         now: UnixMs,
     ) -> Result<(), EngineError> {
         self.prune(now);
+        let now = self.time(now);
         match revocation {
             Revocation::Ticket(jti) => {
-                let key = JtiKey::of(jti);
-                let is_known = self.tickets.get(&key).is_some();
-                let expires_at = rules::revoke(is_known, self.is_full(), now)?;
-                self.tickets.insert(key, Spent::Revoked, expires_at);
+                let key = TicketKey::of(jti);
+                let known = self.sessions.get(&key);
+                let expires_at = rules::revoke(known.is_some(), self.is_full(), now)?;
+                let record = TicketRecord { revoked: true, ..known.unwrap_or_default() };
+                self.sessions.insert(key, record, expires_at);
             }
-            Revocation::User { duel, user, issued_until } => {
+            Revocation::User { duel, user } => {
                 let key = (*duel, *user);
-                let before = self.revoked_users.get(&key);
-                let expires_at = rules::revoke(before.is_some(), self.is_full(), now)?;
-                // Never back: of two revocations at a time the later one holds.
-                let until = before.map_or(*issued_until, |before| before.max(*issued_until));
-                self.revoked_users.insert(key, until, expires_at);
+                let is_known = self.user_marks.get(&key).is_some();
+                let expires_at = rules::revoke(is_known, self.is_full(), now)?;
+                self.revision = rules::next_revision(self.revision, now);
+                self.user_marks.insert(key, self.revision, expires_at);
             }
         }
         Ok(())
     }
 
     pub(super) fn prune(&mut self, now: UnixMs) {
-        self.tickets.prune(now);
-        self.revoked_users.prune(now);
+        self.sessions.prune(now);
+        self.user_marks.prune(now);
     }
 }
 
@@ -91,11 +123,17 @@ impl TicketLedger {
 struct Expiring<K, V> {
     entries: HashMap<K, (V, UnixMs)>,
     soonest_first: BTreeSet<(UnixMs, K)>,
+    /// The latest expiry of what was removed.
+    forgotten_until: UnixMs,
 }
 
 impl<K, V> Default for Expiring<K, V> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), soonest_first: BTreeSet::new() }
+        Self {
+            entries: HashMap::new(),
+            soonest_first: BTreeSet::new(),
+            forgotten_until: UnixMs::default(),
+        }
     }
 }
 
@@ -117,35 +155,10 @@ impl<K: Copy + Eq + Ord + Hash, V: Copy> Expiring<K, V> {
                 Some((expires_at, key)) if expires_at <= now => {
                     self.soonest_first.pop_first();
                     self.entries.remove(&key);
+                    self.forgotten_until = self.forgotten_until.max(expires_at);
                 }
                 _ => break,
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::rules::CLOCK_STEP_MAX;
-    use crate::event::{Role, Viewer};
-    use crate::id::Jti;
-
-    #[test]
-    fn a_ticket_is_used_once_also_at_the_instant_it_expires_and_when_the_clock_steps_back() {
-        let mut ledger = TicketLedger::new(10);
-        let ticket = Ticket {
-            jti: Jti::random(),
-            duel: DuelId::try_from(1).unwrap(),
-            viewer: Viewer { user: UserId::try_from(1).unwrap(), role: Role::Player },
-            issued_at: UnixMs(0),
-            expires_at: UnixMs(5000),
-        };
-        assert_eq!(ledger.redeem(&ticket, UnixMs(4999)), Ok(()));
-        assert_eq!(ledger.redeem(&ticket, UnixMs(4999)), Err(RedeemError::AlreadyUsed));
-        assert_eq!(ledger.redeem(&ticket, UnixMs(5000)), Err(RedeemError::Expired));
-        assert_eq!(ledger.redeem(&ticket, UnixMs(4000)), Err(RedeemError::AlreadyUsed));
-        ledger.prune(UnixMs(5000).plus(CLOCK_STEP_MAX));
-        assert_eq!(ledger.len(), 0, "what has expired is forgotten");
     }
 }

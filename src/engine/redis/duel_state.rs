@@ -55,7 +55,6 @@ impl RedisEngine {
             let created_at = UnixMs(parts.number()?);
             let updated_at = parts.text()?;
             let (participants, settings) = (parts.text()?, parts.text()?);
-            let attach_number = parts.number()?;
             on_created(parts.number()?, head.position);
             let declared = !participants.is_empty();
             let participants = reply::participants(&participants)?;
@@ -65,7 +64,6 @@ impl RedisEngine {
                 settings: reply::settings(&settings)?,
                 created_at,
                 updated_at: updated_at.parse().ok().map(UnixMs),
-                attach_number,
             }))
         })
     }

@@ -13,7 +13,7 @@ use super::presence::ClusterPresence;
 use super::reply::{self, Parts, understood};
 use super::script::{self, Args as _, HEADS, millis};
 use crate::engine::event_row::Malformed;
-use crate::engine::{EngineError, Head, Online, Signal, SignalKind};
+use crate::engine::{EngineError, Head};
 use crate::event::Epoch;
 use crate::id::DuelId;
 
@@ -66,32 +66,11 @@ impl Heads {
 
     /// Tells what may have been missed of duels of which nothing was heard for a while.
     pub(super) fn catch_up(&self, duels: &[DuelId]) {
-        for duel in duels {
-            for online in self.presence.local(*duel) {
-                self.check_revoked(*duel, &online);
-            }
-        }
         self.presence.refresh(duels.iter().copied());
         for some in duels.chunks(HEADS_AT_ONCE) {
             // What cannot be asked now, the next sweep finds.
             drop(self.read(some.to_vec(), Duration::ZERO));
         }
-    }
-
-    /// Tells whether a user's tickets were revoked since they came.
-    fn check_revoked(&self, duel: DuelId, online: &Online) {
-        let [_, users] = self.keys.tickets();
-        let (user, since) = (online.viewer.user, online.since);
-        let command = redis::cmd("HGET").with(users);
-        let command = command.with(format!("{}:{}", duel.get(), user.get()));
-        let dispatcher = Arc::clone(&self.dispatcher);
-        // If it is refused, the connection is lost, and this is done again when it is back.
-        let _refused = self.commands.ask(command, move |reply| {
-            let issued_until = reply.value.ok().and_then(|value| reply::number(value).ok());
-            if issued_until.is_some_and(|until| until >= since.0) {
-                dispatcher.signal(Signal { duel, kind: SignalKind::Revoked { user } });
-            }
-        });
     }
 }
 

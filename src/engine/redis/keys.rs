@@ -58,9 +58,10 @@ impl Keys {
         ["due", "duels"].map(|name| format!("{{{}:{bucket:02}}}:{name}", self.prefix))
     }
 
-    /// What is remembered of tickets.
-    pub(super) fn tickets(&self) -> [String; 2] {
-        ["due", "users"].map(|name| format!("{{{}:tickets}}:{name}", self.prefix))
+    /// The ticket ledger.
+    pub(super) fn tickets(&self) -> [String; 4] {
+        ["due", "sessions", "users", "ledger"]
+            .map(|name| format!("{{{}:tickets}}:{name}", self.prefix))
     }
 
     /// The nodes by when their leases end.

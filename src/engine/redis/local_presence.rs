@@ -9,9 +9,9 @@ use prost::Message as _;
 
 use crate::clock::UnixMs;
 use crate::engine::event_row::Malformed;
-use crate::engine::{NewConnection, Online, SignalKind, Target};
+use crate::engine::{NewConnection, Online, Opening, SignalKind, Target};
 use crate::event::{Role, Viewer};
-use crate::id::{ConnectionId, UserId};
+use crate::id::{ConnectionId, TicketKey, UserId};
 use crate::limits;
 
 /// The users of one node in one duel, as the others read them.
@@ -54,6 +54,29 @@ pub(super) struct Connection {
     /// Its place in the order in which the connections of all nodes entered.
     #[prost(uint64, tag = "2")]
     pub(super) number: u64,
+    /// Its session. Empty: none.
+    #[prost(bytes = "vec", tag = "3")]
+    session: Vec<u8>,
+    #[prost(uint32, tag = "4")]
+    generation: u32,
+    #[prost(uint32, tag = "5")]
+    uses: u32,
+}
+
+impl Connection {
+    fn new(user: UserId, connection: &LocalConnection) -> Self {
+        let mut row = Self { user: user.get(), number: connection.number, ..Self::default() };
+        if let Some(Opening { session, generation, uses }) = connection.opening {
+            (row.session, row.generation, row.uses) = (session.0.to_vec(), generation, uses);
+        }
+        row
+    }
+
+    /// Returns its place in its session, if it has one.
+    pub(super) fn opening(&self) -> Option<Opening> {
+        let session = TicketKey(self.session[..].try_into().ok()?);
+        Some(Opening { session, generation: self.generation, uses: self.uses })
+    }
 }
 
 impl User {
@@ -87,6 +110,7 @@ struct LocalUser {
 struct LocalConnection {
     id: ConnectionId,
     number: u64,
+    opening: Option<Opening>,
     /// The hub knows that it has to go.
     leaving: bool,
 }
@@ -136,7 +160,7 @@ impl LocalPresence {
 
     /// Adds a connection. `elsewhere`: its user is on other nodes as well, so that it matters who was the last.
     pub(super) fn attach(&mut self, new: &NewConnection, elsewhere: bool) {
-        let NewConnection { viewer, since, number, connection: id, .. } = *new;
+        let NewConnection { viewer, since, number, opening, connection: id, .. } = *new;
         let mut local = self.take(viewer.user).unwrap_or_else(|| LocalUser {
             online: Online { viewer, since, acked_seq: 0 },
             number,
@@ -145,7 +169,7 @@ impl LocalPresence {
         if elsewhere || local.online.viewer != viewer {
             (local.online.viewer, local.number) = (viewer, number);
         }
-        local.connections.push(LocalConnection { id, number, leaving: false });
+        local.connections.push(LocalConnection { id, number, opening, leaving: false });
         self.insert(local);
     }
 
@@ -190,8 +214,8 @@ impl LocalPresence {
             number: *number,
         });
         let connections = listed().flat_map(|local| {
-            let user = local.online.viewer.user.get();
-            local.connections.iter().map(move |c| Connection { user, number: c.number })
+            let user = local.online.viewer.user;
+            local.connections.iter().map(move |connection| Connection::new(user, connection))
         });
         let connections = Connections { connections: connections.collect() };
         [Users { users: users.collect() }.encode_to_vec(), connections.encode_to_vec()]
@@ -201,6 +225,12 @@ impl LocalPresence {
     pub(super) fn numbers(&self, user: UserId) -> impl Iterator<Item = u64> {
         let of_user = self.0.iter().filter(move |local| local.online.viewer.user == user);
         of_user.flat_map(|local| local.connections.iter().map(|connection| connection.number))
+    }
+
+    /// How the connections of a user came into their sessions.
+    pub(super) fn openings(&self, user: UserId) -> impl Iterator<Item = Opening> {
+        let of_user = self.0.iter().filter(move |local| local.online.viewer.user == user);
+        of_user.flat_map(|local| local.connections.iter().filter_map(|c| c.opening))
     }
 
     /// The number of the connection that entered last; 0 if there is none.
@@ -225,9 +255,25 @@ impl LocalPresence {
 
     /// The same of connections of a user that entered before one.
     pub(super) fn replaced(&mut self, user: UserId, below: u64) -> Vec<SignalKind> {
+        self.make_leave(user, |connection| connection.number < below)
+    }
+
+    /// The same of connections of a user whose sessions have newer ones elsewhere.
+    pub(super) fn superseded(&mut self, user: UserId, elsewhere: &[Opening]) -> Vec<SignalKind> {
+        self.make_leave(user, |connection| {
+            let newer = |opening| elsewhere.iter().any(|other| other.supersedes(opening));
+            connection.opening.is_some_and(newer)
+        })
+    }
+
+    fn make_leave(
+        &mut self,
+        user: UserId,
+        meant: impl Fn(&LocalConnection) -> bool,
+    ) -> Vec<SignalKind> {
         let Some(local) = self.find(user) else { return Vec::new() };
-        let older = local.connections.iter_mut().filter(|c| c.number < below && !c.leaving);
-        let kinds = older.map(|connection| {
+        let leaving = local.connections.iter_mut().filter(|c| !c.leaving && meant(c));
+        let kinds = leaving.map(|connection| {
             connection.leaving = true;
             SignalKind::Replace { connection: connection.id }
         });

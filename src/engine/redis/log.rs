@@ -9,15 +9,15 @@ use super::script::{self, Args as _};
 use crate::clock::UnixMs;
 use crate::engine::event_row::{Malformed, Unnumbered};
 use crate::engine::{
-    AppendError, Appended, Declaration, DuelRecord, EngineError, EngineFuture, Head, Latest,
-    LogEngine, OpenError, Opened, Page, StatusFilter, rules,
+    AppendError, Appended, Declaration, DuelRecord, EngineError, EngineFuture, Head, LogEngine,
+    OpenError, Opened, Page, StatusFilter, rules,
 };
 use crate::event::{Content, Epoch, Event, Outcome, Position, Push, Viewer};
 use crate::id::DuelId;
 use crate::limits;
 
-/// Events read at a time in search of the latest: first few, for a fresh connection wants the last update.
-const LATEST_PAGES: [usize; 2] = [16, 256];
+/// Events read at a time in search of the latest of each type.
+const LATEST_PAGE: usize = 256;
 
 impl LogEngine for RedisEngine {
     fn subscribe(&self, duel: DuelId) -> EngineFuture<'_, ()> {
@@ -134,9 +134,8 @@ impl LogEngine for RedisEngine {
         duel: DuelId,
         viewer: Viewer,
         up_to: Position,
-        which: Latest,
     ) -> EngineFuture<'_, Option<Vec<Arc<Event>>>> {
-        Box::pin(self.look_for_latest(duel, viewer, up_to, which))
+        Box::pin(self.look_for_latest(duel, viewer, up_to))
     }
 
     fn list(
@@ -159,25 +158,20 @@ impl RedisEngine {
         duel: DuelId,
         viewer: Viewer,
         mut up_to: Position,
-        which: Latest,
     ) -> Result<Option<Vec<Arc<Event>>>, EngineError> {
         let mut newest_first = Vec::new();
-        let mut pages = LATEST_PAGES.into_iter().chain(std::iter::repeat(LATEST_PAGES[1]));
         loop {
-            let count = pages.next().unwrap_or(LATEST_PAGES[1]);
             let command = script::call(&script::LATEST, &[self.keys.duel(duel)])
                 .with(reply::show_epoch(Epoch::random()))
                 .with(reply::show_epoch(up_to.epoch))
                 .with(up_to.seq)
-                .with(count);
+                .with(LATEST_PAGE);
             let page = self.ask(Request::large(command), |parts, _| Ok(latest_page(parts)?));
             let Some((events, last)) = page.await? else { return Ok(None) };
             up_to.seq = events.last().map_or(0, |event| event.seq.saturating_sub(1));
             newest_first.extend(events.into_iter().map(Ok::<_, EngineError>));
-            let enough = which == Latest::Update
-                && !rules::latest(newest_first.iter().cloned(), viewer, which)?.is_empty();
-            if last || enough {
-                return rules::latest(newest_first.into_iter(), viewer, which).map(Some);
+            if last {
+                return rules::latest(newest_first.into_iter(), viewer).map(Some);
             }
         }
     }
@@ -230,7 +224,7 @@ fn latest_page(mut parts: Parts) -> Result<LatestPage, Malformed> {
     Ok(Some((events, true)))
 }
 
-/// As `store.lua` tells events of one kind from those of others.
+/// As `store.lua` tells events of one kind from those of others. Empty for one that is not retained.
 fn kind(push: &Push) -> Vec<u8> {
-    push.kind_fingerprint().0.to_vec()
+    if push.transient { Vec::new() } else { push.kind_fingerprint().0.to_vec() }
 }

@@ -9,7 +9,7 @@ use crate::clock::UnixMs;
 use crate::engine::event_row::{self, Malformed};
 use crate::engine::{OfflineReason, SignalKind, Target};
 use crate::event::{Content, DuelStatus, Epoch, Event, Position};
-use crate::id::{DuelId, UserId};
+use crate::id::{DuelId, TicketKey, UserId};
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ pub(super) enum News {
     Presence(Option<(UserId, OfflineReason)>),
     /// Anything else that nodes tell each other.
     Signal(SignalKind),
+    /// The same, for who watches and does not follow the duel.
+    Watched(SignalKind),
 }
 
 /// The words of a message, one after the other.
@@ -92,6 +94,7 @@ pub(super) fn read(message: &[u8]) -> Result<Message, Malformed> {
         }
         "p" => News::Presence(gone(words)?),
         "s" => News::Signal(signal(words)?),
+        "w" => News::Watched(signal(words)?),
         _ => return Err(Malformed("a message")),
     };
     Ok(Message { node, duel, news })
@@ -146,14 +149,24 @@ const EVERYBODY: &str = "all";
 
 fn signal(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
     match words.next()? {
-        "revoked" => Ok(SignalKind::Revoked { user: words.user()? }),
+        "session_ended" => {
+            let user = words.user()?;
+            let session = TicketKey::parse(words.next()?).ok_or(Malformed("a session"))?;
+            Ok(SignalKind::SessionEnded { user, session })
+        }
         _ => Err(Malformed("a message")),
     }
 }
 
-/// Writes that a user's tickets were revoked.
-pub(super) fn show_revoked(node: &str, duel: DuelId, user: UserId) -> String {
-    format!("s {node} {} revoked {}", duel.get(), user.get())
+/// Writes that a session has ended: for the nodes that follow the duel, and for those that watch.
+pub(super) fn show_session_ended(
+    node: &str,
+    duel: DuelId,
+    user: UserId,
+    session: TicketKey,
+) -> [String; 2] {
+    let (duel, user) = (duel.get(), user.get());
+    ["s", "w"].map(|kind| format!("{kind} {node} {duel} session_ended {user} {session}"))
 }
 
 const REASONS: [(&str, OfflineReason); 6] = [
@@ -181,8 +194,11 @@ mod tests {
     fn what_is_written_is_read() {
         let (duel, user) = (DuelId::try_from(7).unwrap(), UserId::try_from(9).unwrap());
         let message = |news| Ok(Message { node: "ab".into(), duel, news });
-        let revoked = News::Signal(SignalKind::Revoked { user });
-        assert_eq!(read(show_revoked("ab", duel, user).as_bytes()), message(revoked));
+        let session = TicketKey([7; 16]);
+        let ended = SignalKind::SessionEnded { user, session };
+        let [to_duel, to_watch] = show_session_ended("ab", duel, user, session);
+        assert_eq!(read(to_duel.as_bytes()), message(News::Signal(ended.clone())));
+        assert_eq!(read(to_watch.as_bytes()), message(News::Watched(ended)));
         for gone in [None, Some((user, OfflineReason::ClientClosed))] {
             let text = format!("p ab 7{}", show_gone(gone));
             assert_eq!(read(text.as_bytes()), message(News::Presence(gone)));

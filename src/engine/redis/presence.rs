@@ -9,7 +9,8 @@
 //! 6. A hint that is lost is made up for by the sweep (the hash counts its changes), or by the subscriber when it is back.
 //! 7. Connections are numbered when they enter the duel, in one order over all nodes.
 //! 8. A Disconnect stays in the hash with a number of that order. Each node closes those of its connections that are below.
-//! 9. Of a user with too many connections all nodes keep the same ones: those with the highest numbers.
+//! 9. Of a user with too many connections all nodes keep the same ones: those with the highest numbers. Of a session they keep
+//!    the connection that opened it last.
 //! 10. Nodes that do not live ([`super::membership`]) count for nothing, and their parts are evicted.
 //! 11. A node that finds its own part missing or wrong, as after a flush, writes it again.
 //! 12. While somebody watches, every duel is cached in which somebody is online.
@@ -36,8 +37,8 @@ use super::keys::Keys;
 use super::membership::Membership;
 use super::message;
 use super::presence_cache::{self, CachedPresence, Whole};
-use super::reply::understood;
-use super::script::{self, Args as _, DISCONNECT, EVICT, PRESENCE_WRITE, Script};
+use super::reply::{self, understood};
+use super::script::{self, Args as _, DISCONNECT, ENTER, EVICT, PRESENCE_WRITE, Script};
 use crate::engine::{
     EngineError, EngineFuture, NewConnection, OfflineReason, Online, Signal, SignalKind, Target,
 };
@@ -101,6 +102,12 @@ impl ClusterPresence {
         })
     }
 
+    /// Numbers a connection.
+    pub(super) async fn enter(&self, duel: DuelId) -> Result<u64, EngineError> {
+        let numbered = self.commands.reply_to(self.script(&ENTER, duel));
+        understood(reply::number(numbered.await?))
+    }
+
     /// Adds a connection. The answer comes once it was told who is online.
     pub(super) fn attach(self: &Arc<Self>, new: NewConnection) -> EngineFuture<'static, ()> {
         let (duel, user) = (new.duel, new.viewer.user);
@@ -115,7 +122,7 @@ impl ClusterPresence {
         Box::pin(async move {
             written.await?;
             let mut cached = entry.lock();
-            if cached.is_over_limit(user) {
+            if cached.replaces_elsewhere(user) {
                 // The others have no reason to read the whole: they see no other users.
                 drop(presence.write(duel, &mut cached, None, true));
             }
@@ -231,12 +238,6 @@ impl ClusterPresence {
     /// The same of all duels that this node has to do with.
     pub(super) fn refresh_all(&self) {
         self.refresh(self.all().into_iter().map(|(duel, _)| duel));
-    }
-
-    /// Who is on this node in a duel.
-    pub(super) fn local(&self, duel: DuelId) -> Vec<Online> {
-        let entry = self.cached(duel);
-        entry.map(|entry| entry.lock().local.online().copied().collect()).unwrap_or_default()
     }
 
     /// All duels will be watched: from now on whatever is read is cached.

@@ -7,7 +7,9 @@ use prost::Message as _;
 use redis::Value;
 use tokio::time::Instant;
 
-use super::local_presence::{Connections, DisconnectOrder, LocalPresence, User, Users, list_order};
+use super::local_presence::{
+    Connection, Connections, DisconnectOrder, LocalPresence, User, Users, list_order,
+};
 use super::message;
 use super::reply::Parts;
 use crate::engine::event_row::Malformed;
@@ -30,8 +32,7 @@ pub(super) struct NodePresence {
     /// As Redis has it.
     pub(super) fields: [Vec<u8>; 2],
     online: Vec<(Online, u64)>,
-    /// Users, and the numbers of their connections.
-    connections: Vec<(u64, u64)>,
+    connections: Vec<Connection>,
 }
 
 /// The cached presence of one duel.
@@ -90,8 +91,7 @@ impl NodePresence {
             Connections::decode(&fields[1][..]).map_err(|_| Malformed("a node's connections"))?;
         let online = users.users.iter().map(|user: &User| Ok((user.online()?, user.number)));
         let online = online.collect::<Result<_, Malformed>>()?;
-        let connections = connections.connections.iter().map(|c| (c.user, c.number)).collect();
-        Ok(Self { node, fields, online, connections })
+        Ok(Self { node, fields, online, connections: connections.connections })
     }
 }
 
@@ -225,8 +225,8 @@ impl CachedPresence {
         }
     }
 
-    /// Of users with more connections than they may have over all nodes that are not gone, all but the newest have to go. Returns
-    /// those of this node.
+    /// Of users with more connections than they may have over all nodes that are not gone, all but the newest have to go; and of
+    /// sessions with several, all but the one that opened it last. Returns those of this node.
     pub(super) fn replaced(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<SignalKind> {
         let mut replaced = Vec::new();
         if self.connections_max == 0 {
@@ -239,7 +239,10 @@ impl CachedPresence {
             }
             let others = self.others.iter().filter(|other| !is_gone(&other.node));
             let others = others.flat_map(|other| other.connections.iter());
-            let others = others.filter(|(of, _)| *of == user.get()).map(|(_, number)| *number);
+            let others: Vec<_> = others.filter(|other| other.user == user.get()).collect();
+            let openings: Vec<_> = others.iter().filter_map(|other| other.opening()).collect();
+            replaced.extend(self.local.superseded(user, &openings));
+            let others = others.iter().map(|other| other.number);
             let mut numbers: Vec<_> = self.local.numbers(user).chain(others).collect();
             numbers.sort_unstable_by(|one, other| other.cmp(one));
             if let Some(oldest_kept) = numbers.get(self.connections_max.saturating_sub(1)) {
@@ -249,11 +252,15 @@ impl CachedPresence {
         replaced
     }
 
-    /// Whether a user has more connections than they may have, over all nodes.
-    pub(super) fn is_over_limit(&self, user: UserId) -> bool {
+    /// Whether a user has more connections than they may have over all nodes, or has taken over a session from another node.
+    pub(super) fn replaces_elsewhere(&self, user: UserId) -> bool {
         let others = self.others.iter().flat_map(|other| &other.connections);
-        let others = others.filter(|(of, _)| *of == user.get()).count();
-        others > 0 && self.local.numbers(user).count() + others > self.connections_max
+        let others: Vec<_> = others.filter(|other| other.user == user.get()).collect();
+        let here = self.local.numbers(user).count();
+        let is_over_limit = !others.is_empty() && here + others.len() > self.connections_max;
+        let mut openings = others.iter().filter_map(|other| other.opening());
+        is_over_limit
+            || openings.any(|other| self.local.openings(user).any(|o| o.supersedes(other)))
     }
 }
 
@@ -282,6 +289,7 @@ mod tests {
                 first: true,
                 number: id,
                 connection: ConnectionId(id),
+                opening: None,
                 connections_max: 3,
             };
             cached.local.attach(&new, false);

@@ -37,9 +37,11 @@ pub(super) static LATEST: Script = script!("common", "latest");
 pub(super) static HEADS: Script = script!("common", "heads");
 pub(super) static PRUNE: Script = script!("allow_oom", "common", "prune");
 pub(super) static REDEEM: Script = script!("common", "tickets", "redeem");
+pub(super) static STAMP: Script = script!("common", "tickets", "stamp");
 pub(super) static REVOKE: Script = script!("allow_oom", "common", "tickets", "revoke");
 pub(super) static FORGET_TICKETS: Script =
     script!("allow_oom", "common", "tickets", "forget_tickets");
+pub(super) static ENTER: Script = script!("common", "presence", "enter");
 pub(super) static PRESENCE_WRITE: Script =
     script!("allow_oom", "common", "presence", "presence_write");
 pub(super) static DISCONNECT: Script = script!("allow_oom", "common", "presence", "disconnect");
@@ -47,7 +49,7 @@ pub(super) static EVICT: Script = script!("allow_oom", "common", "presence", "ev
 pub(super) static HEARTBEAT: Script = script!("allow_oom", "common", "heartbeat");
 
 /// All of them, to be loaded.
-pub(super) fn all() -> [&'static Script; 15] {
+pub(super) fn all() -> [&'static Script; 17] {
     [
         &APPEND,
         &CLOSE,
@@ -58,8 +60,10 @@ pub(super) fn all() -> [&'static Script; 15] {
         &HEADS,
         &PRUNE,
         &REDEEM,
+        &STAMP,
         &REVOKE,
         &FORGET_TICKETS,
+        &ENTER,
         &PRESENCE_WRITE,
         &DISCONNECT,
         &EVICT,

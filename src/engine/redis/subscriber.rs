@@ -363,7 +363,10 @@ impl Shared {
                 self.heads.dispatcher.event(duel, epoch, event, false);
             }
             News::Presence(gone) => self.heads.presence.hint(duel, gone),
-            News::Signal(kind) => self.heads.dispatcher.signal(Signal { duel, kind }),
+            News::Watched(_) if self.heads.dispatcher.is_subscribed(duel) => {}
+            News::Signal(kind) | News::Watched(kind) => {
+                self.heads.dispatcher.signal(Signal { duel, kind });
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which tickets are spent or worthless.
+//! The ticket ledger, which the scripts keep by [`crate::engine::rules`].
 
 use std::sync::Arc;
 
@@ -6,11 +6,14 @@ use redis::Cmd;
 
 use super::RedisEngine;
 use super::command_connection::Request;
-use super::reply::ReplyError;
+use super::reply::{Parts, ReplyError};
 use super::script::{self, Args as _, millis};
-use crate::engine::rules::{CLOCK_STEP_MAX, JtiKey, TICKET_LIFE_MAX, TICKETS_FULL};
-use crate::engine::{EngineFuture, RedeemError, Revocation, TicketEngine};
-use crate::ticket::Ticket;
+use crate::clock::UnixMs;
+use crate::engine::event_row::Malformed;
+use crate::engine::rules::{TICKET_LIFE_MAX, TICKETS_FULL};
+use crate::engine::{EngineFuture, RedeemError, Redemption, Revocation, TicketEngine};
+use crate::id::{DuelId, TicketKey, UserId};
+use crate::ticket::{Revision, Stamp, Ticket};
 
 impl RedisEngine {
     /// A script that concerns tickets.
@@ -22,37 +25,66 @@ impl RedisEngine {
 }
 
 impl TicketEngine for RedisEngine {
-    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, (), RedeemError> {
+    fn stamp(&self) -> EngineFuture<'_, Stamp> {
+        let command = self.tickets(&script::STAMP).with("").with("").with("");
+        self.ask(command, |mut parts, _| {
+            parts.text()?;
+            parts.number()?;
+            Ok(stamp(&mut parts)?)
+        })
+    }
+
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Redemption, RedeemError> {
         let command = self
             .tickets(&script::REDEEM)
-            .with(&JtiKey::of(&ticket.jti).0[..])
-            .with(format!("{}:{}", ticket.duel.get(), ticket.viewer.user.get()))
-            .with(ticket.issued_at.0)
+            .with(&ticket.generation.session.0[..])
+            .with(&TicketKey::of(&ticket.jti).0[..])
+            .with(owner(ticket.duel, ticket.viewer.user))
+            .with(ticket.revision.0)
+            .with(ticket.generation.number)
             .with(ticket.expires_at.0)
-            .with(millis(CLOCK_STEP_MAX));
+            .with(millis(self.config.resume_ttl));
         let counts = Arc::clone(&self.counts);
         self.ask(Request::kept(command), move |mut parts, _| {
             let outcome = parts.text()?;
             counts.remember_tickets(parts.number()?);
             Err(ReplyError::Rejected(match &outcome[..] {
-                "redeemed" => return Ok(()),
+                "redeemed" => {
+                    let uses = u32::try_from(parts.number()?).unwrap_or(u32::MAX);
+                    return Ok(Redemption { uses, stamp: stamp(&mut parts)? });
+                }
                 "expired" => RedeemError::Expired,
                 "revoked" => RedeemError::Revoked,
                 "used" => RedeemError::AlreadyUsed,
+                "spent" => RedeemError::Spent,
+                "copied" => RedeemError::Copied,
                 _ => RedeemError::Engine(TICKETS_FULL),
             }))
+        })
+    }
+
+    fn renew(
+        &self,
+        session: TicketKey,
+        (duel, user): (DuelId, UserId),
+        revision: Revision,
+    ) -> EngineFuture<'_, Option<Stamp>> {
+        let command = self.tickets(&script::STAMP).with(&session.0[..]);
+        let command = command.with(owner(duel, user)).with(revision.0);
+        self.ask(command, |mut parts, _| {
+            let is_revoked = parts.text()? == "revoked";
+            parts.number()?;
+            Ok(if is_revoked { None } else { Some(stamp(&mut parts)?) })
         })
     }
 
     fn revoke(&self, revocation: Revocation) -> EngineFuture<'_, ()> {
         let command = self.tickets(&script::REVOKE);
         let command = match revocation {
-            Revocation::Ticket(jti) => command.with(&JtiKey::of(&jti).0[..]).with("").with(0),
-            Revocation::User { duel, user, issued_until } => {
-                command.with("").with(format!("{}:{}", duel.get(), user.get())).with(issued_until.0)
-            }
+            Revocation::Ticket(jti) => command.with(&TicketKey::of(&jti).0[..]).with(""),
+            Revocation::User { duel, user } => command.with("").with(owner(duel, user)),
         };
-        let command = command.with(millis(TICKET_LIFE_MAX + CLOCK_STEP_MAX));
+        let command = command.with(millis(TICKET_LIFE_MAX));
         let counts = Arc::clone(&self.counts);
         self.ask(Request::kept(command), move |mut parts, _| {
             let outcome = parts.text()?;
@@ -60,4 +92,13 @@ impl TicketEngine for RedisEngine {
             if outcome == "full" { Err(ReplyError::Rejected(TICKETS_FULL)) } else { Ok(()) }
         })
     }
+}
+
+/// Reads the ledger's time and its revision.
+fn stamp(parts: &mut Parts) -> Result<Stamp, Malformed> {
+    Ok(Stamp { now: UnixMs(parts.number()?), revision: Revision(parts.number()?) })
+}
+
+fn owner(duel: DuelId, user: UserId) -> String {
+    format!("{}:{}", duel.get(), user.get())
 }

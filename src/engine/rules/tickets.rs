@@ -1,73 +1,111 @@
-//! The rules of tickets: used once, revoked for good, remembered until they would have expired.
+//! The rules of tickets and sessions. The ledger has one record per session, whose first ticket names it.
 //!
-//! Bound: `ENGINE_MAX_REMEMBERED_TICKETS` entries. At the bound new tickets are refused, because forgetting one would let
-//! it be used twice. What concerns a remembered entry needs no new one, and goes on.
+//! | the ticket | decided |
+//! |---|---|
+//! | is of a newer generation than the one used last, or its session has no record | accepted |
+//! | was the last one used, and is a resume ticket | accepted: its client may not have heard the answer |
+//! | was the last one used, and is the backend's | refused: it was used. [`RedeemError::Spent`] |
+//! | is of an older generation | refused: a newer one was used |
+//! | is of the generation used last, but is another one | refused, and the session ends: one of the two is a copy |
+//!
+//! *Time.* The ledger has one clock for all nodes. It never goes back behind the records that it has forgotten, so no record is
+//! needed again that is gone. Tickets are issued by this clock, and expire by it.
+//!
+//! *Revocation* compares no times. Revoking a user's tickets raises the ledger's revision, and marks the user with it. A
+//! ticket says which revision it was issued at, and is refused if the mark is above it.
+//!
+//! Bound: `ENGINE_MAX_REMEMBERED_TICKETS` entries. At the bound new sessions are refused, because forgetting one would let
+//! a ticket be used twice. What concerns a remembered entry needs no new one, and goes on.
 
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::clock::UnixMs;
 use crate::engine::{EngineError, RedeemError};
-use crate::id::Jti;
-use crate::ticket::Ticket;
+use crate::id::TicketKey;
+use crate::ticket::{Revision, Ticket};
 
 /// The longest life of a ticket, and so the longest time for which a revocation is remembered.
 pub(in crate::engine) const TICKET_LIFE_MAX: Duration = Duration::from_secs(86_400);
-
-/// How far the clock may step back without a ticket being forgotten before it has expired.
-pub(in crate::engine) const CLOCK_STEP_MAX: Duration = Duration::from_secs(60);
 
 /// The engine remembers as many tickets as it may.
 pub(in crate::engine) const TICKETS_FULL: EngineError =
     EngineError::Full { limit: "ENGINE_MAX_REMEMBERED_TICKETS" };
 
-/// 128 bits that stand for a jti, whatever its length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(in crate::engine) struct JtiKey(pub(in crate::engine) [u8; 16]);
+/// What the ledger remembers of a session, or of a single ticket that was revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::engine) struct TicketRecord {
+    /// The generation used last.
+    pub(in crate::engine) generation: u32,
+    /// The ticket of that generation which was used.
+    pub(in crate::engine) used: Option<TicketKey>,
+    /// How often it was used.
+    pub(in crate::engine) uses: u32,
+    /// The ticket was revoked, or the session has ended. No ticket of it is accepted any more.
+    pub(in crate::engine) revoked: bool,
+}
 
-impl JtiKey {
-    /// Returns the key of a jti.
-    pub(in crate::engine) fn of(jti: &Jti) -> Self {
-        let digest = Sha256::digest(jti.as_str().as_bytes());
-        let mut first = [0; 16];
-        first.copy_from_slice(&digest[..16]);
-        Self(first)
+/// What the ledger knows when a ticket comes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::engine) struct Known {
+    pub(in crate::engine) session: Option<TicketRecord>,
+    /// The ticket itself was revoked.
+    pub(in crate::engine) revoked: bool,
+    /// The revision at which all tickets of its user in its duel were revoked last.
+    pub(in crate::engine) user_mark: Option<Revision>,
+    /// There is no room for a new entry.
+    pub(in crate::engine) is_full: bool,
+}
+
+/// What becomes of a session's record, and until when it is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Redeemed {
+    pub(in crate::engine) record: TicketRecord,
+    pub(in crate::engine) expires_at: UnixMs,
+    /// The ticket is refused with [`RedeemError::Copied`] once the record is stored.
+    pub(in crate::engine) is_copy: bool,
+}
+
+impl Known {
+    /// Whether a ticket was revoked that was issued at `revision`, or its session has ended.
+    pub(in crate::engine) fn is_revoked(&self, revision: Revision) -> bool {
+        self.revoked
+            || self.session.is_some_and(|session| session.revoked)
+            || self.user_mark.is_some_and(|mark| mark > revision)
     }
 }
 
-/// What an engine remembers of a ticket and of its user.
-#[derive(Debug, Clone, Copy, Default)]
-pub(in crate::engine) struct KnownTicket {
-    /// The ticket was used.
-    pub(in crate::engine) used: bool,
-    /// The ticket itself was revoked.
-    pub(in crate::engine) revoked: bool,
-    /// All tickets of its user in its duel were revoked that were issued until then, that instant included.
-    pub(in crate::engine) user_revoked_until: Option<UnixMs>,
-}
-
-/// Decides whether a ticket may be used. Returns until when its use must be remembered.
+/// Decides whether a ticket may be used at the instant `now` of the ledger's clock.
 pub(in crate::engine) fn redeem(
     ticket: &Ticket,
-    known: KnownTicket,
-    is_full: bool,
+    known: Known,
+    resume_ttl: Duration,
     now: UnixMs,
-) -> Result<UnixMs, RedeemError> {
-    // Its signature was checked a moment ago. What counts from here on is this instant.
+) -> Result<Redeemed, RedeemError> {
     if ticket.expires_at <= now {
         return Err(RedeemError::Expired);
     }
-    if known.revoked || known.user_revoked_until.is_some_and(|until| ticket.issued_at <= until) {
+    if known.is_revoked(ticket.revision) {
         return Err(RedeemError::Revoked);
     }
-    if known.used {
-        return Err(RedeemError::AlreadyUsed);
+    let (generation, key) = (ticket.generation.number, TicketKey::of(&ticket.jti));
+    // All tickets of this generation and of those before were issued by now.
+    let expires_at = now.plus(resume_ttl).max(ticket.expires_at);
+    let accepted = |uses| {
+        let record = TicketRecord { generation, used: Some(key), uses, revoked: false };
+        Ok(Redeemed { record, expires_at, is_copy: false })
+    };
+    match known.session {
+        None if known.is_full => Err(TICKETS_FULL.into()),
+        None => accepted(1),
+        Some(last) if generation > last.generation => accepted(1),
+        Some(last) if generation < last.generation => Err(RedeemError::AlreadyUsed),
+        Some(last) if last.used != Some(key) => {
+            let record = TicketRecord { revoked: true, ..last };
+            Ok(Redeemed { record, expires_at, is_copy: true })
+        }
+        Some(_) if generation == 0 => Err(RedeemError::Spent),
+        Some(last) => accepted(last.uses.saturating_add(1)),
     }
-    if is_full {
-        return Err(TICKETS_FULL.into());
-    }
-    Ok(ticket.expires_at.plus(CLOCK_STEP_MAX))
 }
 
 /// Decides whether a ticket or a user may be revoked: always, if there is an entry of it. Returns until when the revocation
@@ -80,5 +118,84 @@ pub(in crate::engine) fn revoke(
     if is_full && !is_known {
         return Err(TICKETS_FULL);
     }
-    Ok(now.plus(TICKET_LIFE_MAX + CLOCK_STEP_MAX))
+    Ok(now.plus(TICKET_LIFE_MAX))
+}
+
+/// Returns the revision after `last`. A ledger that was lost begins above those that it had, unless the clock went back.
+pub(in crate::engine) fn next_revision(last: Revision, now: UnixMs) -> Revision {
+    Revision((last.0 + 1).max(now.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Role, Viewer};
+    use crate::id::{DuelId, Jti, UserId};
+    use crate::ticket::Generation;
+
+    const NOW: UnixMs = UnixMs(1000);
+    const TTL: Duration = Duration::from_secs(3600);
+
+    fn ticket(jti: &str, number: u32) -> Ticket {
+        Ticket {
+            jti: Jti::parse(jti).unwrap(),
+            duel: DuelId::try_from(1).unwrap(),
+            viewer: Viewer { user: UserId::try_from(1).unwrap(), role: Role::Player },
+            generation: Generation { session: TicketKey([0; 16]), number },
+            revision: Revision(5),
+            expires_at: UnixMs(5000),
+        }
+    }
+
+    /// Presents tickets one after another, as jti and generation. Returns how each was answered.
+    fn present(tickets: &[(&str, u32)]) -> Vec<Result<u32, RedeemError>> {
+        let mut known = Known::default();
+        let mut answers = Vec::new();
+        for (jti, number) in tickets {
+            answers.push(redeem(&ticket(jti, *number), known, TTL, NOW).and_then(|redeemed| {
+                known.session = Some(redeemed.record);
+                if redeemed.is_copy { Err(RedeemError::Copied) } else { Ok(redeemed.record.uses) }
+            }));
+        }
+        answers
+    }
+
+    #[test]
+    fn a_resume_ticket_is_good_until_its_successor_is_used() {
+        use RedeemError::{AlreadyUsed, Copied, Revoked, Spent};
+        assert_eq!(present(&[("a", 0), ("a", 0)]), [Ok(1), Err(Spent)]);
+        assert_eq!(
+            present(&[("a", 0), ("b", 1), ("b", 1), ("b", 1)]),
+            [Ok(1), Ok(1), Ok(2), Ok(3)]
+        );
+        assert_eq!(
+            present(&[("b", 1), ("d", 3), ("b", 1), ("c", 2), ("d", 3)]),
+            [Ok(1), Ok(1), Err(AlreadyUsed), Err(AlreadyUsed), Ok(2)]
+        );
+        assert_eq!(
+            present(&[("b", 1), ("copy", 1), ("b", 1), ("c", 2)]),
+            [Ok(1), Err(Copied), Err(Revoked), Err(Revoked)]
+        );
+    }
+
+    #[test]
+    fn what_is_revoked_is_told_by_revisions_and_what_has_expired_by_the_ledgers_clock() {
+        let at = |known, now| redeem(&ticket("a", 0), known, TTL, UnixMs(now)).map(|_| ());
+        let marked = |mark| Known { user_mark: Some(Revision(mark)), ..Known::default() };
+        assert_eq!(at(marked(5), 1000), Ok(()));
+        assert_eq!(at(marked(6), 1000), Err(RedeemError::Revoked));
+        assert_eq!(at(Known::default(), 4999), Ok(()));
+        assert_eq!(at(Known::default(), 5000), Err(RedeemError::Expired));
+        assert_eq!(at(Known { is_full: true, ..Known::default() }, 0), Err(TICKETS_FULL.into()));
+        assert_eq!(next_revision(Revision(9), UnixMs(4)), Revision(10));
+        assert_eq!(next_revision(Revision(0), UnixMs(4)), Revision(4));
+    }
+
+    #[test]
+    fn a_record_outlives_every_ticket_that_it_decides_about() {
+        let expires_at =
+            |ttl| redeem(&ticket("a", 0), Known::default(), ttl, NOW).unwrap().expires_at;
+        assert_eq!(expires_at(TTL), NOW.plus(TTL));
+        assert_eq!(expires_at(Duration::ZERO), UnixMs(5000));
+    }
 }

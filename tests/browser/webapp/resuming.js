@@ -3,20 +3,25 @@
 import { WebApp } from './webapp.js';
 
 export class ResumingWebApp extends WebApp {
-  #position = null;
+  #epoch = '';
+  #seq = null; // the position in that epoch, once a frame has said it
   #resumeTicket = null;
 
   async query() {
     if (!this.#resumeTicket) return super.query();
     const ticket = encodeURIComponent(this.#resumeTicket);
-    this.#resumeTicket = null; // works once
-    return `ticket=${ticket}&resume=${this.#position.epoch}:${this.#position.seq}`;
+    // The ticket stays: it is good until its successor is used.
+    return this.#seq === null ? `ticket=${ticket}` : `ticket=${ticket}&resume=${this.#epoch}:${this.#seq}`;
   }
 
   read(message) {
     super.read(message);
     if (message.resume_ticket) this.#resumeTicket = message.resume_ticket;
-    if (message.type === 'connected') this.#position = { epoch: message.epoch, seq: message.seq };
-    else if (message.seq > this.#position?.seq) this.#position.seq = message.seq;
+    if (message.type === 'connected') {
+      this.#epoch = message.epoch;
+      if (!message.recovered) this.#seq = null;
+    } else if (message.seq !== undefined) {
+      this.#seq = Math.max(this.#seq ?? 0, message.seq);
+    }
   }
 }

@@ -29,8 +29,27 @@ pub(super) struct ReturningPlayer {
     /// What was received: by `seq`, from 1.
     ids: Vec<u32>,
     resume_ticket: Option<String>,
+    /// The ticket by which it came last.
+    came_by: Option<Credential>,
     /// Leaves by itself at this position, to come back.
     leaves_at: usize,
+}
+
+/// What opens a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Credential {
+    /// Works once.
+    Ticket(String),
+    /// Works until its successor was used.
+    Resume(String),
+}
+
+impl Credential {
+    fn text(&self) -> &str {
+        match self {
+            Self::Ticket(text) | Self::Resume(text) => text,
+        }
+    }
 }
 
 /// What a player has seen in the end.
@@ -59,6 +78,7 @@ impl ReturningPlayer {
             epoch,
             ids: Vec::new(),
             resume_ticket: None,
+            came_by: None,
             leaves_at: usize::MAX,
         }
     }
@@ -67,7 +87,8 @@ impl ReturningPlayer {
     pub(super) async fn run(mut self, shared: Arc<Shared>) -> Followed {
         loop {
             if let Some(ticket) = self.ticket(&shared).await
-                && let Some(mut player) = self.connect(&shared, &ticket).await
+                && let Some(mut player) = self.connect(&shared, ticket.text()).await
+                && !self.loses_welcome().await
                 && self.follow(&shared, &ticket, &mut player).await
             {
                 return Followed { duel: self.duel.id, ids: self.ids };
@@ -76,14 +97,23 @@ impl ReturningPlayer {
         }
     }
 
-    /// A ticket that was never shown before: one that was may have been used, even if nothing was heard of it.
-    async fn ticket(&mut self, shared: &Shared) -> Option<String> {
-        let resume = self.resume_ticket.take();
-        if self.dice.random_bool(0.5) && resume.is_some() {
-            return resume;
+    /// The resume ticket, as often as it takes until its successor is there; or a ticket that was never shown before.
+    async fn ticket(&mut self, shared: &Shared) -> Option<Credential> {
+        let resume = self.resume_ticket.clone();
+        if self.dice.random_bool(0.7) && resume.is_some() {
+            return resume.map(Credential::Resume);
         }
         let issued = shared.backend.try_issue(self.duel.id, self.index as u64 + 1).await;
-        Some(issued.ok()?.ticket)
+        Some(Credential::Ticket(issued.ok()?.ticket))
+    }
+
+    /// Sometimes the network dies at some moment between the ticket's use and the end of `connected`.
+    async fn loses_welcome(&mut self) -> bool {
+        let loses = self.dice.random_bool(0.2);
+        if loses {
+            tokio::time::sleep(Duration::from_millis(self.dice.random_range(0..5))).await;
+        }
+        loses
     }
 
     async fn connect(&self, shared: &Shared, ticket: &str) -> Option<Player> {
@@ -95,7 +125,7 @@ impl ReturningPlayer {
     }
 
     /// Takes frames until the socket breaks: whether everything has come.
-    async fn follow(&mut self, shared: &Shared, ticket: &str, player: &mut Player) -> bool {
+    async fn follow(&mut self, shared: &Shared, ticket: &Credential, player: &mut Player) -> bool {
         let mut last = self.duel.last.subscribe();
         self.leaves_at = self.ids.len() + self.dice.random_range(1..20_000);
         loop {
@@ -115,16 +145,15 @@ impl ReturningPlayer {
         }
     }
 
-    fn take(&mut self, shared: &Shared, ticket: &str, text: &str) {
+    fn take(&mut self, shared: &Shared, ticket: &Credential, text: &str) {
         let frame = Frame::parse(text);
         let duel = self.duel.id;
         let seen = self.ids.len() as u64;
         match frame.r#type {
             "connected" => {
-                shared.used.lock().push(ticket.to_owned());
-                let continued = (frame.recovered, frame.seq);
-                let expected = (Some(true), Some(seen));
-                assert_eq!(continued, expected, "duel {duel}: what was seen is not there any more");
+                let kept = frame.recovered == Some(true) && frame.head >= Some(seen);
+                assert!(kept, "duel {duel}: what was seen is not there any more: {text:.200}");
+                self.note_used(shared, ticket);
                 frame.epoch.unwrap().clone_into(&mut self.epoch);
                 self.resume_ticket = frame.resume_ticket;
             }
@@ -145,6 +174,18 @@ impl ReturningPlayer {
             "error" if frame.message == Some("internal") => {}
             // It is never stopped in good order, and a ticket is shown once.
             _ => panic!("duel {duel}: {} {:?}: {text:.200}", frame.r#type, frame.message),
+        }
+    }
+
+    /// Notes what cannot be used any more: a ticket, and a resume ticket whose successor was used.
+    fn note_used(&mut self, shared: &Shared, ticket: &Credential) {
+        let before = self.came_by.replace(ticket.clone());
+        match (before, ticket) {
+            (_, Credential::Ticket(text)) => shared.used.lock().push(text.clone()),
+            (Some(Credential::Resume(before)), Credential::Resume(now)) if before != *now => {
+                shared.used.lock().push(before);
+            }
+            _ => {}
         }
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use duelhub::clock;
 use duelhub::event::{Audience, EventType, Payload, Push, Role, Viewer};
-use duelhub::id::{DuelId, Jti, UserId};
+use duelhub::id::{DuelId, Jti, TicketKey, UserId};
 use duelhub::limits;
-use duelhub::ticket::Ticket;
+use duelhub::ticket::{Generation, Revision, Ticket};
 
 /// A duel's id.
 pub fn id_of(duel: u64) -> DuelId {
@@ -47,6 +47,7 @@ fn duel_update(duel: u64, json: &str) -> Push {
         audience: Audience::All,
         views: Box::default(),
         coalesce_key: None,
+        transient: false,
     }
 }
 
@@ -69,11 +70,19 @@ pub fn push_of_256_bytes(duel: u64) -> Push {
 
 /// A ticket of a player that lives for `life` from now.
 pub fn ticket_for(duel: u64, id: u64, life: Duration) -> Ticket {
-    let (duel, viewer, issued_at) = (id_of(duel), player(id), clock::now());
-    Ticket { jti: Jti::random(), duel, viewer, issued_at, expires_at: issued_at.plus(life) }
+    let (jti, expires_at) = (Jti::random(), clock::now().plus(life));
+    let generation = Generation { session: TicketKey::of(&jti), number: 0 };
+    let revision = Revision::default();
+    Ticket { jti, duel: id_of(duel), viewer: player(id), generation, revision, expires_at }
 }
 
 /// A ticket of a player that lives for an hour.
 pub fn ticket(duel: u64, id: u64) -> Ticket {
     ticket_for(duel, id, Duration::from_secs(3600))
+}
+
+/// Another ticket of the same session.
+pub fn resume_ticket(first: &Ticket, number: u32) -> Ticket {
+    let generation = Generation { number, ..first.generation };
+    Ticket { jti: Jti::random(), generation, ..first.clone() }
 }

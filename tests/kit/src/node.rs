@@ -12,6 +12,7 @@ use duelhub::hub::{
 };
 use duelhub::id::UserId;
 use duelhub::metrics::Metrics;
+use duelhub::ticket::Ticket;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -101,13 +102,25 @@ impl Node {
         user: u64,
         resume: Option<Position>,
     ) -> Result<LocalPlayer, AttachError> {
-        let (attachment, welcome) = self.hub.attach(&ticket(duel, user), resume).await?;
+        self.enter_by(&ticket(duel, user), resume).await
+    }
+
+    /// The same by a ticket.
+    pub async fn enter_by(
+        &self,
+        ticket: &Ticket,
+        resume: Option<Position>,
+    ) -> Result<LocalPlayer, AttachError> {
+        let (attachment, welcome) = self.hub.attach(ticket, resume).await?;
+        let recovered = resume.filter(|_| welcome.recovery == Recovery::Recovered);
         Ok(LocalPlayer {
             attachment,
-            position: welcome.position,
+            // The epoch may be a new one.
+            position: recovered
+                .map_or(welcome.head, |resume| Position { epoch: welcome.head.epoch, ..resume }),
             recovery: welcome.recovery,
             online: welcome.online,
-            duel,
+            duel: ticket.duel.get(),
         })
     }
 
@@ -269,6 +282,7 @@ pub fn roomy() -> EngineConfig {
         log_events_max: 2000,
         log_bytes_max: 16 * 1024 * 1024,
         tickets_max: 100_000,
+        resume_ttl: hour,
         closed_retention: hour,
         idle_retention: hour,
     }

@@ -92,6 +92,8 @@ pub struct Frame<'a> {
     /// Of `connected`.
     pub epoch: Option<&'a str>,
     /// Of `connected`.
+    pub head: Option<u64>,
+    /// Of `connected`.
     pub recovered: Option<bool>,
     /// Of `connected`, and of some `pong`s.
     pub resume_ticket: Option<String>,
@@ -128,8 +130,9 @@ pub struct Player {
     pub error: Value,
     /// Code and reason of the close frame; 1006, which RFC 6455 keeps for that, if the socket ended without one.
     pub closed: Option<(u16, String)>,
-    /// The highest `seq` of any frame since `connected`, that one included.
-    seq: u64,
+    /// Where to go on from, by the rule that every client keeps: `connected` with `recovered: true` keeps it, any other one
+    /// forgets it, and every later frame with a `seq` raises it.
+    seq: Option<u64>,
 }
 
 impl Player {
@@ -148,6 +151,8 @@ impl Player {
 
     /// Opens a socket, if the hub is there, that may be refused by a frame.
     pub async fn try_knock(hub: &impl Reachable, join: Join) -> Result<Self, Error> {
+        let resumed = join.resume.as_ref().and_then(|position| position.split_once(':'));
+        let seq = resumed.and_then(|(_, seq)| seq.parse().ok());
         Ok(Self {
             ws: join.try_open(hub.addresses().edge).await?,
             connected: Value::Null,
@@ -156,7 +161,7 @@ impl Player {
             pong: Value::Null,
             error: Value::Null,
             closed: None,
-            seq: 0,
+            seq,
         })
     }
 
@@ -175,9 +180,13 @@ impl Player {
         self.connected["epoch"].as_str().unwrap()
     }
 
-    /// `<epoch>:<seq>`, as `resume` wants it.
+    /// `<epoch>:<seq>`, as `resume` wants it, once a frame has said where the player stands.
     pub fn position(&self) -> String {
-        format!("{}:{}", self.epoch(), self.seq)
+        self.known_position().expect("no frame with a seq has come: a ping brings one")
+    }
+
+    fn known_position(&self) -> Option<String> {
+        Some(format!("{}:{}", self.epoch(), self.seq?))
     }
 
     /// The next frame as it came, or `None` once the socket has ended. Loses nothing if it is dropped.
@@ -215,7 +224,11 @@ impl Player {
 
     fn fold(&mut self, frame: Value) {
         let user = frame["user_id"].as_u64();
-        self.seq = self.seq.max(frame["seq"].as_u64().unwrap_or_default());
+        if frame["type"] != "connected" {
+            self.seq = self.seq.max(frame["seq"].as_u64());
+        } else if frame["recovered"] != true {
+            self.seq = None;
+        }
         match frame["type"].as_str().expect("every frame has a type") {
             "connected" => {
                 let online = frame["online"].as_array().unwrap().iter();
@@ -295,18 +308,19 @@ pub const PING: &str = r#"{"type":"ping"}"#;
 #[derive(Debug)]
 pub struct Away {
     resume_ticket: String,
-    position: String,
+    position: Option<String>,
 }
 
 impl Away {
     /// The socket goes.
     #[expect(clippy::needless_pass_by_value, reason = "the player's socket goes")]
     pub fn leave(player: Player) -> Self {
-        Self { resume_ticket: player.resume_ticket(), position: player.position() }
+        Self { resume_ticket: player.resume_ticket(), position: player.known_position() }
     }
 
     /// Comes back with the resume ticket, from the last position seen.
     pub async fn back(self, hub: &impl Reachable) -> Player {
-        Player::join(hub, Join::ticket(self.resume_ticket).resume(self.position)).await
+        let join = Join { resume: self.position, ..Join::ticket(self.resume_ticket) };
+        Player::join(hub, join).await
     }
 }

@@ -7,12 +7,12 @@ use duelhub::config::HubConfig;
 use duelhub::engine::{Declaration, Engine, OpenError, Revocation};
 use duelhub::event::{Content, Event, Outcome, Position, Viewer};
 use duelhub::hub::{
-    AttachError, Attachment, CloseRequest, Connection, DirectWriter, Hub, ResyncRequired,
+    AttachError, Attachment, CloseRequest, Connection, DirectWriter, Hub, Recovery, ResyncRequired,
     WriteOutcome,
 };
 use duelhub::id::{DuelId, UserId};
 use duelhub::metrics::Metrics;
-use duelhub::ticket::Ticket;
+use duelhub::ticket::{Generation, Ticket, Tickets};
 use duelhub_testkit::store::Store;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Gone, PendingAnswer, Served};
 use crate::check::{Violation, Welcomed, expect};
+use crate::deployment::tickets;
 use crate::history::shown_end;
 use crate::spec::{Shown, Spec};
 
@@ -28,6 +29,7 @@ pub(crate) struct LocalNode {
     number: usize,
     engine: Arc<dyn Engine>,
     hub: Arc<Hub>,
+    tickets: Tickets,
     /// Its background work. One that is alone does without, so that nothing helps it.
     work: Option<AbortOnDropHandle<()>>,
 }
@@ -87,7 +89,7 @@ impl LocalNode {
         let engine = store.open(number);
         let hub = Hub::new(Arc::clone(&engine), config, Arc::new(Metrics::new()));
         let work = several.then(|| AbortOnDropHandle::new(tokio::spawn(Arc::clone(&hub).run())));
-        Self { number, engine, hub, work }
+        Self { number, engine, hub, tickets: tickets(), work }
     }
 
     pub(super) fn engine(&self) -> Arc<dyn Engine> {
@@ -129,9 +131,18 @@ impl LocalNode {
     ) -> Result<(LocalConnection, Welcomed), AttachError> {
         let (attachment, welcome) = self.hub.attach(ticket, resume).await?;
         let state = show_all(&welcome.state, ticket.viewer);
-        let (position, recovery) = (welcome.position, welcome.recovery);
+        let recovery = welcome.recovery;
+        let epoch = welcome.head.epoch;
+        let recovered = resume.filter(|_| recovery == Recovery::Recovered);
+        let position = recovered.map_or(welcome.head, |resume| Position { epoch, ..resume });
+        let number = ticket.generation.number + 1;
+        let next = Generation { number, ..ticket.generation };
+        let resume_ticket = welcome.stamp.map(|stamp| {
+            let issued = self.tickets.issue_resume(ticket.duel, ticket.viewer, next, stamp);
+            issued.text.as_str().to_owned()
+        });
         let line = LocalConnection { attachment, viewer: ticket.viewer, socket: None };
-        Ok((line, Welcomed { position, recovery, state, resume_ticket: None }))
+        Ok((line, Welcomed { position, recovery, state, resume_ticket }))
     }
 
     pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), Violation> {
@@ -154,7 +165,7 @@ impl LocalNode {
     }
 
     pub(super) async fn end(self, store: &Store, kill: bool) {
-        let Self { number, engine, hub, work } = self;
+        let Self { number, engine, hub, work, .. } = self;
         drop((work, hub));
         if kill {
             store.kill(number, engine).await;
@@ -209,10 +220,6 @@ impl LocalConnection {
 
     pub(super) fn close_request(&self) -> Option<CloseRequest> {
         self.attachment.close_request().cloned()
-    }
-
-    pub(super) fn is_revoked(&self) -> bool {
-        self.attachment.is_revoked()
     }
 
     pub(super) async fn ack(&mut self, seq: u64) {

@@ -213,5 +213,6 @@ fn push_of(duel: DuelId, spec: &Spec) -> pb::PushEventRequest {
         views: spec.view.map(view).into_iter().collect(),
         idempotency_key: spec.idempotency_key().unwrap_or_default().into(),
         coalesce_key: spec.coalesce.unwrap_or_default().to_owned(),
+        transient: spec.transient,
     }
 }

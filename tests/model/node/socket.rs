@@ -41,18 +41,22 @@ impl SocketConnection {
         if first.r#type == "error" {
             return Err(refusal(player).await);
         }
-        let position = format!("{}:{}", first.epoch.unwrap(), first.seq.unwrap());
-        let position: Position = position.parse().unwrap();
+        let head = format!("{}:{}", first.epoch.unwrap(), first.head.unwrap());
+        let head: Position = head.parse().unwrap();
         let recovery = match first.recovered {
             None => Recovery::Fresh,
             Some(true) => Recovery::Recovered,
             Some(false) => Recovery::NotRecovered,
         };
+        let recovered = resume.filter(|_| recovery == Recovery::Recovered);
+        let position = recovered.map_or(head, |resume| Position { epoch: head.epoch, ..resume });
         let mut inbox = Inbox { player, shown: Vec::new(), seq: position.seq, pings: 0 };
         // The state comes before the answer to whatever the player says.
         inbox.ping().await;
-        let of_state =
-            |shown: &mut Shown| recovery != Recovery::Recovered && shown.seq <= position.seq;
+        let of_state = |shown: &mut Shown| {
+            let may_be = recovery != Recovery::Recovered && shown.event_type != "duel_closed";
+            may_be && shown.seq <= position.seq
+        };
         let state = inbox.shown.extract_if(.., of_state).collect();
         let resume_ticket = first.resume_ticket;
         Ok((Self(Mutex::new(inbox)), Welcomed { position, recovery, state, resume_ticket }))
@@ -115,6 +119,7 @@ impl SocketConnection {
 
     pub(super) fn close_request(&self) -> Option<CloseRequest> {
         match self.closed()? {
+            (4501, _) => Some(CloseRequest::SessionEnded),
             (4504, _) => Some(CloseRequest::Replaced),
             (1012, reason) if reason != "server_restart" => {
                 Some(CloseRequest::Disconnected { reconnect: true, reason: Some(reason.into()) })

@@ -5,6 +5,7 @@ use duelhub::event::Position;
 
 use super::World;
 use crate::check::{Violation, ensure, expect, unexpected};
+use crate::ledger::Ledger;
 use crate::schedule::DUELS;
 
 impl World {
@@ -37,8 +38,7 @@ impl World {
             self.acked.clear();
         }
         if !self.deployment.kind().is_durable() {
-            self.spent.clear();
-            self.revoked.clear();
+            self.ledger = Ledger::default();
         }
         for duel in concerned {
             if self.deployment.kind().is_durable() {

@@ -33,7 +33,7 @@ local function be()
         redis.call('PEXPIREAT', due, index_until)
         redis.call('PEXPIREAT', listed, index_until)
         -- Somebody may be in it, if Redis has lost the duel: whoever began to watch since then has not read of them.
-        if redis.call('EXISTS', others.presence) == 1 then redis.call('PUBLISH', watch, 'p - ' .. id) end
+        if redis.call('HLEN', others.presence) > 1 then redis.call('PUBLISH', watch, 'p - ' .. id) end
         redis.call('PUBLISH', watch, 'o ' .. node .. ' ' .. id .. ' ' .. duel.epoch)
     end
     return true

@@ -1,13 +1,29 @@
--- Redeems a ticket (rules/tickets.rs: redeem). ARGV, after those of tickets.lua: the ticket's key, its user in its duel, when it was issued and when it
--- expires, how far the clock may step back.
+-- Redeems a ticket (rules/tickets.rs: redeem). ARGV, after those of tickets.lua: its session's key, its own, its user in its duel, the
+-- revision it was issued at, its generation, when it expires, how long a resume ticket lives.
 
-local ticket, user, issued_at, expires_at = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local session_key, key, user = ARGV[3], ARGV[4], ARGV[5]
+local issued_at, generation, expires_at, resume_ttl = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 forget(now)
-if expires_at <= now then return { 'expired', count() } end
-local issued_until = redis.call('HGET', users, user)
-if issued_until and issued_at <= tonumber(issued_until) then return { 'revoked', count() } end
-if redis.call('ZSCORE', remembered, 'r' .. ticket) then return { 'revoked', count() } end
-if redis.call('ZSCORE', remembered, 'u' .. ticket) then return { 'used', count() } end
-if count() >= entries_max then return { 'full', count() } end
-remember('u' .. ticket, expires_at + ARGV[7])
-return { 'redeemed', count() }
+local time = ledger_time()
+if expires_at <= time then return { 'expired', count() } end
+local last = record(session_key)
+local itself = key ~= session_key and record(key)
+if itself and itself.revoked or is_revoked(last, user, issued_at) then return { 'revoked', count() } end
+local until_ms = math.max(expires_at, time + resume_ttl)
+local function accept(uses)
+    put_record(session_key, { generation = generation, uses = uses, revoked = false, used = key }, until_ms)
+    return { 'redeemed', count(), uses, number(time), revision() }
+end
+if not last then
+    if count() >= entries_max then return { 'full', count() } end
+    return accept(1)
+end
+if generation > last.generation then return accept(1) end
+if generation < last.generation then return { 'used', count() } end
+if last.used ~= key then
+    last.revoked = true
+    put_record(session_key, last, until_ms)
+    return { 'copied', count() }
+end
+if generation == 0 then return { 'spent', count() } end
+return accept(last.uses + 1)
