@@ -35,7 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ticket",
         ],
     ),
-    ("admin", &["hub", "metrics"]),
+    ("admin", &["clock", "hub", "metrics"]),
     ("demo", &["config", "edge", "id", "pb"]),
     ("bench", &["config", "demo", "pb"]),
     ("check", &["clock", "config", "demo", "id", "pb", "telegram"]),
