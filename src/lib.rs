@@ -42,3 +42,4 @@ pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod server;
+pub mod service_manager;
