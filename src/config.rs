@@ -3,15 +3,17 @@
 //! A variable comes from its flag, else the environment, else the env file, else its default. One pass finds all problems
 //! ([`Config::read`]). No problem shows a value, which may be a secret.
 
+mod ip_network;
 mod reader;
 mod sections;
 mod variables;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::ip_network::IpNetwork;
 pub use self::reader::Problem;
 use self::reader::Reader;
 pub use self::variables::{VARIABLES, Variable};
@@ -207,7 +209,7 @@ pub struct EdgeConfig {
     /// Allowed browser origins. Empty: any, in development only.
     pub origins: Vec<String>,
     /// Peers whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    pub trusted_proxies: Vec<IpNetwork>,
     /// A connection silent for longer is closed.
     pub client_timeout: Duration,
     /// Largest message accepted from a client, in bytes.
@@ -325,8 +327,6 @@ pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Vec<String>> 
     if problems.is_empty() { Ok(variables) } else { Err(problems) }
 }
 
-/// Returns names that look like variables of the hub but are none, most likely because they are misspelt.
-#[must_use]
 /// Returns the text of an env file without the byte order mark that editors on Windows put before it.
 fn env_file_text(bytes: &[u8]) -> Result<&str, &'static str> {
     // UTF-16 without a mark has a zero byte beside each character of a name.
@@ -337,6 +337,8 @@ fn env_file_text(bytes: &[u8]) -> Result<&str, &'static str> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
+/// Returns names that look like variables of the hub but are none, most likely because they are misspelt.
+#[must_use]
 pub fn unknown_names<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     const PREFIXES: [&str; 5] = ["WEBSOCKET_", "CONTROL_", "ADMIN_", "ENGINE_", "PRESENCE_"];
     let ours = |name: &&str| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
