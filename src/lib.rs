@@ -42,4 +42,3 @@ pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod server;
-pub mod service_manager;

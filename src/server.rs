@@ -5,6 +5,7 @@
 //! whatever is left is dropped.
 
 mod descriptors;
+mod service_manager;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tracing::{info, warn};
 
 use self::descriptors::PlayerSockets;
 pub use self::descriptors::{TooFewDescriptors, raise_descriptor_limit};
+use self::service_manager::ServiceManager;
 use crate::admin::Admin;
 use crate::config::{AppEnv, Config, EdgeConfig, EngineConfig, EngineKind, VARIABLES};
 use crate::control::{Control, ServeError};
@@ -34,7 +36,6 @@ use crate::hub::Hub;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::pb::control_service_server::ControlServiceServer;
-use crate::service_manager::ServiceManager;
 use crate::ticket::Tickets;
 
 /// Why the process does not start, or does not go on.

@@ -19,7 +19,7 @@ use crate::limits;
 
 /// The service manager that started this process, if one did.
 #[derive(Debug)]
-pub struct ServiceManager {
+pub(super) struct ServiceManager {
     /// `None`: nobody wants to be told.
     socket: Option<(UnixDatagram, SocketAddr)>,
     /// How often it must be told that the hub lives. `None`: never.
@@ -31,8 +31,10 @@ pub struct ServiceManager {
 impl ServiceManager {
     /// Finds the service manager through `variable`, which returns a variable of the environment: `NOTIFY_SOCKET`,
     /// `WATCHDOG_USEC` and `WATCHDOG_PID`. Counts in `failures` what it could not be told.
-    #[must_use]
-    pub fn new(variable: impl Fn(&str) -> Option<std::ffi::OsString>, failures: Counter) -> Self {
+    pub(super) fn new(
+        variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+        failures: Counter,
+    ) -> Self {
         let named = variable("NOTIFY_SOCKET").filter(|name| !name.is_empty());
         let socket = named.and_then(|name| {
             let opened = open(&name);
@@ -47,7 +49,7 @@ impl ServiceManager {
     }
 
     /// Tells that the hub has started, until that has been taken, and then feeds the watchdog. Cancel safe.
-    pub async fn run(&self) {
+    pub(super) async fn run(&self) {
         if self.socket.is_none() {
             return;
         }
@@ -64,7 +66,7 @@ impl ServiceManager {
     }
 
     /// Tells that the hub stops, if that can be taken at once.
-    pub fn stopping(&self) {
+    pub(super) fn stopping(&self) {
         self.tell("STOPPING=1");
     }
 
