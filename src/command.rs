@@ -44,7 +44,9 @@ pub(crate) fn tree() -> Command {
         .after_help("--help lists the configuration, -h leaves it out.")
         .arg(env_file)
         .args(variables)
-        .subcommand(Command::new("serve").about("Serve until SIGTERM or SIGINT (the default)"))
+        .subcommand(
+            Command::new("serve").about("Serve until SIGTERM, SIGINT or SIGHUP (the default)"),
+        )
         .subcommand(check::command())
         .subcommand(bench::command())
         .subcommand(ticket::command())

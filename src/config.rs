@@ -3,15 +3,17 @@
 //! A variable comes from its flag, else the environment, else the env file, else its default. One pass finds all problems
 //! ([`Config::read`]). No problem shows a value, which may be a secret.
 
+mod ip_network;
 mod reader;
 mod sections;
 mod variables;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::ip_network::IpNetwork;
 pub use self::reader::Problem;
 use self::reader::Reader;
 pub use self::variables::{VARIABLES, Variable};
@@ -209,7 +211,7 @@ pub struct EdgeConfig {
     /// Allowed browser origins. Empty: any, in development only.
     pub origins: Vec<String>,
     /// Peers whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    pub trusted_proxies: Vec<IpNetwork>,
     /// A connection silent for longer is closed.
     pub client_timeout: Duration,
     /// Largest message accepted from a client, in bytes.
@@ -310,11 +312,12 @@ impl Config {
 /// # Errors
 /// A text for each problem, without the contents of the line, which may be a secret.
 pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Vec<String>> {
-    let entries = dotenvy::from_path_iter(path)
-        .map_err(|_| vec![format!("--env-file {} cannot be read", path.display())])?;
+    let problem = |text: &str| vec![format!("--env-file {} {text}", path.display())];
+    let bytes = std::fs::read(path).map_err(|_| problem("cannot be read"))?;
+    let text = env_file_text(&bytes).map_err(problem)?;
     let mut variables = Vec::new();
     let mut problems = Vec::new();
-    for (index, entry) in entries.enumerate() {
+    for (index, entry) in dotenvy::from_read_iter(text.as_bytes()).enumerate() {
         match entry {
             Ok(variable) => variables.push(variable),
             Err(_) => problems.push(format!(
@@ -325,6 +328,16 @@ pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Vec<String>> 
         }
     }
     if problems.is_empty() { Ok(variables) } else { Err(problems) }
+}
+
+/// Returns the text of an env file without the byte order mark that editors on Windows put before it.
+fn env_file_text(bytes: &[u8]) -> Result<&str, &'static str> {
+    // UTF-16 without a mark has a zero byte beside each character of a name.
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0) {
+        return Err("is in UTF-16: save it as UTF-8");
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| "is not in UTF-8")?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 /// Returns names that look like variables of the hub but are none, most likely because they are misspelt.

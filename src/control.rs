@@ -35,13 +35,16 @@ use crate::event::{DuelStatus, Role, Viewer};
 use crate::hub::{Hub, Pushed, WatchFilter};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
-use crate::metrics::{KindLabel, Metrics};
+use crate::metrics::{KindLabel, Metrics, at_zero};
 use crate::pb;
 use crate::pb::control_service_server::{ControlService, ControlServiceServer};
 use crate::ticket::Tickets;
 
 /// The longest lifetime that a backend may ask for a ticket.
 const TICKET_TTL_MAX: Duration = Duration::from_secs(86_400);
+
+/// The variable that bounds the pushes being stored.
+const PUSHES_IN_FLIGHT: &str = "CONTROL_MAX_PUSHES_IN_FLIGHT";
 
 /// The control service.
 #[derive(Debug)]
@@ -81,6 +84,9 @@ impl Control {
         limits: Vec<(&'static str, u64)>,
         stop: CancellationToken,
     ) -> Arc<Self> {
+        at_zero(&metrics.limits_reached, [PUSHES_IN_FLIGHT]);
+        at_zero(&metrics.pushes, ["new", "duplicate"]);
+        at_zero(&metrics.tickets_issued, ["grpc"]);
         let limits = limits.into_iter().map(|(name, value)| pb::Limit { name: name.into(), value });
         Arc::new(Self {
             in_flight: Arc::new(Semaphore::new(config.pushes_in_flight_max)),
@@ -135,9 +141,9 @@ impl Control {
         match Arc::clone(&self.in_flight).try_acquire_owned() {
             Ok(permit) => Ok(self.push_permit(permit)),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
-                let limit = "CONTROL_MAX_PUSHES_IN_FLIGHT";
-                self.metrics.limits_reached.get_or_create(&KindLabel { kind: limit }).inc();
-                Err(Failure::Limit(limit))
+                let label = KindLabel { kind: PUSHES_IN_FLIGHT };
+                self.metrics.limits_reached.get_or_create(&label).inc();
+                Err(Failure::Limit(PUSHES_IN_FLIGHT))
             }
         }
     }

@@ -7,6 +7,7 @@
 //! Called by the network. Calls the hub and the tickets. Bounds: [`admission`].
 
 mod admission;
+mod client;
 mod close_reason;
 mod handshake;
 mod origin;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -36,7 +38,9 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use self::admission::Admission;
+use self::client::TrustedProxies;
 use self::handshake::Handshake;
+use self::origin::Origins;
 use self::request::RequestInfo;
 pub use self::request::{CLIENT_ERROR, failure, success};
 use self::session::Session;
@@ -44,7 +48,7 @@ pub use self::session::websocket;
 use crate::config::{EdgeConfig, TelegramConfig};
 use crate::hub::Hub;
 use crate::limits;
-use crate::metrics::{Metrics, ReasonLabel};
+use crate::metrics::{Metrics, ReasonLabel, at_zero};
 use crate::ticket::Tickets;
 
 /// What every request on the data plane needs.
@@ -56,6 +60,8 @@ pub struct Edge {
     tickets: Arc<Tickets>,
     metrics: Arc<Metrics>,
     admission: Admission,
+    origins: Origins,
+    proxies: TrustedProxies,
 }
 
 /// Passes a handshake that succeeded from its handler to the task that owns the socket.
@@ -72,7 +78,12 @@ impl Edge {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let admission = Admission::new(&config, Arc::clone(&metrics));
-        Arc::new(Self { config, telegram, hub, tickets, metrics, admission })
+        let origins = Origins::new(config.origins.clone());
+        let unreadable = metrics.forwarded_unreadable.clone();
+        let proxies = TrustedProxies::new(config.trusted_proxies.clone(), unreadable);
+        at_zero(&metrics.ticket_api_answers, tickets::answer_kinds());
+        at_zero(&metrics.tickets_issued, ["http", "resume"]);
+        Arc::new(Self { config, telegram, hub, tickets, metrics, admission, origins, proxies })
     }
 
     /// Serves `listener` until `stop`. Then no socket is accepted, and those without a finished handshake are dropped. Each
@@ -104,14 +115,18 @@ impl Edge {
     }
 
     fn router(self: &Arc<Self>) -> Router {
+        // Without that, `get` serves HEAD as well: the ticket would be spent, or issued, for nobody.
+        let refuse_head = request::method_not_allowed;
         let tickets = Router::new()
-            .route("/api/duel/ws-ticket", get(tickets::issue))
+            .route("/api/duel/ws-ticket", get(tickets::issue).head(refuse_head))
             .method_not_allowed_fallback(request::method_not_allowed)
-            .layer(origin::cors(&self.config.origins));
+            .layer(self.origins.cors())
+            .layer(from_fn_with_state(Arc::clone(self), origin::refuse_others));
+        let open = || get(handshake::open).head(refuse_head);
         Router::new()
-            .route("/", get(handshake::open))
-            .route("/ws", get(handshake::open))
-            .route("/ws/", get(handshake::open))
+            .route("/", open())
+            .route("/ws", open())
+            .route("/ws/", open())
             .merge(tickets)
             .fallback(any(request::not_found))
             .method_not_allowed_fallback(request::method_not_allowed)
@@ -198,7 +213,7 @@ impl Edge {
         cell: HandshakeCell,
     ) -> Result<Response<Body>, Infallible> {
         let mut request = request.map(Body::new);
-        let info = RequestInfo::new(&request, peer, &self.config.trusted_proxies);
+        let info = RequestInfo::new(&request, self.proxies.client(request.headers(), peer.ip()));
         request.extensions_mut().insert(info.id.clone());
         request.extensions_mut().insert(info.clone());
         request.extensions_mut().insert(cell);

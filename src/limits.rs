@@ -136,6 +136,27 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// Descriptors that the process keeps for everything that is not a player's socket.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 
+/// Descriptors for players below which the process does not start: a few duels, and a quarter of it for handshakes.
+pub const DESCRIPTORS_FOR_PLAYERS_MIN: u64 = 64;
+
+/// Lines of the log that wait for standard output. A second of a mass reconnect has about as many.
+pub const LOG_LINES_MAX: usize = 8192;
+
+/// Bytes of the lines of the log that wait for standard output.
+pub const LOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How long the end of the process waits for the log to be written.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Refused origins that the log names. More of them are made up.
+pub const ORIGINS_WARNED_MAX: usize = 64;
+
+/// Bytes of the longest refused origin that the log names: a scheme, the longest host name, and a port.
+pub const ORIGIN_BYTES_SHOWN_MAX: usize = 270;
+
+/// The pause after the service manager's socket had no room.
+pub const NOTIFY_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long Redis may take to answer before it counts as away.
 pub const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -2,6 +2,8 @@
 //!
 //! [`crate::admin`] sets the gauges whose values are kept elsewhere, such as the number of duels, when it is asked.
 
+mod prometheus_text;
+
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,6 +16,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// A gauge of fractions.
 pub type GaugeF64 = Gauge<f64, AtomicU64>;
+
+/// A counter of fractions.
+pub type CounterF64 = Counter<f64, AtomicU64>;
 
 /// A label with a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -29,6 +34,13 @@ pub struct KindLabel {
     pub kind: &'static str,
 }
 
+/// The labels of the build.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BuildLabels {
+    /// The version of the hub.
+    pub version: &'static str,
+}
+
 /// The labels of an RPC.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RpcLabels {
@@ -38,26 +50,37 @@ pub struct RpcLabels {
     pub code: &'static str,
 }
 
-/// Declares each metric once: field, type, name without prefix and suffix, unit if any, help. The help is the field's doc.
+/// Declares each metric once: field, type, name without prefix and suffix, unit if any, help. The help is the field's doc. Those
+/// of the process have the names that Prometheus' own client libraries give them.
 macro_rules! metrics {
-    ($($field:ident: $type:ty $(= $new:expr)?, $name:literal $(in $unit:ident)?, $help:literal;)*) => {
+    (
+        duelhub {$($field:ident: $type:ty $(= $new:expr)?, $name:literal $(in $unit:ident)?, $help:literal;)*}
+        process {$($p_field:ident: $p_type:ty, $p_name:literal $(in $p_unit:ident)?, $p_help:literal;)*}
+    ) => {
         /// All metrics of the process.
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
             $(#[doc = $help] pub $field: $type,)*
+            $(#[doc = $p_help] pub $p_field: $p_type,)*
         }
 
         impl Metrics {
             /// Registers every metric, at zero.
             #[must_use]
             pub fn new() -> Self {
-                let mut registry = Registry::with_prefix("duelhub");
+                let mut registry = Registry::default();
+                let prefixed = registry.sub_registry_with_prefix("duelhub");
                 $(
                     let $field = metrics!(@new $type $(, $new)?);
-                    metrics!(@register registry, $field, $name, $help $(, $unit)?);
+                    metrics!(@register prefixed, $field, $name, $help $(, $unit)?);
                 )*
-                Self { registry, $($field,)* }
+                let prefixed = registry.sub_registry_with_prefix("process");
+                $(
+                    let $p_field = metrics!(@new $p_type);
+                    metrics!(@register prefixed, $p_field, $p_name, $p_help $(, $p_unit)?);
+                )*
+                Self { registry, $($field,)* $($p_field,)* }
             }
         }
     };
@@ -71,11 +94,13 @@ macro_rules! metrics {
     };
 }
 
-metrics! {
+metrics! { duelhub {
+    build_info: Family<BuildLabels, Gauge>, "build_info", "1, with the version of the hub";
     connections: Gauge, "connections", "Open WebSocket connections";
     connections_opened: Counter, "connections_opened", "Connections that were attached";
     connections_closed: Family<ReasonLabel, Counter>, "connections_closed", "Connections closed, by reason";
     handshakes_refused: Family<ReasonLabel, Counter>, "handshakes_refused", "Handshakes refused, by reason";
+    forwarded_unreadable: Counter, "forwarded_unreadable", "Requests whose X-Forwarded-For a trusted proxy wrote unreadably";
     pending_handshakes: Gauge, "pending_handshakes", "Sockets without a valid ticket yet";
     deliveries: Counter, "deliveries", "Frames with an event written to sockets";
     sent_bytes: Counter, "sent" in Bytes, "Bytes of frames written to sockets";
@@ -99,12 +124,17 @@ metrics! {
     store_failures: Counter, "store_failures", "Commits of the store that failed";
     store_waiting: Gauge, "store_waiting", "Calls that wait for a commit of the store";
     store_bytes: Gauge, "store" in Bytes, "Bytes of the store on the disk";
+    log_lines_lost: Counter, "log_lines_lost", "Lines of the log lost because standard output was not read in time";
+    notify_failures: Counter, "notify_failures", "States that the service manager could not be told";
     ready: Gauge, "ready", "1 if the node is ready, else 0";
     probe_duration: GaugeF64, "probe_duration" in Seconds, "From the last probe's push to its delivery";
-    resident_bytes: Gauge, "process_resident_memory" in Bytes, "Resident memory of the process";
-    cpu_seconds: GaugeF64, "process_cpu_time" in Seconds, "CPU time of the process since its start";
-    open_descriptors: Gauge, "process_open_descriptors", "Open descriptors of the process";
-}
+} process {
+    resident_bytes: Gauge, "resident_memory" in Bytes, "Resident memory of the process";
+    cpu_seconds: CounterF64, "cpu" in Seconds, "CPU time of the process since its start";
+    start_seconds: GaugeF64, "start_time" in Seconds, "When the process started, since the Unix epoch";
+    open_descriptors: Gauge, "open_fds", "Open descriptors of the process";
+    max_descriptors: Gauge, "max_fds", "Descriptors that the process may have open";
+}}
 
 /// 20 µs to 1.3 s in steps of two: a push in memory takes microseconds, on a disk milliseconds.
 fn push_buckets() -> Histogram {
@@ -112,14 +142,29 @@ fn push_buckets() -> Histogram {
 }
 
 impl Metrics {
-    /// Returns all metrics in the `OpenMetrics` text format 1.0, which Prometheus reads.
+    /// Returns all metrics in the `OpenMetrics` text format 1.0.
     ///
     /// # Errors
     /// Never, unless the hub has an error of its own.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub fn to_openmetrics(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+
+    /// Returns all metrics in the Prometheus text format 0.0.4.
+    ///
+    /// # Errors
+    /// Never, unless the hub has an error of its own.
+    pub fn to_prometheus_text(&self) -> Result<String, std::fmt::Error> {
+        Ok(prometheus_text::of_openmetrics(&self.to_openmetrics()?))
+    }
+}
+
+/// Makes a family show these kinds from the start, at 0: of a counter that appears with its first hit no rate shows that hit.
+pub fn at_zero(family: &Family<KindLabel, Counter>, kinds: impl IntoIterator<Item = &'static str>) {
+    for kind in kinds {
+        drop(family.get_or_create(&KindLabel { kind }));
     }
 }
 

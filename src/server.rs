@@ -4,6 +4,9 @@
 //! Stop: the node is no longer ready; no socket and no call is accepted; calls in flight end while the clients are drained;
 //! whatever is left is dropped.
 
+mod descriptors;
+mod service_manager;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +23,11 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
+use self::descriptors::PlayerSockets;
+pub use self::descriptors::{TooFewDescriptors, raise_descriptor_limit};
+use self::service_manager::ServiceManager;
 use crate::admin::Admin;
-use crate::config::{AppEnv, Config, EngineConfig, EngineKind, VARIABLES};
+use crate::config::{AppEnv, Config, EdgeConfig, EngineConfig, EngineKind, VARIABLES};
 use crate::control::{Control, ServeError};
 use crate::demo::Demo;
 use crate::edge::Edge;
@@ -44,6 +50,9 @@ pub enum StartError {
     /// The engine cannot find its Redis.
     #[error(transparent)]
     Redis(#[from] RedisUrlError),
+    /// The descriptor limit is too low.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The hub's background work has ended, which is an error of the hub.
     #[error("the hub's background work has ended")]
     WorkEnded,
@@ -75,6 +84,7 @@ pub struct Addresses {
 pub struct Server {
     config: Config,
     engine: Arc<dyn Engine>,
+    metrics: Arc<Metrics>,
     edge: TcpListener,
     control: TcpListener,
     admin: TcpListener,
@@ -82,19 +92,26 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds every listener and opens the engine. Nothing is served yet.
+    /// Binds every listener and opens the engine. Nothing is served yet. What happens is counted in `metrics`.
     ///
     /// # Errors
-    /// [`StartError::Bind`], [`StartError::Store`], [`StartError::Redis`].
-    pub async fn bind(mut config: Config) -> Result<Self, StartError> {
-        let pending = config.edge.pending_handshakes_max;
-        config.edge.connections_max = fit_descriptors(config.edge.connections_max, pending);
+    /// [`StartError::Descriptors`], [`StartError::Bind`], [`StartError::Store`], [`StartError::Redis`].
+    pub async fn bind(mut config: Config, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+        fit_descriptors(&mut config.edge)?;
         let edge = bind("WEBSOCKET_PORT", config.edge.address)?;
         let control = bind("CONTROL_PORT", config.control.address)?;
         let admin = bind("ADMIN_PORT", config.admin.address)?;
         let addresses = Addresses { edge: edge.1, control: control.1, admin: admin.1 };
         let engine = open_engine(config.engine.clone(), config.engine_kind.clone()).await?;
-        Ok(Self { config, engine, edge: edge.0, control: control.0, admin: admin.0, addresses })
+        Ok(Self {
+            config,
+            engine,
+            metrics,
+            edge: edge.0,
+            control: control.0,
+            admin: admin.0,
+            addresses,
+        })
     }
 
     /// Returns where it listens. A configured port 0 is the one that the kernel chose.
@@ -108,8 +125,7 @@ impl Server {
     /// # Errors
     /// [`StartError::Control`] before anything is served, [`StartError::WorkEnded`] after stopping in order.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
-        let Self { config, engine, addresses, .. } = self;
-        let metrics = Arc::new(Metrics::new());
+        let Self { config, engine, metrics, addresses, .. } = self;
         let hub = Hub::new(Arc::clone(&engine), config.hub.clone(), Arc::clone(&metrics));
         let tickets = Arc::new(Tickets::new(&config.tickets));
         let stop = CancellationToken::new();
@@ -140,6 +156,9 @@ impl Server {
             Arc::clone(&metrics),
         );
         let edge = tokio::spawn(edge.serve(self.edge, pages, sockets.clone(), stop.clone()));
+        let manager =
+            ServiceManager::new(|name| std::env::var_os(name), metrics.notify_failures.clone());
+        let manager = Arc::new(manager);
         let admin = Admin::new(Arc::clone(&hub), metrics).serve(self.admin, closed.clone());
         let mut work = tokio::spawn(Arc::clone(&hub).run());
         let background = [
@@ -148,7 +167,7 @@ impl Server {
         ];
         info!(edge = %addresses.edge, control = %addresses.control, admin = %addresses.admin,
             engine = hub.engine_name(), version = env!("CARGO_PKG_VERSION"), "serving");
-        tokio::spawn(notify_service_manager(Arc::clone(&hub)));
+        tokio::spawn(notify_service_manager(Arc::clone(&manager), Arc::clone(&hub)));
 
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
@@ -156,7 +175,7 @@ impl Server {
             _ended = &mut work => Err(StartError::WorkEnded),
         };
         info!(drain_seconds = config.hub.drain.as_secs_f64(), "stopping");
-        let _told = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        manager.stopping();
         hub.readiness().stop();
         stop.cancel();
         let _stopped = edge.await;
@@ -223,32 +242,25 @@ fn bind(
     listen().map_err(|error| StartError::Bind { variable, address, error })
 }
 
-/// Raises the descriptor limit as far as it goes. Returns it, or `None` if there is none.
-pub fn raise_descriptor_limit() -> Option<u64> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if setrlimit(Resource::Nofile, limit).is_err() {
-        limit = getrlimit(Resource::Nofile);
-    }
-    limit.current
-}
-
-/// Raises the descriptor limit. Returns how many connections fit under it besides pending sockets.
-fn fit_descriptors(wanted: usize, pending: usize) -> usize {
-    let Some(descriptors) = raise_descriptor_limit() else { return wanted };
-    let reserved = limits::DESCRIPTORS_RESERVED + pending as u64;
-    let room = descriptors.saturating_sub(reserved).max(1);
-    let fits = wanted.min(usize::try_from(room).unwrap_or(usize::MAX));
-    if fits < wanted {
+/// Lowers what the descriptor limit does not allow.
+fn fit_descriptors(edge: &mut EdgeConfig) -> Result<(), TooFewDescriptors> {
+    let Some(descriptors) = raise_descriptor_limit() else { return Ok(()) };
+    let wanted = PlayerSockets {
+        connections_max: edge.connections_max,
+        pending_max: edge.pending_handshakes_max,
+    };
+    let fits = wanted.fit(descriptors)?;
+    if fits != wanted {
         warn!(
             descriptors,
-            wanted,
-            connections_max = fits,
+            wanted = wanted.connections_max,
+            connections_max = fits.connections_max,
+            pending_max = fits.pending_max,
             "WEBSOCKET_MAX_CONNECTIONS is lowered to what the descriptor limit allows (LimitNOFILE)"
         );
     }
-    fits
+    (edge.connections_max, edge.pending_handshakes_max) = (fits.connections_max, fits.pending_max);
+    Ok(())
 }
 
 /// The limits that `GetNode` shows.
@@ -297,15 +309,9 @@ async fn report_health(mut reporter: HealthReporter, hub: Arc<Hub>, stop: Cancel
     }
 }
 
-/// Tells systemd when the service has started, which is when it is ready, and then feeds the watchdog (`sd_notify(3)`). A node
-/// that cannot become ready, such as with a full disk, has started all the same: players may connect.
-async fn notify_service_manager(hub: Arc<Hub>) {
+/// Tells the service manager that the service has started, which is when it is ready. A node that cannot become ready, such as
+/// with a full disk, has started all the same: players may connect.
+async fn notify_service_manager(manager: Arc<ServiceManager>, hub: Arc<Hub>) {
     let _in_time = timeout(limits::PROBE_TIMEOUT, hub.readiness().until_ready()).await;
-    let _told = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let Some(period) = sd_notify::watchdog_enabled() else { return };
-    let mut ticks = tokio::time::interval(period / 3);
-    loop {
-        ticks.tick().await;
-        let _told = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-    }
+    manager.run().await;
 }

@@ -1,19 +1,24 @@
 //! `duelhub serve`: the hub.
-#![expect(clippy::print_stdout, reason = "the newcomer's greeting is not a log line")]
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use duelhub::config::{AppEnv, Config};
 use duelhub::control::ServeError;
 use duelhub::demo::{self, FIRST_DUEL};
 use duelhub::engine::StoreError;
+use duelhub::metrics::Metrics;
 use duelhub::server::{Addresses, Server, StartError};
 use duelhub::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 pub(super) async fn run(config: Config) -> ExitCode {
-    telemetry::init(&config);
+    let metrics = Arc::new(Metrics::new());
+    let logs = match telemetry::init(&config, metrics.log_lines_lost.clone()) {
+        Ok(logs) => logs,
+        Err(error) => return super::fail(&format!("nothing can be logged: {error}")),
+    };
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     if let Err(error) = super::refuse_huge_pages() {
         warn!(%error, "huge pages cannot be refused: single pushes may take a millisecond longer");
@@ -26,15 +31,19 @@ pub(super) async fn run(config: Config) -> ExitCode {
     let (development, token) =
         (config.app_env == AppEnv::Development, config.control.token.is_some());
     let served = async {
-        let server = Server::bind(config).await?;
+        let server = Server::bind(config, metrics).await?;
         if development {
-            greet(server.addresses(), token);
+            logs.print(&greeting(server.addresses(), token));
         }
         server.run(shutdown).await
     };
     match served.await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ (StartError::Control(ServeError::Tls) | StartError::Redis(_))) => {
+        Err(
+            error @ (StartError::Control(ServeError::Tls)
+            | StartError::Descriptors(_)
+            | StartError::Redis(_)),
+        ) => {
             error!(%error, "not started");
             super::USAGE.into()
         }
@@ -56,9 +65,10 @@ pub(super) async fn run(config: Config) -> ExitCode {
     }
 }
 
-fn greet(Addresses { edge, control, admin }: Addresses, token: bool) {
+/// Returns what the newcomer is told, which is no log line.
+fn greeting(Addresses { edge, control, admin }: Addresses, token: bool) -> String {
     let line = demo::grpcurl_line(FIRST_DUEL, control, token);
-    println!(
+    format!(
         "
   duelhub {version}, development mode
 
@@ -70,19 +80,33 @@ fn greet(Addresses { edge, control, admin }: Addresses, token: bool) {
   Open the page: two players are in a duel. Then push to both of them:
 
     {line}
+
 ",
         version = env!("CARGO_PKG_VERSION"),
-    );
+    )
 }
 
-/// Returns a future that completes at SIGTERM (systemd, Docker) or SIGINT (Ctrl-C).
+/// Returns a future that completes at SIGTERM (systemd, Docker), SIGINT (Ctrl-C), or SIGHUP (the terminal is gone).
 fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Whoever starts the hub with nohup(1) wants it to outlive the terminal.
+    let mut hangup = (!is_hangup_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let signal = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            Some(_) = async { hangup.as_mut()?.recv().await } => "SIGHUP",
+        };
+        info!(signal, "a signal asks the hub to stop");
     })
+}
+
+/// Returns whether this process was started with SIGHUP ignored (proc(5), `SigIgn`).
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // SIGHUP is signal 1, and has the lowest bit.
+    mask.is_some_and(|mask| mask & 1 == 1)
 }

@@ -89,7 +89,10 @@ impl<'a> Reader<'a> {
     pub(super) fn address(&mut self, host: &'static str, port: &'static str) -> (IpAddr, u16) {
         let ip = self.value(host, |text| match text {
             "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
-            _ => text.parse().map_err(|_| "must be an IP address".to_owned()),
+            _ => match text.parse::<IpAddr>() {
+                Ok(ip) => Ok(ip.to_canonical()),
+                Err(_) => Err("must be an IP address".to_owned()),
+            },
         });
         let port = self.value(port, |text| {
             text.parse().map_err(|_| "must be a port from 0 to 65535".to_owned())

@@ -181,7 +181,8 @@ pub(super) fn read_edge(reader: &mut Reader<'_>, production: bool) -> EdgeConfig
     }
     let trusted_proxies = reader.value("TRUSTED_PROXIES", |text| {
         let addresses = text.split(',').map(|ip| ip.trim().parse());
-        addresses.collect::<Result<_, _>>().map_err(|_| "must be IP addresses".to_owned())
+        let wrong = || "must be IP addresses, or networks such as 10.0.0.0/8".to_owned();
+        addresses.collect::<Result<_, _>>().map_err(|_| wrong())
     });
     EdgeConfig {
         address: reader.address("WEBSOCKET_HOST", "WEBSOCKET_PORT").into(),

@@ -85,7 +85,11 @@ pub const VARIABLES: &[Variable] = &[
         "5",
         "at shutdown, and when an epoch ends, clients are closed spread over this time",
     ),
-    with("TRUSTED_PROXIES", "127.0.0.1,::1", "addresses whose X-Forwarded-For is believed"),
+    with(
+        "TRUSTED_PROXIES",
+        "127.0.0.1,::1",
+        "addresses or networks (10.0.0.0/8) whose X-Forwarded-For is believed",
+    ),
     none("WEBAPP_URL", "allowed browser origins, comma-separated; production: required"),
     with("INIT_DATA_TTL_SECONDS", "86400", "oldest Telegram auth_date that the ticket API accepts"),
     none(

@@ -4,7 +4,7 @@
 //! handshakes per second. What exceeds one of them is refused with 429 or 503 and counted.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::client::Client;
 use crate::config::EdgeConfig;
-use crate::metrics::{KindLabel, Metrics};
+use crate::metrics::{KindLabel, Metrics, at_zero};
 
 /// The limits of this node, and how much of each is used.
 #[derive(Debug)]
@@ -23,7 +24,6 @@ pub(super) struct Admission {
     ticket_requests: Mutex<TokenBucket>,
     counts: Arc<ConnectionCounts>,
     metrics: Arc<Metrics>,
-    trusted_proxies: Vec<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(super) enum LimitReached {
 }
 
 impl LimitReached {
+    const LIMITS: [&str; 3] = [Self::Rate.limit(), Self::Full.limit(), Self::Address.limit()];
+
     /// Returns the variable that sets the limit.
     pub(super) const fn limit(self) -> &'static str {
         match self {
@@ -71,8 +73,12 @@ impl LimitReached {
     }
 }
 
+/// The variable that bounds the sockets without a valid ticket.
+const PENDING: &str = "WEBSOCKET_MAX_PENDING_HANDSHAKES";
+
 impl Admission {
     pub(super) fn new(config: &EdgeConfig, metrics: Arc<Metrics>) -> Self {
+        at_zero(&metrics.limits_reached, [PENDING].into_iter().chain(LimitReached::LIMITS));
         Self {
             pending: Arc::new(Semaphore::new(config.pending_handshakes_max)),
             handshakes: Mutex::new(TokenBucket::new(config.handshakes_per_second_max)),
@@ -84,14 +90,13 @@ impl Admission {
                 per_address_max: config.connections_per_address_max,
             }),
             metrics,
-            trusted_proxies: config.trusted_proxies.clone(),
         }
     }
 
     /// Admits a new socket. Returns `None` if there are too many without a ticket.
     pub(super) fn pending(&self) -> Option<PendingSocket> {
         let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else {
-            self.count("WEBSOCKET_MAX_PENDING_HANDSHAKES");
+            self.count(PENDING);
             return None;
         };
         self.metrics.pending_handshakes.inc();
@@ -99,11 +104,9 @@ impl Admission {
     }
 
     /// Reserves a connection for a handshake from `client`.
-    pub(super) fn reserve(&self, client: IpAddr) -> Result<ConnectionSlot, LimitReached> {
+    pub(super) fn reserve(&self, client: Client) -> Result<ConnectionSlot, LimitReached> {
         let reserved = if self.handshakes.lock().take(Instant::now()) {
-            // A trusted proxy that does not forward the client's address speaks for everybody.
-            let counted = (!self.trusted_proxies.contains(&client)).then(|| network(client));
-            ConnectionCounts::reserve(&self.counts, counted)
+            ConnectionCounts::reserve(&self.counts, client.counted())
         } else {
             Err(LimitReached::Rate)
         };
@@ -169,14 +172,6 @@ impl Drop for PendingSocket {
     }
 }
 
-/// Returns what counts as one address: of IPv6 the /64, which one household or phone has to itself.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-    }
-}
-
 /// A token bucket that holds the tokens of one second. `governor` would add five crates to the build.
 #[derive(Debug)]
 struct TokenBucket {
@@ -228,7 +223,7 @@ mod tests {
             per_address_max: 2,
         });
         let [one, two] =
-            ["2001:db8::1", "2001:db8::2"].map(|ip| Some(network(ip.parse().unwrap())));
+            ["2001:db8::1", "2001:db8::2"].map(|ip| Client::Known(ip.parse().unwrap()).counted());
         let first = ConnectionCounts::reserve(&counts, one).unwrap();
         let second = ConnectionCounts::reserve(&counts, two).unwrap();
         assert_eq!(

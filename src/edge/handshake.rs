@@ -42,7 +42,7 @@ pub(super) async fn open(
         Ok(accept) => accept,
         Err(refusal) => return refusal.answer(&edge, &info),
     };
-    if !origin::is_allowed(headers, &edge.config.origins) {
+    if !edge.origins.admit(headers) {
         return HandshakeRefusal::Origin.answer(&edge, &info);
     }
     let slot = match edge.admission.reserve(info.client) {
@@ -104,7 +104,9 @@ impl HandshakeRefusal {
                 CLIENT_ERROR,
                 "Sec-WebSocket-Key must be 16 bytes in base64",
             ),
-            Self::Origin => (StatusCode::FORBIDDEN, "origin", "This Origin is not in WEBAPP_URL"),
+            Self::Origin => {
+                (StatusCode::FORBIDDEN, origin::REFUSED, "Pages of this Origin are not allowed")
+            }
             Self::Limit(LimitReached::Address) => {
                 (StatusCode::TOO_MANY_REQUESTS, "too_many_connections", "Too many connections")
             }

@@ -12,7 +12,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::Edge;
-use super::origin::{X_DEV_TELEGRAM_USER_ID, X_TELEGRAM_INIT_DATA};
+use super::origin::{self, X_DEV_TELEGRAM_USER_ID, X_TELEGRAM_INIT_DATA};
 use super::request::{RequestInfo, failure, success};
 use crate::clock;
 use crate::engine::{EngineError, Participant};
@@ -24,7 +24,9 @@ use crate::ticket::Issued;
 
 /// Why there is no ticket.
 #[derive(Debug, Clone, Copy)]
-enum TicketRefusal {
+pub(super) enum TicketRefusal {
+    /// A page of an origin that is not allowed asks.
+    Origin,
     DuelMissing,
     Unauthorized,
     NotAParticipant,
@@ -37,8 +39,33 @@ enum TicketRefusal {
 }
 
 impl TicketRefusal {
+    const ALL: [Self; 10] = [
+        Self::Origin,
+        Self::DuelMissing,
+        Self::Unauthorized,
+        Self::NotAParticipant,
+        Self::DuelUnknown,
+        Self::DuelClosed,
+        Self::TooMany,
+        Self::Internal,
+        Self::Unavailable,
+        Self::NotConfigured,
+    ];
+
+    /// Answers with the refusal, and counts it.
+    pub(super) fn answer(self, edge: &Edge, info: &RequestInfo) -> Response<Body> {
+        let (status, code, text) = self.row();
+        edge.metrics.ticket_api_answers.get_or_create(&KindLabel { kind: code }).inc();
+        let mut response = failure(&info.id, status, code, text);
+        if matches!(self, Self::TooMany | Self::Unavailable) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+
     const fn row(self) -> (StatusCode, &'static str, &'static str) {
         match self {
+            Self::Origin => (StatusCode::FORBIDDEN, origin::REFUSED, "Доступ запрещён"),
             Self::DuelMissing => (StatusCode::BAD_REQUEST, "duel_id_missing", "Не указан ID дуэли"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Не авторизован"),
             Self::NotAParticipant => {
@@ -57,11 +84,9 @@ impl TicketRefusal {
             Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Внутренняя ошибка сервера")
             }
-            Self::NotConfigured => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "not_configured",
-                "Сервис временно недоступен: TELEGRAM_BOT_TOKEN is not set on the server",
-            ),
+            Self::NotConfigured => {
+                (StatusCode::SERVICE_UNAVAILABLE, "not_configured", "Сервис временно недоступен")
+            }
         }
     }
 }
@@ -76,6 +101,14 @@ impl From<EngineError> for TicketRefusal {
     }
 }
 
+/// What an answer with a ticket counts as.
+const ISSUED: &str = "ok";
+
+/// Returns all that an answer may count as.
+pub(super) fn answer_kinds() -> impl Iterator<Item = &'static str> {
+    std::iter::once(ISSUED).chain(TicketRefusal::ALL.map(|refusal| refusal.row().1))
+}
+
 /// Answers `GET /api/duel/ws-ticket?duel_id=`.
 pub(super) async fn issue(
     State(edge): State<Arc<Edge>>,
@@ -83,25 +116,17 @@ pub(super) async fn issue(
     request: Request<Body>,
 ) -> Response<Body> {
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let (code, response) = match try_issue(&edge, &info, request.headers(), &query).await {
+    match try_issue(&edge, &info, request.headers(), &query).await {
         Ok(issued) => {
+            edge.metrics.ticket_api_answers.get_or_create(&KindLabel { kind: ISSUED }).inc();
             let data = json!({
                 "ticket": issued.text.as_str(),
                 "expires_at": issued.ticket.expires_at.seconds(),
             });
-            ("ok", success(&info.id, data))
+            success(&info.id, data)
         }
-        Err(refusal) => {
-            let (status, code, text) = refusal.row();
-            let mut response = failure(&info.id, status, code, text);
-            if matches!(refusal, TicketRefusal::TooMany | TicketRefusal::Unavailable) {
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            (code, response)
-        }
-    };
-    edge.metrics.ticket_api_answers.get_or_create(&KindLabel { kind: code }).inc();
-    response
+        Err(refusal) => refusal.answer(&edge, &info),
+    }
 }
 
 async fn try_issue(
@@ -154,7 +179,10 @@ fn authenticate(
         let user = user.and_then(|user| TelegramId::try_from(user).ok());
         return user.ok_or(TicketRefusal::Unauthorized);
     }
-    let bot_token = config.bot_token.as_ref().ok_or(TicketRefusal::NotConfigured)?;
+    let Some(bot_token) = &config.bot_token else {
+        warn!(request_id = %info.id, "no ticket: TELEGRAM_BOT_TOKEN is not set");
+        return Err(TicketRefusal::NotConfigured);
+    };
     let init_data = init_data.ok_or(TicketRefusal::Unauthorized)?;
     telegram::verify(init_data, bot_token, config.init_data_ttl, clock::now()).map_err(|error| {
         info!(request_id = %info.id, %error, "initData refused");

@@ -1,9 +1,11 @@
 //! The real binary: configuration, exit status, tickets by hand, signals.
 
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
-use duelhub_testkit::{SECRET, TestServer, get};
+use duelhub::server::Addresses;
+use duelhub_testkit::{Backend, Join, Player, SECRET, TestServer, get, soon};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,9 +26,9 @@ fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) 
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
-fn env_file(contents: &str) -> tempfile::NamedTempFile {
+fn env_file(contents: impl AsRef<[u8]>) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(contents.as_bytes()).unwrap();
+    file.write_all(contents.as_ref()).unwrap();
     file
 }
 
@@ -47,7 +49,10 @@ impl Drop for Running {
 impl Running {
     fn start(variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut command = duelhub(&[], variables, &directory);
+        Self::of(&mut duelhub(&[], variables, &directory), directory)
+    }
+
+    fn of(command: &mut Command, directory: TempDir) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines, _directory: directory }
@@ -66,10 +71,21 @@ impl Running {
         panic!("it ended before {text:?}:\n{read}");
     }
 
+    /// Returns where health and metrics are, as the greeting says.
+    fn admin(&mut self) -> SocketAddr {
+        address_after(&self.until("/readyz"), "health         http://")
+    }
+
     fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
+}
+
+/// Returns the address that follows `label` in a text.
+fn address_after(text: &str, label: &str) -> SocketAddr {
+    let (_, rest) = text.split_once(label).unwrap();
+    rest.split(['/', ' ', '\n']).next().unwrap().parse().unwrap()
 }
 
 #[test]
@@ -126,6 +142,27 @@ fn flags_come_before_the_environment_and_that_before_the_file() {
 }
 
 #[test]
+fn an_env_file_may_begin_with_a_byte_order_mark_and_is_told_its_encoding_if_that_is_wrong() {
+    let line = "WEBSOCKET_TICKET_SECRET=0123456789abcdef0123456789abcdef\n";
+    let issue = |file: tempfile::NamedTempFile| {
+        let path = file.path().to_str().unwrap();
+        run(&["--env-file", path, "ticket", "issue", "--duel", "77", "--user", "5"], &[])
+    };
+    let (status, _, stderr) = issue(env_file(format!("\u{feff}{line}")));
+    assert_eq!(status, 0, "the first variable is read: {stderr}");
+    let utf16 = |bytes: fn(u16) -> [u8; 2]| line.encode_utf16().flat_map(bytes).collect::<Vec<_>>();
+    let (little, big) = (utf16(u16::to_le_bytes), utf16(u16::to_be_bytes));
+    let marked = [&[0xff, 0xfe], &*little].concat();
+    for bytes in [marked, [&[0xfe, 0xff], &*big].concat(), little, big] {
+        let (status, _, stderr) = issue(env_file(bytes));
+        assert!(status == 64 && stderr.contains("is in UTF-16: save it as UTF-8"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 2, "one line tells it: {stderr}");
+    }
+    let (status, _, stderr) = issue(env_file([line.as_bytes(), b"DB_NAME=\xe9\n"].concat()));
+    assert!(status == 64 && stderr.contains("is not in UTF-8"), "{stderr}");
+}
+
+#[test]
 fn operators_issue_and_inspect_tickets() {
     let secret = [("WEBSOCKET_TICKET_SECRET", SECRET)];
     let issue =
@@ -144,7 +181,7 @@ fn operators_issue_and_inspect_tickets() {
 
 #[test]
 fn it_greets_the_newcomer_and_stops_on_a_signal_with_status_0() {
-    for name in ["TERM", "INT"] {
+    for name in ["TERM", "INT", "HUP"] {
         let mut hub = Running::start(&[]);
         let greeting = hub.until("serving");
         for needed in ["/demo/", "ws://127.0.0.1:", "grpcurl -plaintext -d", "PushEvent", "/readyz"]
@@ -157,6 +194,21 @@ fn it_greets_the_newcomer_and_stops_on_a_signal_with_status_0() {
     }
 }
 
+#[test]
+fn under_nohup_it_outlives_its_terminal() {
+    let directory = tempfile::tempdir().unwrap();
+    let plain = duelhub(&[], &[], &directory);
+    let mut command = Command::new("nohup");
+    command.arg(plain.get_program()).env_clear().current_dir(&directory);
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut hub = Running::of(&mut command, directory);
+    hub.until("serving");
+    hub.signal("HUP");
+    hub.signal("TERM");
+    let rest = hub.until("stopped");
+    assert!(rest.contains("SIGTERM"), "{rest}");
+}
+
 #[tokio::test]
 async fn the_service_manager_is_told_ready_when_it_is() {
     for _ in 0..5 {
@@ -166,14 +218,124 @@ async fn the_service_manager_is_told_ready_when_it_is() {
         told.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
         let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
         let mut running = Running::start(&variables);
-        let greeting = running.until("/readyz");
-        let (before, _) = greeting.split_once("/readyz").unwrap();
-        let (_, admin) = before.rsplit_once("http://").unwrap();
-        let admin: std::net::SocketAddr = admin.parse().unwrap();
+        let admin = running.admin();
         let mut state = [0; 64];
         let length = told.recv(&mut state).unwrap();
         assert!(state[..length].starts_with(b"READY=1"));
         assert_eq!(get(admin, "/readyz", &[]).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_service_manager_that_does_not_read_holds_nothing_up_and_is_told_later() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let name = format!("duelhub-test-notify-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let told = UnixDatagram::bind_addr(&address).unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.send_to_addr(b"full", &address).is_ok() {}
+    let notify = format!("@{name}");
+    let mut hub = Running::start(&[("NOTIFY_SOCKET", &notify), ("WATCHDOG_USEC", "30000")]);
+    let admin = hub.admin();
+    hub.until("cannot be told");
+    // Once for each thread of the runtime, and more: each could be held up.
+    for _ in 0..20 {
+        assert_eq!(get(admin, "/readyz", &[]).await.status, 200);
+    }
+    told.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let mut state = [0; 64];
+    let mut read = || {
+        let length = told.recv(&mut state).unwrap();
+        String::from_utf8(state[..length].to_vec()).unwrap()
+    };
+    let first = std::iter::repeat_with(&mut read).find(|state| state != "full").unwrap();
+    assert_eq!(first, "READY=1");
+    assert_eq!(read(), "WATCHDOG=1");
+    hub.until("is told again");
+    let metrics = get(admin, "/metrics", &[]).await.body;
+    let failures = metrics.lines().find(|line| line.starts_with("duelhub_notify_failures_total "));
+    assert_ne!(failures.unwrap(), "duelhub_notify_failures_total 0");
+    // It goes even if it can tell nobody.
+    while sender.send_to_addr(b"full", &address).is_ok() {}
+    hub.signal("TERM");
+    hub.until("stopped");
+}
+
+#[tokio::test]
+async fn standard_output_that_nobody_reads_holds_nothing_up_and_tells_later_what_it_lost() {
+    let mut hub = Running::start(&[("WEBSOCKET_TICKET_SECRET", SECRET)]);
+    let greeting = hub.until("serving");
+    let address = |label| address_after(&greeting, label);
+    let (edge, admin) = (address("ws://"), address("health         http://"));
+    let lost = async || {
+        let metrics = get(admin, "/metrics", &[]).await.body;
+        let name = "duelhub_log_lines_lost_total ";
+        metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap() != "0"
+    };
+    // The line of a request has its path. A pipe holds 64 KiB of them, the queue 4 MiB.
+    let path = format!("/{}", "x".repeat(15_000));
+    while !lost().await {
+        for _ in 0..20 {
+            assert_eq!(get(edge, &path, &[]).await.status, 404);
+        }
+    }
+    let addresses = Addresses { edge, control: address("gRPC           "), admin };
+    let backend = Backend::connect(&addresses).await;
+    let ticket = backend.ticket(77, 1).await;
+    let mut player = Player::join(&addresses, Join::ticket(ticket)).await;
+    backend.push(77, r#"{"round":1}"#).await;
+    player.until_events(1).await;
+    assert_eq!(get(admin, "/readyz", &[]).await.status, 200);
+    hub.until("log lines were lost");
+    hub.signal("TERM");
+    hub.until("stopped");
+}
+
+#[tokio::test]
+async fn standard_output_that_nobody_reads_does_not_keep_it_from_ending() {
+    let mut hub = Running::start(&[]);
+    let greeting = hub.until("serving");
+    let edge = address_after(&greeting, "ws://");
+    let path = format!("/{}", "x".repeat(15_000));
+    for _ in 0..20 {
+        assert_eq!(get(edge, &path, &[]).await.status, 404);
+    }
+    hub.signal("TERM");
+    let ended =
+        soon("it ends", tokio::task::spawn_blocking(move || hub.child.wait().unwrap().code()));
+    assert_eq!(ended.await.unwrap(), Some(0));
+}
+
+#[tokio::test]
+async fn under_a_low_descriptor_limit_it_serves_what_fits_or_says_what_it_lacks() {
+    let limited = |descriptors: u32| {
+        let directory = tempfile::tempdir().unwrap();
+        let hub = duelhub(&[], &[("WEBSOCKET_TICKET_SECRET", SECRET)], &directory);
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {descriptors} && exec \"$0\"");
+        command.args(["-c", &script]).arg(hub.get_program()).env_clear().current_dir(&directory);
+        command.envs(hub.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        (command, directory)
+    };
+    for descriptors in [64, 128, 256, 319] {
+        let (mut command, _directory) = limited(descriptors);
+        let Output { status, stdout, .. } = command.output().unwrap();
+        let said = String::from_utf8(stdout).unwrap();
+        assert_eq!(status.code(), Some(64), "{descriptors}: {said}");
+        assert!(said.contains(&format!("is {descriptors}: 256 are")), "{said}");
+    }
+    for descriptors in [320, 1024, 2304] {
+        let (mut command, directory) = limited(descriptors);
+        let mut hub = Running::of(&mut command, directory);
+        let greeting = hub.until("/readyz");
+        assert!(greeting.contains("is lowered"), "{descriptors}: {greeting}");
+        let edge = address_after(&greeting, "ws://");
+        // Of a ticket that is none a client hears after the upgrade: it was let in. As many at a time as the least limit allows.
+        let opening = (0..16).map(|_| Join::ticket("x").open(edge));
+        let opened = futures_util::future::join_all(opening).await;
+        assert!(opened.iter().all(Result::is_ok), "{descriptors}: {opened:?}");
     }
 }
 

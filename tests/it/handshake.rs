@@ -64,7 +64,22 @@ async fn what_is_no_handshake_is_answered_in_plain_http_and_never_redirected() {
     let reply = get(edge, "/nothing", &[]).await;
     assert_eq!((reply.status, reply.json()["code"].as_str()), (404, Some("not_found")));
     let post = "POST /ws HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(exchange(edge, post).await.status, 405);
+    let reply = exchange(edge, post).await;
+    assert_eq!((reply.status, reply.header("allow")), (405, Some("GET")));
+}
+
+#[tokio::test]
+async fn a_head_request_opens_nothing_and_spends_nothing() {
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
+    for path in ["/", "/ws", "/ws/"] {
+        let ticket = backend.ticket(77, 1).await;
+        let request = handshake("", "Connection: close\r\n")
+            .replace("GET /ws ", &format!("HEAD {path}?ticket={ticket} "));
+        let reply = exchange(server.addresses.edge, &request).await;
+        assert_eq!((reply.status, reply.header("allow")), (405, Some("GET")), "{path}");
+        assert_eq!(reply.body, "");
+        Player::join(&server, Join::ticket(ticket)).await;
+    }
 }
 
 #[tokio::test]
@@ -157,6 +172,27 @@ async fn limits_answer_and_give_back_what_was_taken() {
         let line = format!(r#"duelhub_limits_reached_total{{kind="{limit}"}} "#);
         assert!(metrics.contains(&line), "{metrics}");
     }
+}
+
+#[tokio::test]
+async fn the_limit_of_an_address_holds_in_whatever_form_a_proxy_writes_it() {
+    let limit = ("WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS", "1");
+    let trusted = ("TRUSTED_PROXIES", "::ffff:127.0.0.1, ::ffff:10.0.0.0/104");
+    let server = TestServer::with(&[limit, trusted]).await;
+    let from = async |forwarded: &str| {
+        let join = Join::ticket("x").header("x-forwarded-for", forwarded);
+        join.open(server.addresses.edge).await
+    };
+    let _first = from("9.9.9.9, 1.2.3.4:1000").await.unwrap();
+    for again in ["1.2.3.4:2000", "[::ffff:1.2.3.4]:443", "\"1.2.3.4\",", "1.2.3.4, 10.1.2.3"] {
+        assert_eq!(from(again).await.map(drop), Err(429), "{again}");
+    }
+    let _other = from("[2001:db8::1]:443").await.unwrap();
+    assert_eq!(from("2001:db8::2").await.map(drop), Err(429), "one /64");
+    let _unknown = from("unknown").await.unwrap();
+    assert_eq!(from("1.2.3.4, _hidden").await.map(drop), Err(429), "all unknown ones are one");
+    let metrics = get(server.addresses.admin, "/metrics", &[]).await.body;
+    assert!(metrics.contains("duelhub_forwarded_unreadable_total 2\n"), "{metrics}");
 }
 
 #[tokio::test]

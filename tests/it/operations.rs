@@ -1,9 +1,11 @@
 //! Start, health, metrics, shutdown.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use duelhub::pb;
-use duelhub_testkit::{Backend, TestServer, assert_refused, get, is_ready, push, soon};
+use duelhub_testkit::{Backend, TestServer, assert_refused, get, has_tool, is_ready, push, soon};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -28,7 +30,7 @@ async fn metrics_count_what_happened_with_units_in_their_names() {
     backend.push(77, "{}").await;
     one.until_events(1).await;
     let reply = get(server.addresses.admin, "/metrics", &[]).await;
-    assert!(reply.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     for line in [
         "duelhub_connections 1\n",
         "duelhub_connections_opened_total 1\n",
@@ -39,11 +41,49 @@ async fn metrics_count_what_happened_with_units_in_their_names() {
         "duelhub_remembered_tickets 1\n",
         "duelhub_rpcs_total{method=\"PushEvent\",code=\"OK\"} 1\n",
         "duelhub_tickets_issued_total{kind=\"grpc\"} 1\n",
-        "duelhub_process_resident_memory_bytes ",
-        "# EOF\n",
+        "# TYPE process_cpu_seconds_total counter\n",
+        "\nprocess_cpu_seconds_total ",
+        "\nprocess_resident_memory_bytes ",
+        "\nprocess_open_fds ",
+        "\nprocess_max_fds ",
+        "\nprocess_start_time_seconds ",
+        concat!("duelhub_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"),
     ] {
         assert!(reply.body.contains(line), "{line} is not in\n{}", reply.body);
     }
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_that_is_asked_for_and_pass_the_linter() {
+    let server = TestServer::start().await;
+    let metrics =
+        async |accept| get(server.addresses.admin, "/metrics", &[("Accept", accept)]).await;
+    let reply = metrics("application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1").await;
+    assert!(reply.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    assert!(reply.body.ends_with("# EOF\n"), "{}", reply.body);
+    let reply = metrics("*/*").await;
+    assert!(reply.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
+    // What never happened is there as well, or a rate would miss its first time.
+    for limit in [
+        "WEBSOCKET_MAX_PENDING_HANDSHAKES",
+        "WEBSOCKET_MAX_HANDSHAKES_PER_SECOND",
+        "WEBSOCKET_MAX_CONNECTIONS",
+        "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS",
+        "CONTROL_MAX_PUSHES_IN_FLIGHT",
+    ] {
+        let line = format!("duelhub_limits_reached_total{{kind=\"{limit}\"}} 0\n");
+        assert!(reply.body.contains(&line), "{line} is not in\n{}", reply.body);
+    }
+    if !has_tool("promtool", "the format of the metrics") {
+        return;
+    }
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut promtool = promtool.stderr(Stdio::piped()).spawn().unwrap();
+    promtool.stdin.take().unwrap().write_all(reply.body.as_bytes()).unwrap();
+    let checked = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && said.is_empty(), "{said}\n{}", reply.body);
 }
 
 #[tokio::test]

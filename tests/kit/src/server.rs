@@ -1,8 +1,10 @@
 //! A hub in this process, on free ports.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use duelhub::config::Config;
+use duelhub::metrics::Metrics;
 use duelhub::server::{Addresses, Server};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -73,7 +75,7 @@ impl TestServer {
         let set: HashMap<_, _> =
             defaults.iter().chain(&data_dir).chain(variables).copied().collect();
         let config = Config::read(&|name| set.get(name).map(|text| (*text).to_owned())).unwrap();
-        (Server::bind(config).await.unwrap(), data)
+        (Server::bind(config, Arc::new(Metrics::new())).await.unwrap(), data)
     }
 
     /// Asks it to stop; what it does on the way can be watched.

@@ -132,7 +132,7 @@ lower_limit_is_told() {
     drop_in <<<$'[Service]\nLimitNOFILE=4096'
     holds "starts with LimitNOFILE=4096" restart
     is "the process has it" 4096 "$(descriptors "$(main_pid)")"
-    has "the log tells it" "$(hub_log "$since")" '"descriptors":4096,"wanted":100000,"connections_max":1792'
+    has "the log tells it" "$(hub_log "$since")" '"descriptors":4096,"wanted":100000,"connections_max":2880,"pending_max":960'
     no_drop_in
     restart
 }
