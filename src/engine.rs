@@ -334,8 +334,10 @@ pub struct Appended {
 pub enum Page {
     /// The events; empty if there are none after that.
     Events(Vec<Arc<Event>>),
-    /// The log does not reach back that far, or is of another epoch.
+    /// The log does not reach back that far.
     Gone,
+    /// The log is of another epoch, or there is none.
+    Ended,
 }
 
 /// Which events [`LogEngine::latest`] looks for.

@@ -129,6 +129,23 @@ async fn who_lacks_what_redis_answers_for_and_does_not_give_is_sent_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_told_too_late_is_not_called_slow_and_who_does_not_read_is() {
+    const LOG: usize = 4;
+    let redis = RedisServer::start(&[]);
+    let network = Proxy::to(redis.port()).await;
+    let [near, deaf] = [redis.url(), network.url()]
+        .map(|url| Node::with(EngineConfig { log_events_max: LOG, ..roomy() }, 0, url));
+    deaf.ready().await;
+    let mut does_not_read = near.player(7, 1).await;
+    let mut reads = deaf.player(7, 2).await;
+    network.set(Weather::Untold);
+    near.push_all(7, 1..=2 * limits::TAIL_EVENTS_MAX as u64).await;
+    assert_eq!(does_not_read.closed().await, Some(ResyncRequired::TooSlow));
+    // Its node was told nothing; what the sweep finds is no longer in the log.
+    assert_eq!(reads.closed().await, Some(ResyncRequired::Missed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_stands_still_leaves_pushes_in_doubt_and_players_connected() {
     let (redis, nodes) = Node::several::<2>();
     nodes[0].ready().await;
