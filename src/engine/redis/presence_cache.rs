@@ -32,6 +32,8 @@ pub(super) struct NodePresence {
     online: Vec<(Online, u64)>,
     /// Users, and the numbers of their connections.
     connections: Vec<(u64, u64)>,
+    /// The number of the connection that had entered last when the node wrote this.
+    seen: u64,
 }
 
 /// The cached presence of one duel.
@@ -69,6 +71,9 @@ impl Whole {
                 Some(("c", node)) => {
                     nodes.entry(node.into()).or_default().fields[1] = fields.bytes()?
                 }
+                Some(("s", node)) => {
+                    nodes.entry(node.into()).or_default().seen = fields.number()?
+                }
                 Some(("x", whose)) => {
                     whole.orders.push(message::disconnect_order(whose, &fields.text()?)?);
                 }
@@ -77,7 +82,9 @@ impl Whole {
             }
         }
         for (node, part) in nodes {
-            whole.nodes.push(NodePresence::read(node, part.fields)?);
+            whole
+                .nodes
+                .push(NodePresence { seen: part.seen, ..NodePresence::read(node, part.fields)? });
         }
         Ok(whole)
     }
@@ -91,7 +98,7 @@ impl NodePresence {
         let online = users.users.iter().map(|user: &User| Ok((user.online()?, user.number)));
         let online = online.collect::<Result<_, Malformed>>()?;
         let connections = connections.connections.iter().map(|c| (c.user, c.number)).collect();
-        Ok(Self { node, fields, online, connections })
+        Ok(Self { node, fields, online, connections, seen: 0 })
     }
 }
 
@@ -225,8 +232,10 @@ impl CachedPresence {
         }
     }
 
-    /// Of users with more connections than they may have over all nodes that are not gone, all but the newest have to go. Returns
-    /// those of this node.
+    /// Of users with more connections than they may have over all nodes, all but the newest have to go. Returns those of this node.
+    ///
+    /// Connections of other nodes count only if the node has written them since the user's newest one entered. Until then it may be
+    /// dead, whatever its lease says, and what it has left takes no place from anybody.
     pub(super) fn replaced(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<SignalKind> {
         let mut replaced = Vec::new();
         if self.connections_max == 0 {
@@ -237,9 +246,10 @@ impl CachedPresence {
             if !self.is_elsewhere(user) {
                 continue;
             }
-            let others = self.others.iter().filter(|other| !is_gone(&other.node));
-            let others = others.flat_map(|other| other.connections.iter());
-            let others = others.filter(|(of, _)| *of == user.get()).map(|(_, number)| *number);
+            let newest =
+                self.local.numbers(user).chain(self.numbers_elsewhere(user, |_| true)).max();
+            let lives = |other: &NodePresence| Some(other.seen) >= newest && !is_gone(&other.node);
+            let others = self.numbers_elsewhere(user, lives);
             let mut numbers: Vec<_> = self.local.numbers(user).chain(others).collect();
             numbers.sort_unstable_by(|one, other| other.cmp(one));
             if let Some(oldest_kept) = numbers.get(self.connections_max.saturating_sub(1)) {
@@ -249,10 +259,20 @@ impl CachedPresence {
         replaced
     }
 
-    /// Whether a user has more connections than they may have, over all nodes.
+    /// The numbers of a user's connections on those of the other nodes.
+    fn numbers_elsewhere(
+        &self,
+        user: UserId,
+        counts: impl Fn(&NodePresence) -> bool,
+    ) -> impl Iterator<Item = u64> {
+        let others = self.others.iter().filter(move |other| counts(other));
+        let others = others.flat_map(|other| &other.connections);
+        others.filter(move |(of, _)| *of == user.get()).map(|(_, number)| *number)
+    }
+
+    /// Whether a user has more connections than they may have, over all nodes, those of dead ones included.
     pub(super) fn is_over_limit(&self, user: UserId) -> bool {
-        let others = self.others.iter().flat_map(|other| &other.connections);
-        let others = others.filter(|(of, _)| *of == user.get()).count();
+        let others = self.numbers_elsewhere(user, |_| true).count();
         others > 0 && self.local.numbers(user).count() + others > self.connections_max
     }
 }
