@@ -46,13 +46,17 @@ async fn has_replica(master: &RedisServer, is_there: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_redis_may_evict_is_not_ready() {
     let redis = RedisServer::start(&["--maxmemory", "100mb"]);
-    let hub = site(&redis).start().await;
+    let site = site(&redis);
+    let hub = site.start().await;
     is_ready(&hub).await;
     for policy in ["allkeys-lru", "volatile-ttl"] {
         redis.ask(&format!("CONFIG SET maxmemory-policy {policy}")).unwrap();
         is_not_ready(&hub, Obstacle::Evicts).await;
+        let late = site.start().await;
+        is_not_ready(&late, Obstacle::Evicts).await;
         redis.ask("CONFIG SET maxmemory-policy noeviction").unwrap();
         is_ready(&hub).await;
+        is_ready(&late).await;
     }
 }
 

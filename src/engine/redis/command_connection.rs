@@ -190,13 +190,13 @@ impl Task {
                     pauses.reset();
                     match self.serve(&mut connection).await {
                         None => return,
-                        Some(failure) => failure,
+                        Some(failure) => ConnectError::Failed(failure),
                     }
                 }
                 Err(failure) => failure,
             };
             self.state.server.send_replace(None);
-            *self.state.obstacle.lock() = None;
+            *self.state.obstacle.lock() = failure.obstacle();
             self.state.failures.fetch_add(1, Ordering::Relaxed);
             if !told {
                 warn!(error = %failure, "Redis is away; it is tried again, in silence");
@@ -330,13 +330,39 @@ impl Batch {
     }
 }
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    /// In plain words.
+    #[error("{0}")]
+    Failed(String),
+    /// The server answers, and must not be used.
+    #[error(transparent)]
+    Obstacle(#[from] Obstacle),
+}
+
+impl ConnectError {
+    const fn obstacle(&self) -> Option<Obstacle> {
+        match self {
+            Self::Failed(_) => None,
+            Self::Obstacle(obstacle) => Some(*obstacle),
+        }
+    }
+}
+
+impl From<String> for ConnectError {
+    fn from(failure: String) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// A connection, ready to have scripts called by their hashes.
-async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<str>), String> {
+async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<str>), ConnectError> {
     let config = AsyncConnectionConfig::new();
     let mut connection = endpoint.connect(ProtocolVersion::RESP2, config).await?;
     let server = discovery::identity(&mut connection).await?.into();
     if inspection::evicts(&mut connection).await? {
-        return Err(Obstacle::Evicts.to_string());
+        return Err(Obstacle::Evicts.into());
     }
     let mut load = redis::pipe();
     for script in script::all() {
