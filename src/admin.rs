@@ -101,8 +101,11 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
             (StatusCode::SERVICE_UNAVAILABLE, "not ready: the node is stopping\n".to_owned())
         }
         None => {
-            let why = "not ready: no push has reached its delivery of late; see the log\n";
-            (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+            let why = admin.hub.readiness().obstacle().map_or_else(
+                || "no push has reached its delivery of late; see the log".to_owned(),
+                |obstacle| obstacle.to_string(),
+            );
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"))
         }
     }
 }

@@ -199,9 +199,25 @@ pub trait Engine: LogEngine + TicketEngine + PresenceEngine {
         None
     }
 
+    /// Returns why the engine must not be relied on, although it may answer, as far as is known: at once.
+    fn obstacle(&self) -> Option<Obstacle> {
+        None
+    }
+
     /// Does what was asked before and lets go of the files, if there are any. Whatever is asked later is
     /// [`EngineError::Unavailable`].
     fn stop(&self) -> EngineFuture<'_, ()>;
+}
+
+/// Why an engine must not be relied on. A node that knows of one is not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// What it was given may be thrown away.
+    #[error("Redis may evict what is stored: its maxmemory-policy must be noeviction")]
+    Evicts,
+    /// Nothing can be acknowledged.
+    #[error("Redis has fewer replicas than REDIS_WAIT_REPLICAS, or they do not answer")]
+    TooFewReplicas,
 }
 
 /// The engine could not do it, for its own reasons.
@@ -363,8 +379,10 @@ pub struct Appended {
 pub enum Page {
     /// The events; empty if there are none after that.
     Events(Vec<Arc<Event>>),
-    /// The log does not reach back that far, or is of another epoch.
+    /// The log does not reach back that far.
     Gone,
+    /// The log is of another epoch, or there is none.
+    Ended,
 }
 
 /// Which duels [`LogEngine::list`] lists.

@@ -181,7 +181,9 @@ impl From<ResyncRequired> for CloseReason {
     fn from(required: ResyncRequired) -> Self {
         match required {
             ResyncRequired::TooSlow => Self::TooSlow,
-            ResyncRequired::EpochChanged => Self::ServerRestart { reason: None },
+            ResyncRequired::EpochChanged | ResyncRequired::Missed => {
+                Self::ServerRestart { reason: None }
+            }
             ResyncRequired::Engine(_) => Self::Internal,
         }
     }

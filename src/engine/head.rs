@@ -1,5 +1,6 @@
 //! Where a log stands, and which histories it has gone on from.
 
+use super::Page;
 use crate::event::{DuelStatus, Epoch, Position};
 
 /// Where a log stands.
@@ -40,6 +41,16 @@ impl Head {
         position.epoch == self.position.epoch
             && seq <= self.position.seq
             && (seq == self.position.seq || self.oldest_seq <= seq + 1)
+    }
+
+    /// Returns what there is to read after a position after which the log does not hold everything.
+    #[must_use]
+    pub fn page_lacking(&self, position: Position) -> Page {
+        if position.epoch == self.position.epoch && position.seq <= self.position.seq {
+            Page::Gone
+        } else {
+            Page::Ended
+        }
     }
 
     /// Translates a position of an earlier epoch into the present one. Returns a position unchanged if it is past the end of

@@ -243,7 +243,7 @@ impl LogEngine for MemoryEngine {
     }
 
     fn read(&self, duel: DuelId, after: Position, count: usize) -> EngineFuture<'_, Page> {
-        ready(Ok(self.with_duel(duel, |duel| duel.read(after, count)).unwrap_or(Page::Gone)))
+        ready(Ok(self.with_duel(duel, |duel| duel.read(after, count)).unwrap_or(Page::Ended)))
     }
 
     fn latest(

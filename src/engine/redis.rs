@@ -18,6 +18,7 @@ mod discovery;
 mod dispatcher;
 mod duel_state;
 mod heads;
+mod inspection;
 mod keys;
 mod local_presence;
 mod log;
@@ -51,8 +52,8 @@ use self::reply::{Parts, ReplyError, understood};
 use self::script::{Args as _, millis};
 use self::subscribers::SubscriberPool;
 use super::{
-    Engine, EngineCounts, EngineError, EngineFuture, NewConnection, OnlineByDuel, PresenceEngine,
-    Signal, SignalKind, Sink, StoreCounts,
+    Engine, EngineCounts, EngineError, EngineFuture, NewConnection, Obstacle, OnlineByDuel,
+    PresenceEngine, Signal, SignalKind, Sink, StoreCounts,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, RedisConfig};
@@ -290,6 +291,10 @@ impl Engine for RedisEngine {
 
     fn store(&self) -> Option<StoreCounts> {
         Some(self.commands.counts())
+    }
+
+    fn obstacle(&self) -> Option<Obstacle> {
+        self.commands.obstacle()
     }
 
     fn stop(&self) -> EngineFuture<'_, ()> {

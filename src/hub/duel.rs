@@ -166,6 +166,11 @@ impl LiveDuel {
         }
     }
 
+    /// Returns whether this node was told too late of what follows `seq`.
+    pub(super) fn missed_after(&self, seq: u64) -> bool {
+        self.state.lock().tail.missed_after(seq)
+    }
+
     /// Takes a stored event and delivers it: directly, unless many notices come in `bulk`; through `tasks` if there are many
     /// connections. Returns to how many connections it is addressed.
     pub(super) fn append(

@@ -44,7 +44,10 @@ pub enum ResyncRequired {
     /// The client is so slow that what it lacks is no longer kept.
     #[error("the client lags behind the log")]
     TooSlow,
-    /// The duel's epoch has ended, and events followed.
+    /// This node was told too late of what the client lacks: it is no longer kept. The client is not slow.
+    #[error("the node was told too late")]
+    Missed,
+    /// The duel's epoch has ended, and the client lacks something.
     #[error("the duel has a new epoch")]
     EpochChanged,
     /// The engine answers, but repeatedly fails to read what the client lacks.
@@ -98,7 +101,12 @@ impl Cursor {
                 self.failing_since = None;
                 Ok(events)
             }
+            Ok(Page::Gone) if live.missed_after(after.seq) || self.failing_since.is_some() => {
+                Err(ResyncRequired::Missed)
+            }
             Ok(Page::Gone) => Err(ResyncRequired::TooSlow),
+            // The node has not heard of the next epoch yet.
+            Ok(Page::Ended) => Err(ResyncRequired::EpochChanged),
             Err(error) => {
                 let sweeps = live.defer_read();
                 let failing_since = *self.failing_since.get_or_insert(sweeps);

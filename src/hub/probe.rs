@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::Hub;
 use super::attachment::Attachment;
+use crate::engine::Obstacle;
 use crate::event::{Audience, EventType, Payload, Push, Role, Viewer};
 use crate::id::{DuelId, UserId};
 use crate::limits;
@@ -27,6 +28,8 @@ pub struct Readiness {
 struct ProbeState {
     /// When the last probe succeeded, and how long it took.
     last_success: Option<(Instant, Duration)>,
+    /// Why the last probe failed, if the engine knows.
+    obstacle: Option<Obstacle>,
     stopping: bool,
 }
 
@@ -37,7 +40,13 @@ impl Readiness {
         let state = self.state.lock();
         let (at, took) = state.last_success?;
         let fresh = at.elapsed() <= limits::PROBE_INTERVAL + limits::PROBE_TIMEOUT;
-        (fresh && !state.stopping).then_some(took)
+        (fresh && state.obstacle.is_none() && !state.stopping).then_some(took)
+    }
+
+    /// Returns why the engine cannot be relied on, if it says so.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        self.state.lock().obstacle
     }
 
     /// Waits until the node is ready. Cancel safe.
@@ -64,8 +73,14 @@ impl Readiness {
     }
 
     fn succeed(&self, took: Duration) {
-        self.state.lock().last_success = Some((Instant::now(), took));
+        let mut state = self.state.lock();
+        (state.last_success, state.obstacle) = (Some((Instant::now(), took)), None);
+        drop(state);
         self.succeeded.notify_waiters();
+    }
+
+    fn fail(&self, obstacle: Option<Obstacle>) {
+        self.state.lock().obstacle = obstacle;
     }
 }
 
@@ -74,27 +89,33 @@ impl Hub {
         let mut ticks = tokio::time::interval(limits::PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut attachment = None;
-        let mut failing = false;
+        // Whether the last one failed, and which reason the engine gave for that.
+        let mut failing = None;
         loop {
             ticks.tick().await;
             let probe = tokio::time::timeout(limits::PROBE_TIMEOUT, self.probe(&mut attachment));
-            let failure = match probe.await {
-                Ok(Ok(took)) => {
-                    self.readiness.succeed(took);
-                    None
-                }
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("no delivery in time".to_owned()),
+            let probed = match probe.await {
+                Ok(probed) => probed.map_err(|error| error.to_string()),
+                Err(_) => Err("no delivery in time".to_owned()),
             };
-            match (&failure, failing) {
-                (Some(error), false) => {
-                    warn!(error, "not ready: the probe failed")
+            // The engine may know the reason, or what no probe can see.
+            let obstacle = self.engine.obstacle();
+            let probed = obstacle.map_or(probed, |obstacle| Err(obstacle.to_string()));
+            match &probed {
+                Ok(took) => self.readiness.succeed(*took),
+                Err(_) => self.readiness.fail(obstacle),
+            }
+            match (&probed, failing) {
+                (Err(error), None) => warn!(error, "not ready: the probe failed"),
+                // The reason is known later than the failure.
+                (Err(error), Some(known)) if obstacle.is_some() && known != obstacle => {
+                    warn!(error, "not ready");
                 }
-                (None, true) => info!("ready again"),
+                (Ok(_), Some(_)) => info!("ready again"),
                 _ => {}
             }
-            failing = failure.is_some();
-            if failing {
+            failing = probed.is_err().then_some(obstacle);
+            if failing.is_some() {
                 // The next attempt starts with a new one, in case the old one is at fault.
                 attachment = None;
             }

@@ -3,6 +3,7 @@
 //! Bounds: [`limits::TAIL_EVENTS_MAX`], [`limits::TAIL_BYTES_MAX`]. The oldest event is dropped first.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::engine::{Head, stored_size};
@@ -17,6 +18,9 @@ pub(super) struct Tail {
     ended_at_newest: Vec<Epoch>,
     events: VecDeque<Arc<Event>>,
     bytes: usize,
+    /// The seqs of which this node was last told too late, with those that were dropped then. A cursor in there that cannot be
+    /// served is not of a slow client.
+    missed: Range<u64>,
 }
 
 impl Tail {
@@ -39,12 +43,31 @@ impl Tail {
         new
     }
 
+    /// Returns whether this node was told too late of what follows `seq`.
+    pub(super) fn missed_after(&self, seq: u64) -> bool {
+        self.missed.contains(&seq)
+    }
+
+    /// Notes that what lies between the newest position and `position` was missed.
+    fn note_missed(&mut self, position: Position) {
+        let Some(newest) = self.newest.filter(|newest| newest.epoch == position.epoch) else {
+            self.missed = 0..0;
+            return;
+        };
+        let served = self.events.front().map_or(newest.seq, |oldest| oldest.seq - 1);
+        // Several in a row are one.
+        let begins = served <= self.missed.end && self.missed.start < served;
+        let start = if begins { self.missed.start } else { served };
+        self.missed = start..position.seq;
+    }
+
     /// Jumps to a position, if it is new, and drops the events before it. Returns whether it was new.
     fn advance(&mut self, position: Position) -> bool {
         let new = self
             .newest
             .is_none_or(|newest| newest.epoch != position.epoch || newest.seq < position.seq);
         if new {
+            self.note_missed(position);
             self.newest = Some(position);
             self.ended_at_newest = Vec::new();
             self.events.clear();
@@ -115,6 +138,24 @@ mod tests {
         assert_eq!(tail.newest(), Some(Position { epoch, seq: 5 }));
         assert_eq!(seqs(&tail, 3), Some(vec![4, 5]));
         assert_eq!(seqs(&tail, 2), None, "3 has to come from the engine");
+    }
+
+    #[test]
+    fn what_was_missed_is_known_until_the_next_gap() {
+        let epoch = Epoch::random();
+        let mut tail = Tail::default();
+        (1..=3).for_each(|seq| tail.push(epoch, &event(seq)));
+        assert!(tail.missed.is_empty());
+        tail.push(epoch, &event(6));
+        assert_eq!(tail.missed, 0..6, "with what was at hand before");
+        tail.observe_head(&head(Position { epoch, seq: 8 }, &[]));
+        assert_eq!(tail.missed, 0..8, "one gap");
+        (9..=100).for_each(|seq| tail.push(epoch, &event(seq)));
+        assert_eq!(tail.missed, 0..8, "nothing more was missed");
+        tail.push(epoch, &event(102));
+        assert_eq!(tail.missed, 36..102);
+        tail.push(Epoch::random(), &event(1));
+        assert!(tail.missed.is_empty());
     }
 
     #[test]

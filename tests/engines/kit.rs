@@ -189,7 +189,7 @@ impl Subject {
     pub(crate) async fn seqs(&self, duel: u64, after: Position, count: usize) -> Option<Vec<u64>> {
         match self.read(id_of(duel), after, count).await.unwrap() {
             Page::Events(events) => Some(events.iter().map(|event| event.seq).collect()),
-            Page::Gone => None,
+            Page::Gone | Page::Ended => None,
         }
     }
 
@@ -199,7 +199,9 @@ impl Subject {
         let before = Position { seq: head.oldest_seq.saturating_sub(1), ..head.position };
         match self.read(id_of(duel), before, usize::MAX).await.unwrap() {
             Page::Events(events) => events,
-            Page::Gone => panic!("the head says that the log reaches back to {before}"),
+            Page::Gone | Page::Ended => {
+                panic!("the head says that the log reaches back to {before}")
+            }
         }
     }
 

@@ -53,6 +53,24 @@ async fn after_a_flush_every_duel_begins_anew() {
     until("said again", async || nodes[0].online(7).await == [1]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lacks_what_a_flush_has_taken_is_not_called_slow() {
+    let (redis, network, pushing, deaf) = Node::one_behind_proxy().await;
+    deaf.ready().await;
+    let mut player = deaf.player(7, 1).await;
+    network.set(Weather::Untold);
+    pushing.push_all(7, 1..=3).await;
+    until("found", async || deaf.metrics.sweep_repairs.get() > 0).await;
+    redis.ask("FLUSHALL").unwrap();
+    // The log that the sweep has found is gone before the player's turn to read it.
+    let lost = player.closed().await;
+    assert!(matches!(lost, None | Some(ResyncRequired::EpochChanged)), "{lost:?}");
+    drop(player);
+    network.set(Weather::Fine);
+    let back = deaf.back(7, 1, Position { seq: 3, ..pushing.push(7, 4).await.unwrap().position });
+    assert_eq!(back.await.recovery, Recovery::NotRecovered);
+}
+
 /// Who saw no more than Redis has kept comes back to the new epoch, and has missed nothing.
 async fn goes_on(nodes: &[Node], kept: Position) {
     let mut back = nodes[0].back(7, 2, kept).await;

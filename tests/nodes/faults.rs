@@ -129,6 +129,23 @@ async fn who_lacks_what_redis_answers_for_and_does_not_give_is_sent_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_told_too_late_is_not_called_slow_and_who_does_not_read_is() {
+    const LOG: usize = 4;
+    let redis = RedisServer::start(&[]);
+    let network = Proxy::to(redis.port()).await;
+    let [near, deaf] = [redis.url(), network.url()]
+        .map(|url| Node::with(EngineConfig { log_events_max: LOG, ..roomy() }, 0, url));
+    deaf.ready().await;
+    let mut does_not_read = near.player(7, 1).await;
+    let mut reads = deaf.player(7, 2).await;
+    network.set(Weather::Untold);
+    near.push_all(7, 1..=2 * limits::TAIL_EVENTS_MAX as u64).await;
+    assert_eq!(does_not_read.closed().await, Some(ResyncRequired::TooSlow));
+    // Its node was told nothing; what the sweep finds is no longer in the log.
+    assert_eq!(reads.closed().await, Some(ResyncRequired::Missed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_stands_still_leaves_pushes_in_doubt_and_players_connected() {
     let (redis, nodes) = Node::several::<2>();
     nodes[0].ready().await;
@@ -216,16 +233,26 @@ async fn a_redis_that_is_away_refuses_pushes_and_leaves_players_connected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_push_that_too_few_replicas_have_is_in_doubt() {
-    let redis = RedisServer::start(&[]);
-    let node = Node::waiting_for(1, redis.url());
-    let in_doubt = EngineError::Unavailable { may_have_taken_effect: true };
-    assert_eq!(node.push(7, 1).await, Err(AppendError::Engine(in_doubt)));
-    let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", redis.port())]);
-    assert!(node.push_surely(7, 1).await.duplicate, "it was there");
-    node.push_surely(7, 2).await;
-    drop(replica);
-    assert_eq!(node.push(7, 3).await, Err(AppendError::Engine(in_doubt)));
+async fn when_redis_is_back_players_are_let_in_at_once() {
+    const NODES: usize = 6;
+    let mut redis = RedisServer::start(&[]);
+    let nodes: [_; NODES] = std::array::from_fn(|_| Node::on(&redis));
+    for node in &nodes {
+        node.ready().await;
+    }
+    redis.kill();
+    sleep(Duration::from_secs(3)).await;
+    redis.start_again();
+    let answers = Instant::now();
+    let entering = nodes.iter().map(async |node| {
+        while node.enter(7, 1, None).await.is_err() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        answers.elapsed()
+    });
+    let mut took = join_all(entering).await;
+    took.sort();
+    assert!(took[NODES - 1] < Duration::from_millis(1500), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@ mod delivery;
 mod epochs;
 mod faults;
 mod histories;
+mod obstacles;
 mod presence;
 mod presence_faults;
 mod processes;

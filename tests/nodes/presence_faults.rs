@@ -17,7 +17,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::kit::{DEADLINE, LocalPlayer, Node, id_of, resume_ticket, ticket, user};
+use crate::kit::{DEADLINE, LocalPlayer, Node, id_of, resume_ticket, ticket, until, user};
+use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
 const DUELS: std::ops::RangeInclusive<u64> = 1..=8;
@@ -363,6 +364,41 @@ async fn the_users_of_a_node_that_is_killed_at_a_flush_go_offline() {
     drop((killed, ghost));
     world.rest(2 * limits::NODE_LEASE).await;
     assert!(since.elapsed() < 2 * limits::NODE_LEASE, "{:?}", since.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whenever_after_a_flush_a_node_is_killed_its_users_go_offline() {
+    // What it has written of itself again by then: nothing, its users, its lease.
+    let delays = [0, 30, 300, 600, 1200, 2500].map(Duration::from_millis);
+    let killing = delays.map(async |delay| {
+        let redis = RedisServer::start(&[]);
+        let nodes = [Node::on(&redis), Node::on(&redis)];
+        let network = Proxy::to(redis.port()).await;
+        let killed = Node::at(network.url());
+        let mut beside = nodes[0].player(7, 1).await;
+        let _ghosts = [killed.player(7, 2).await, killed.player(8, 3).await];
+        let fold = Arc::<Mutex<Fold>>::default();
+        let following = Fold::follow(Arc::clone(&fold), Arc::clone(&nodes[1].hub));
+        let _following = AbortOnDropHandle::new(tokio::spawn(following));
+        let watched = |duel, user| {
+            fold.lock().begun().is_some_and(|picture| picture.contains_key(&(duel, user)))
+        };
+        until("watched", async || watched(7, 2) && watched(8, 3)).await;
+        redis.ask("FLUSHALL").unwrap();
+        let since = Instant::now();
+        sleep(delay).await;
+        network.set(Weather::Cut);
+        beside.sees(2, false).await;
+        nodes[0].push_surely(7, 1).await;
+        nodes[1].push_surely(8, 1).await;
+        until("unwatched", async || {
+            let online = [nodes[0].online(7).await, nodes[1].online(8).await];
+            online == [vec![1], vec![]] && watched(7, 1) && !watched(7, 2) && !watched(8, 3)
+        })
+        .await;
+        assert!(since.elapsed() < 2 * limits::NODE_LEASE, "{delay:?}: {:?}", since.elapsed());
+    });
+    join_all(killing).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

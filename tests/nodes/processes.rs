@@ -2,6 +2,7 @@
 
 mod behind_nginx;
 mod chaos;
+mod devices;
 mod namespaces;
 mod roaming_player;
 mod tls;

@@ -35,10 +35,11 @@ impl IdempotencyKey {
 
 impl Snapshot<'_> {
     pub(super) fn read(&self, duel: DuelId, after: Position, count: usize) -> Result<Page, Fault> {
-        let row = self.duel(duel);
-        let Some(row) = row.filter(|row| row.head(&self.store.lives).holds_after(after)) else {
-            return Ok(Page::Gone);
-        };
+        let Some(row) = self.duel(duel) else { return Ok(Page::Ended) };
+        let head = row.head(&self.store.lives);
+        if !head.holds_after(after) {
+            return Ok(head.page_lacking(after));
+        }
         let (from, before) = ([duel.get(), after.seq + 1], [duel.get(), row.seq + 1]);
         let events = self.between(Kind::Event, &from, &before).take(count).map(event);
         let events: Vec<_> = events.collect::<Result<_, _>>()?;

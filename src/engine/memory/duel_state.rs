@@ -186,8 +186,9 @@ impl DuelState {
     }
 
     pub(super) fn read(&self, after: Position, count: usize) -> Page {
-        if !self.head().holds_after(after) {
-            return Page::Gone;
+        let head = self.head();
+        if !head.holds_after(after) {
+            return head.page_lacking(after);
         }
         // The log is dense, so a seq is its own index once the oldest is taken off.
         let skip = (after.seq + 1).saturating_sub(self.oldest_seq());

@@ -21,14 +21,15 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisError, ServerErrorKind, Value,
 };
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::discovery::{self, Endpoint};
+use super::inspection::{self, Replicas};
 use super::script;
-use crate::engine::{EngineError, StoreCounts};
+use crate::engine::{EngineError, Obstacle, StoreCounts};
 use crate::limits;
 
 /// Calls that are sent at a time.
@@ -36,9 +37,6 @@ const BATCH_MAX: usize = 512;
 
 /// Of them, those whose answers may be large: some MiB in all.
 const LARGE_MAX: usize = 8;
-
-/// How long replicas may take to have what was sent.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What Redis answered; and whether many were answered with it.
 pub(super) struct Reply {
@@ -89,9 +87,9 @@ impl From<Cmd> for Request {
 /// How it does.
 #[derive(Debug, Default)]
 struct State {
-    /// The server that is asked, or was last.
-    server: Mutex<String>,
-    connected: AtomicBool,
+    /// The server that is asked. `None`: none is.
+    server: watch::Sender<Option<Arc<str>>>,
+    obstacle: Mutex<Option<Obstacle>>,
     /// What was sent together, and how often nothing came of it.
     batches: AtomicU64,
     failures: AtomicU64,
@@ -116,15 +114,21 @@ impl CommandConnection {
     pub(super) fn new(endpoint: Endpoint, wait_replicas: u32) -> Arc<Self> {
         let (calls_tx, calls_rx) = mpsc::channel(limits::ENGINE_QUEUE_MAX);
         let state = Arc::<State>::default();
-        let task = Task { endpoint, wait_replicas, state: Arc::clone(&state), calls_rx };
+        let replicas = Replicas::new(wait_replicas);
+        let task = Task { endpoint, replicas, state: Arc::clone(&state), calls_rx };
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
         let stopped = AtomicBool::new(false);
         Arc::new(Self { calls_tx, stopped, state, _task: task })
     }
 
-    /// Which server is asked. Empty: none was, so far.
-    pub(super) fn server(&self) -> String {
-        self.state.server.lock().clone()
+    /// Which server is asked, now and from now on. `None`: none is at the moment.
+    pub(super) fn server(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.state.server.subscribe()
+    }
+
+    /// Why it cannot be relied on, if it cannot.
+    pub(super) fn obstacle(&self) -> Option<Obstacle> {
+        *self.state.obstacle.lock()
     }
 
     /// Takes its place in the order at once. `read` is always called on the connection's task, which it must not hold up; so it
@@ -145,8 +149,8 @@ impl CommandConnection {
 
     /// How it does; adds up over several.
     pub(super) fn count(&self, counts: &mut StoreCounts) {
-        let State { connected, batches, failures, .. } = &*self.state;
-        counts.usable &= connected.load(Ordering::Relaxed);
+        let State { server, batches, failures, .. } = &*self.state;
+        counts.usable &= server.borrow().is_some();
         counts.commits += batches.load(Ordering::Relaxed);
         counts.failures += failures.load(Ordering::Relaxed);
         counts.waiting += (self.calls_tx.max_capacity() - self.calls_tx.capacity()) as u64;
@@ -167,7 +171,7 @@ impl Call {
 /// Sends what is asked, for as long as anybody may ask.
 struct Task {
     endpoint: Endpoint,
-    wait_replicas: u32,
+    replicas: Replicas,
     state: Arc<State>,
     calls_rx: mpsc::Receiver<Call>,
 }
@@ -177,20 +181,22 @@ impl Task {
         let mut pauses = Pauses::default();
         let mut told = false;
         loop {
-            let failure = match connect(&self.endpoint, &self.state).await {
-                Ok(mut connection) => {
+            let failure = match connect(&self.endpoint).await {
+                Ok((mut connection, server)) => {
                     info!("connected to Redis");
-                    self.state.connected.store(true, Ordering::Relaxed);
+                    self.state.server.send_replace(Some(server));
+                    self.replicas.begin();
                     told = false;
                     pauses.reset();
                     match self.serve(&mut connection).await {
                         None => return,
-                        Some(failure) => failure,
+                        Some(failure) => ConnectError::Failed(failure),
                     }
                 }
                 Err(failure) => failure,
             };
-            self.state.connected.store(false, Ordering::Relaxed);
+            self.state.server.send_replace(None);
+            *self.state.obstacle.lock() = failure.obstacle();
             self.state.failures.fetch_add(1, Ordering::Relaxed);
             if !told {
                 warn!(error = %failure, "Redis is away; it is tried again, in silence");
@@ -208,56 +214,92 @@ impl Task {
 
     /// Sends what comes, until the connection fails. `None`: nothing will come any more.
     async fn serve(&mut self, connection: &mut MultiplexedConnection) -> Option<String> {
+        let mut ticks = interval(limits::PROBE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let mut batch = Batch::default();
-            let mut next = Some(self.calls_rx.recv().await?);
-            while let Some(call) = next {
-                batch.add(call);
-                let more = batch.reads.len() < BATCH_MAX && batch.large < LARGE_MAX;
-                next = if more { self.calls_rx.try_recv().ok() } else { None };
-            }
-            self.state.batches.fetch_add(1, Ordering::Relaxed);
-            let failure = batch.send(connection, self.wait_replicas).await;
+            let first = tokio::select! {
+                first = self.calls_rx.recv() => first?,
+                _tick = ticks.tick() => {
+                    match inspection::obstacle(connection, &mut self.replicas).await {
+                        Ok(obstacle) => *self.state.obstacle.lock() = obstacle,
+                        Err(failure) => return Some(failure),
+                    }
+                    continue;
+                }
+            };
+            let failure = self.batch(first).send(connection, &mut self.replicas).await;
             if failure.is_some() {
                 return failure;
             }
         }
     }
-}
 
-/// Reads an answer; and whether it is of something that replicas must have.
-type Read = (Box<dyn FnOnce(Reply) + Send>, bool);
+    /// What waits, after the first of it.
+    fn batch(&mut self, first: Call) -> Batch {
+        let mut batch = Batch::default();
+        let mut next = Some(first);
+        while let Some(call) = next {
+            batch.large += usize::from(call.request.large);
+            batch.calls.push(call);
+            let more = batch.calls.len() < BATCH_MAX && batch.large < LARGE_MAX;
+            next = if more { self.calls_rx.try_recv().ok() } else { None };
+        }
+        self.state.batches.fetch_add(1, Ordering::Relaxed);
+        batch
+    }
+}
 
 /// What is sent together.
 #[derive(Default)]
 struct Batch {
-    pipeline: redis::Pipeline,
-    reads: Vec<Read>,
+    calls: Vec<Call>,
     /// Those whose answers may be large.
     large: usize,
 }
 
 impl Batch {
-    fn add(&mut self, Call { request: Request { command, kept, large }, read }: Call) {
-        self.large += usize::from(large);
-        self.pipeline.add_command(command);
-        self.reads.push((read, kept));
+    /// Refuses what replicas must have if they are not there. Nothing was sent.
+    async fn check_replicas(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        replicas: &mut Replicas,
+    ) -> Result<(), String> {
+        if replicas.are_there(connection).await? {
+            return Ok(());
+        }
+        let (kept, others) = self.calls.drain(..).partition(|call| call.request.kept);
+        self.calls = others;
+        Vec::into_iter(kept).for_each(Call::refuse);
+        Ok(())
     }
 
     /// Why the connection is of no use any more, if it is not.
     async fn send(
         mut self,
         connection: &mut MultiplexedConnection,
-        wait_replicas: u32,
+        replicas: &mut Replicas,
     ) -> Option<String> {
-        let bulk = self.reads.len() > limits::BULK_ABOVE;
-        let waits = wait_replicas > 0 && self.reads.iter().any(|(_, kept)| *kept);
-        if waits {
-            let ms = u64::try_from(WAIT_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-            self.pipeline.cmd("WAIT").arg(wait_replicas).arg(ms);
+        let must_be_kept = |batch: &Self| batch.calls.iter().any(|call| call.request.kept);
+        if replicas.are_wanted()
+            && must_be_kept(&self)
+            && let Err(failure) = self.check_replicas(connection, replicas).await
+        {
+            self.calls.into_iter().for_each(Call::refuse);
+            return Some(failure);
         }
-        let count = self.reads.len() + usize::from(waits);
-        let sending = connection.send_packed_commands(&self.pipeline, 0, count);
+        let waits = replicas.are_wanted() && must_be_kept(&self);
+        let bulk = self.calls.len() > limits::BULK_ABOVE;
+        let mut pipeline = redis::Pipeline::with_capacity(self.calls.len() + 1);
+        let mut reads = Vec::with_capacity(self.calls.len());
+        for Call { request, read } in self.calls {
+            pipeline.add_command(request.command);
+            reads.push((read, request.kept));
+        }
+        if waits {
+            replicas.wait(&mut pipeline);
+        }
+        let count = reads.len() + usize::from(waits);
+        let sending = connection.send_packed_commands(&pipeline, 0, count);
         let sent = match timeout(limits::REDIS_TIMEOUT, sending).await {
             Ok(sent) => sent.map_err(|error| discovery::plain(&error)),
             Err(_) => Err("it did not answer in time".to_owned()),
@@ -269,9 +311,7 @@ impl Batch {
         let mut values = match sent {
             Ok(values) => values,
             Err(failure) => {
-                self.reads
-                    .into_iter()
-                    .for_each(|(read, _)| read(Reply::failed(EngineError::IN_DOUBT)));
+                reads.into_iter().for_each(|(read, _)| read(Reply::failed(EngineError::IN_DOUBT)));
                 return Some(failure);
             }
         };
@@ -279,10 +319,10 @@ impl Batch {
         let have = if waits { values.pop() } else { None };
         let replicated = match have.map(|have| answered(have, &mut failure)) {
             None => true,
-            Some(Ok(Value::Int(have))) => have >= i64::from(wait_replicas),
+            Some(Ok(Value::Int(have))) => replicas.have(have),
             Some(_) => false,
         };
-        for ((read, kept), value) in self.reads.into_iter().zip(values) {
+        for ((read, kept), value) in reads.into_iter().zip(values) {
             let value = answered(value, &mut failure);
             read(Reply { value, bulk, unsafe_yet: kept && !replicated });
         }
@@ -290,34 +330,47 @@ impl Batch {
     }
 }
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    /// In plain words.
+    #[error("{0}")]
+    Failed(String),
+    /// The server answers, and must not be used.
+    #[error(transparent)]
+    Obstacle(#[from] Obstacle),
+}
+
+impl ConnectError {
+    const fn obstacle(&self) -> Option<Obstacle> {
+        match self {
+            Self::Failed(_) => None,
+            Self::Obstacle(obstacle) => Some(*obstacle),
+        }
+    }
+}
+
+impl From<String> for ConnectError {
+    fn from(failure: String) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// A connection, ready to have scripts called by their hashes.
-async fn connect(endpoint: &Endpoint, state: &State) -> Result<MultiplexedConnection, String> {
+async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<str>), ConnectError> {
     let config = AsyncConnectionConfig::new();
     let mut connection = endpoint.connect(ProtocolVersion::RESP2, config).await?;
-    *state.server.lock() = discovery::identity(&mut connection).await?;
-    check_eviction(&mut connection).await?;
+    let server = discovery::identity(&mut connection).await?.into();
+    if inspection::evicts(&mut connection).await? {
+        return Err(Obstacle::Evicts.into());
+    }
     let mut load = redis::pipe();
     for script in script::all() {
         load.cmd("SCRIPT").arg("LOAD").arg(script.code);
     }
     let loaded: Result<(), _> = load.exec_async(&mut connection).await;
     loaded.map_err(|error| discovery::plain(&error))?;
-    Ok(connection)
-}
-
-/// A Redis that throws away what it has no room for would let a ticket be used twice.
-async fn check_eviction(connection: &mut MultiplexedConnection) -> Result<(), String> {
-    let memory: String = redis::cmd("INFO")
-        .arg("memory")
-        .query_async(connection)
-        .await
-        .map_err(|error| discovery::plain(&error))?;
-    let field = |name: &str| memory.lines().find_map(|line| line.strip_prefix(name));
-    let (bound, policy) = (field("maxmemory:"), field("maxmemory_policy:"));
-    if bound.is_some_and(|bytes| bytes != "0") && policy.is_some_and(|p| p != "noeviction") {
-        return Err("its maxmemory-policy must be noeviction".to_owned());
-    }
-    Ok(())
+    Ok((connection, server))
 }
 
 /// Tells an answer from a refusal. After some of these the connection is of no use.
@@ -352,7 +405,8 @@ fn answered(value: Value, failure: &mut Option<String>) -> Result<Value, EngineE
     Err(EngineError::IN_DOUBT)
 }
 
-/// The pauses between attempts: doubled from 50 ms to 2 s, and a random part of each, so that many nodes do not come at once.
+/// The pauses between attempts: doubled from 50 ms to half a second, and a random part of each, so that many nodes do not come
+/// at once. Players wait for the end of the last one.
 #[derive(Debug)]
 pub(super) struct Pauses {
     most: Duration,
@@ -367,7 +421,9 @@ impl Default for Pauses {
 
 impl Pauses {
     const FIRST: Duration = Duration::from_millis(50);
-    const LAST: Duration = Duration::from_secs(2);
+    const LAST: Duration = Duration::from_millis(500);
+    /// A connection that held for so long was a good one.
+    const GOOD_AFTER: Duration = Duration::from_secs(4);
 
     /// It is connected.
     pub(super) fn reset(&mut self) {
@@ -375,8 +431,7 @@ impl Pauses {
     }
 
     pub(super) fn next(&mut self) -> Duration {
-        // A connection that held for a while was a good one.
-        if self.began.elapsed() > 2 * Self::LAST {
+        if self.began.elapsed() > Self::GOOD_AFTER {
             self.most = Self::FIRST;
         }
         self.began = Instant::now();

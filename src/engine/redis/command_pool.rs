@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use redis::{Arg, Cmd, Value};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::command_connection::{CommandConnection, Reply, Request};
 use super::discovery::Endpoint;
 use super::keys::{BUCKETS, Keys};
-use crate::engine::{EngineError, StoreCounts};
+use crate::engine::{EngineError, Obstacle, StoreCounts};
 use crate::id::DuelId;
 
 /// All of them.
@@ -63,13 +63,20 @@ impl CommandPool {
         }
     }
 
-    /// Which server is asked about a tag. Empty: none was, so far.
-    pub(super) fn server(&self, tag: &str) -> String {
+    /// Which server is asked about a tag, now and from now on. `None`: none is at the moment.
+    pub(super) fn server(&self, tag: &str) -> watch::Receiver<Option<Arc<str>>> {
+        let connection = match self {
+            Self::One(connection) => Some(connection),
+            Self::ByTag(connections) => connections.get(tag),
+        };
+        connection.map_or_else(|| watch::channel(None).1, |connection| connection.server())
+    }
+
+    /// Why a server cannot be relied on, if one cannot.
+    pub(super) fn obstacle(&self) -> Option<Obstacle> {
         match self {
-            Self::One(connection) => connection.server(),
-            Self::ByTag(commands) => {
-                commands.get(tag).map(|connection| connection.server()).unwrap_or_default()
-            }
+            Self::One(connection) => connection.obstacle(),
+            Self::ByTag(connections) => connections.values().find_map(|c| c.obstacle()),
         }
     }
 

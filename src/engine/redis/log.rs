@@ -119,8 +119,10 @@ impl LogEngine for RedisEngine {
             .with(after.seq)
             .with(count.min(self.config.log_events_max));
         self.ask(Request::large(command), move |mut parts, _| {
-            if parts.text()? == "gone" {
-                return Ok(Page::Gone);
+            match &parts.text()?[..] {
+                "gone" => return Ok(Page::Gone),
+                "ended" => return Ok(Page::Ended),
+                _ => {}
             }
             let events = parts.parts()?.each(reply::entry)?;
             // A log of which something was taken away cannot be served without a gap.

@@ -9,8 +9,9 @@
 //! 6. A hint that is lost is made up for by the sweep (the hash counts its changes), or by the subscriber when it is back.
 //! 7. Connections are numbered when they enter the duel, in one order over all nodes.
 //! 8. A Disconnect stays in the hash with a number of that order. Each node closes those of its connections that are below.
-//! 9. Of a user with too many connections all nodes keep the same ones: those with the highest numbers. Of a session they keep
-//!    the connection that opened it last.
+//! 9. Of a user with too many connections all nodes keep the same ones: those with the highest numbers, on nodes that have written
+//!    their part since the newest entered. Whoever lets that one in asks the others to; who is dead does not.
+//!    Of a session they keep the connection that opened it last.
 //! 10. Nodes that do not live ([`super::membership`]) count for nothing, and their parts are evicted.
 //! 11. A node that finds its own part missing or wrong, as after a flush, writes it again.
 //! 12. While somebody watches, every duel is cached in which somebody is online.
@@ -123,7 +124,7 @@ impl ClusterPresence {
             written.await?;
             let mut cached = entry.lock();
             if cached.replaces_elsewhere(user) {
-                // The others have no reason to read the whole: they see no other users.
+                // The others have no reason of their own to write theirs: they see no other users.
                 drop(presence.write(duel, &mut cached, None, true));
             }
             Ok(())
@@ -286,12 +287,13 @@ impl ClusterPresence {
     pub(super) async fn run_heartbeats(self: Arc<Self>) {
         let mut ticks = interval(limits::NODE_LEASE / 5);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut first = true;
+        let mut is_first = true;
         loop {
             ticks.tick().await;
             self.forget_unneeded();
             let Ok(beat) = self.membership.beat(limits::NODE_LEASE).await else { continue };
-            if beat.had_lapsed && !std::mem::take(&mut first) {
+            let was_first = std::mem::take(&mut is_first);
+            if beat.had_lapsed && !was_first {
                 warn!("this node's lease had ended; it writes its presence again");
                 self.refresh_all();
             }
@@ -414,11 +416,11 @@ impl ClusterPresence {
         duel: DuelId,
         cached: &mut CachedPresence,
         gone: Option<(UserId, OfflineReason)>,
-        always_hint: bool,
+        asks: bool,
     ) -> EngineFuture<'static, ()> {
         let [users, connections] = cached.local.fields();
         let command = self.script(&PRESENCE_WRITE, duel).with(users).with(connections);
-        let command = command.with(message::show_gone(gone)).with(u8::from(always_hint));
+        let command = command.with(message::show_gone(gone)).with(u8::from(asks));
         let command = command.with(cached.local.highest_number());
         let asked = self.ask(duel, command, true);
         cached.is_unwritten = true;

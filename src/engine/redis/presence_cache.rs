@@ -33,6 +33,8 @@ pub(super) struct NodePresence {
     pub(super) fields: [Vec<u8>; 2],
     online: Vec<(Online, u64)>,
     connections: Vec<Connection>,
+    /// The number of the connection that had entered last when the node wrote this.
+    seen: u64,
 }
 
 /// The cached presence of one duel.
@@ -70,6 +72,9 @@ impl Whole {
                 Some(("c", node)) => {
                     nodes.entry(node.into()).or_default().fields[1] = fields.bytes()?
                 }
+                Some(("s", node)) => {
+                    nodes.entry(node.into()).or_default().seen = fields.number()?
+                }
                 Some(("x", whose)) => {
                     whole.orders.push(message::disconnect_order(whose, &fields.text()?)?);
                 }
@@ -78,7 +83,9 @@ impl Whole {
             }
         }
         for (node, part) in nodes {
-            whole.nodes.push(NodePresence::read(node, part.fields)?);
+            whole
+                .nodes
+                .push(NodePresence { seen: part.seen, ..NodePresence::read(node, part.fields)? });
         }
         Ok(whole)
     }
@@ -91,7 +98,7 @@ impl NodePresence {
             Connections::decode(&fields[1][..]).map_err(|_| Malformed("a node's connections"))?;
         let online = users.users.iter().map(|user: &User| Ok((user.online()?, user.number)));
         let online = online.collect::<Result<_, Malformed>>()?;
-        Ok(Self { node, fields, online, connections: connections.connections })
+        Ok(Self { node, fields, online, connections: connections.connections, seen: 0 })
     }
 }
 
@@ -225,8 +232,12 @@ impl CachedPresence {
         }
     }
 
-    /// Of users with more connections than they may have over all nodes that are not gone, all but the newest have to go; and of
-    /// sessions with several, all but the one that opened it last. Returns those of this node.
+    /// Of users with more connections than they may have over all nodes, all but the newest have to go; of sessions with several,
+    /// all but the one that opened it last. Returns those of this node.
+    ///
+    /// Connections of other nodes count only if the node has written them since the user's newest one entered. Until then it may be
+    /// dead, whatever its lease says, and what it has left takes no place from anybody. What has opened a session later is newer in
+    /// any case.
     pub(super) fn replaced(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<SignalKind> {
         let mut replaced = Vec::new();
         if self.connections_max == 0 {
@@ -237,12 +248,15 @@ impl CachedPresence {
             if !self.is_elsewhere(user) {
                 continue;
             }
-            let others = self.others.iter().filter(|other| !is_gone(&other.node));
-            let others = others.flat_map(|other| other.connections.iter());
-            let others: Vec<_> = others.filter(|other| other.user == user.get()).collect();
-            let openings: Vec<_> = others.iter().filter_map(|other| other.opening()).collect();
+            let openings: Vec<_> = self
+                .elsewhere(user, |other| !is_gone(&other.node))
+                .filter_map(Connection::opening)
+                .collect();
             replaced.extend(self.local.superseded(user, &openings));
-            let others = others.iter().map(|other| other.number);
+            let newest =
+                self.local.numbers(user).chain(self.numbers_elsewhere(user, |_| true)).max();
+            let lives = |other: &NodePresence| Some(other.seen) >= newest && !is_gone(&other.node);
+            let others = self.numbers_elsewhere(user, lives);
             let mut numbers: Vec<_> = self.local.numbers(user).chain(others).collect();
             numbers.sort_unstable_by(|one, other| other.cmp(one));
             if let Some(oldest_kept) = numbers.get(self.connections_max.saturating_sub(1)) {
@@ -252,13 +266,33 @@ impl CachedPresence {
         replaced
     }
 
-    /// Whether a user has more connections than they may have over all nodes, or has taken over a session from another node.
+    /// A user's connections on those of the other nodes.
+    fn elsewhere(
+        &self,
+        user: UserId,
+        counts: impl Fn(&NodePresence) -> bool,
+    ) -> impl Iterator<Item = &Connection> {
+        let others = self.others.iter().filter(move |other| counts(other));
+        let others = others.flat_map(|other| &other.connections);
+        others.filter(move |other| other.user == user.get())
+    }
+
+    /// The numbers of these.
+    fn numbers_elsewhere(
+        &self,
+        user: UserId,
+        counts: impl Fn(&NodePresence) -> bool,
+    ) -> impl Iterator<Item = u64> {
+        self.elsewhere(user, counts).map(|other| other.number)
+    }
+
+    /// Whether a user has more connections than they may have over all nodes, those of dead ones included, or has taken over a session
+    /// from another node.
     pub(super) fn replaces_elsewhere(&self, user: UserId) -> bool {
-        let others = self.others.iter().flat_map(|other| &other.connections);
-        let others: Vec<_> = others.filter(|other| other.user == user.get()).collect();
-        let here = self.local.numbers(user).count();
-        let is_over_limit = !others.is_empty() && here + others.len() > self.connections_max;
-        let mut openings = others.iter().filter_map(|other| other.opening());
+        let others = self.elsewhere(user, |_| true).count();
+        let is_over_limit =
+            others > 0 && self.local.numbers(user).count() + others > self.connections_max;
+        let mut openings = self.elsewhere(user, |_| true).filter_map(Connection::opening);
         is_over_limit
             || openings.any(|other| self.local.openings(user).any(|o| o.supersedes(other)))
     }

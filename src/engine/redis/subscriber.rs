@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{Duration, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
@@ -179,10 +179,26 @@ impl Task {
                 warn!(error = failure, "Redis tells nothing; it is tried again, in silence");
                 told = true;
             }
-            let until = Instant::now() + pauses.next();
-            // Whoever asks meanwhile is refused.
-            while let Ok(Some(_refused)) = timeout_at(until, self.wanted_rx.recv()).await {}
-            sleep_until(until).await;
+            self.pause(pauses.next()).await;
+        }
+    }
+
+    /// Waits, but not longer than until Redis is asked again. Whoever asks meanwhile is refused.
+    async fn pause(&mut self, pause: Duration) {
+        let mut asked = self.shared.heads.commands.server(self.scope.tag());
+        asked.mark_unchanged();
+        let over = sleep(pause);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                Ok(()) = asked.changed() => {
+                    if asked.borrow_and_update().is_some() {
+                        return;
+                    }
+                }
+                Some(_refused) = self.wanted_rx.recv() => {}
+            }
         }
     }
 
@@ -195,6 +211,7 @@ impl Task {
         shared.heads.presence.refresh_all();
         let again = self.subscriptions().into_iter();
         let mut wanted: Vec<_> = again.map(|duel| (Channel::Duel(duel), None)).collect();
+        let mut asked = shared.heads.commands.server(self.scope.tag());
         loop {
             let served = self.bring_up_to_date(connection, &mut wanted).await;
             if let Err(failure) = served {
@@ -202,29 +219,19 @@ impl Task {
             }
             tokio::select! {
                 () = lost.notified() => return "the connection was lost".to_owned(),
-                () = shared.changed.notified() => {}
-                first = self.wanted_rx.recv() => match first {
-                    Some(first) => self.take(first, &mut wanted),
-                    None => std::future::pending().await,
-                },
-                _tick = ticks.tick() => {
-                    if let Err(failure) = self.check(connection).await {
-                        return failure;
-                    }
+                () = shared.changed.notified() => continue,
+                Some(first) = self.wanted_rx.recv() => {
+                    self.take(first, &mut wanted);
+                    continue;
                 }
+                _tick = ticks.tick() => {}
+                Ok(()) = asked.changed() => {}
+            }
+            let server = asked.borrow_and_update().clone();
+            if let Err(failure) = check(connection, server.as_deref()).await {
+                return failure;
             }
         }
-    }
-
-    /// Whether it lives, and is the server that is asked: after a failover it may be the one before.
-    async fn check(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
-        let asked = self.shared.heads.commands.server(self.scope.tag());
-        let server = timeout(limits::REDIS_TIMEOUT, discovery::identity(connection)).await;
-        let server = server.map_err(|_| "it did not answer in time".to_owned())??;
-        if server == asked || asked.is_empty() {
-            return Ok(());
-        }
-        Err("it is not the server that is asked".to_owned())
     }
 
     /// Takes what somebody asks for, and what others ask for meanwhile.
@@ -306,6 +313,16 @@ impl Task {
         }
         in_time(pipeline.exec_async(connection)).await
     }
+}
+
+/// Whether it lives, and is the server that is asked, if one is: after a failover it may be the one before.
+async fn check(connection: &mut MultiplexedConnection, asked: Option<&str>) -> Result<(), String> {
+    let server = timeout(limits::REDIS_TIMEOUT, discovery::identity(connection)).await;
+    let server = server.map_err(|_| "it did not answer in time".to_owned())??;
+    if asked.is_none_or(|asked| asked == server) {
+        return Ok(());
+    }
+    Err("it is not the server that is asked".to_owned())
 }
 
 async fn in_time(done: impl Future<Output = redis::RedisResult<()>>) -> Result<(), String> {

@@ -195,7 +195,7 @@ impl LocalConnection {
     pub(super) async fn next(&mut self) -> Result<Served, Gone> {
         let batch = self.attachment.next().await.map_err(|lost| match lost {
             ResyncRequired::TooSlow => Gone::TooSlow,
-            ResyncRequired::EpochChanged | ResyncRequired::Engine(_) => {
+            ResyncRequired::EpochChanged | ResyncRequired::Missed | ResyncRequired::Engine(_) => {
                 Gone::Otherwise(lost.to_string())
             }
         })?;

@@ -87,7 +87,7 @@ impl World {
         let before = Position { seq: head.oldest_seq.saturating_sub(1), ..head.position };
         match engine.read(history.duel, before, usize::MAX).await.unwrap() {
             Page::Events(events) => history.check_log(&head, &events),
-            Page::Gone => unexpected(format!("gone, with a head of {head:?}")),
+            Page::Gone | Page::Ended => unexpected(format!("gone, with a head of {head:?}")),
         }
     }
 }

@@ -4,7 +4,7 @@
 local gone, users = ARGV[5], ARGV[6]
 -- If it says something else by now, it lives.
 if redis.call('HGET', presence, 'u:' .. gone) == users then
-    redis.call('HDEL', presence, 'u:' .. gone, 'c:' .. gone)
+    redis.call('HDEL', presence, 'u:' .. gone, 'c:' .. gone, 's:' .. gone)
     changed('')
 end
 return whole()

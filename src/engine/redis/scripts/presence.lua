@@ -2,7 +2,8 @@
 -- of all duels.
 --
 -- The presence of a duel is one hash. u:<node> and c:<node> are a node's part: its users and their connections. Redis does not
--- look into them. v counts the changes that other nodes can see, n the connections in the order in which they
+-- look into them. s:<node> is what n was when it was written, and a what it was when a node last asked all others to write theirs:
+-- who does so lives. v counts the changes that other nodes can see, n the connections in the order in which they
 -- entered. x:<user> and x:all say which connections have to go: below which number, whether they may reconnect, why.
 
 local base, id, node, publish, watch = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
