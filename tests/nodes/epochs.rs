@@ -11,7 +11,7 @@ use duelhub::event::Position;
 use duelhub::hub::{AttachError, Recovery, ResyncRequired};
 use duelhub_testkit::redis_topology::Sentinel;
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::kit::{DRAIN, LocalPlayer, Node, id_of, ticket, until};
 use crate::proxy::{Proxy, Weather};
@@ -69,6 +69,61 @@ async fn who_lacks_what_a_flush_has_taken_is_not_called_slow() {
     network.set(Weather::Fine);
     let back = deaf.back(7, 1, Position { seq: 3, ..pushing.push(7, 4).await.unwrap().position });
     assert_eq!(back.await.recovery, Recovery::NotRecovered);
+}
+
+/// Follows a duel until then, and comes back whenever it has to. Returns how often it had to.
+async fn follow(node: &Node, duel: u64, user: u64, until: Instant) -> usize {
+    let (mut returns, mut position) = (0, None);
+    while Instant::now() < until {
+        let Ok(mut player) = node.enter(duel, user, position).await else {
+            sleep(Duration::from_millis(5)).await;
+            continue;
+        };
+        let lost = timeout_at(until, player.closed()).await;
+        position = Some(player.position);
+        match lost {
+            Err(_) => break,
+            Ok(None | Some(ResyncRequired::EpochChanged)) => returns += 1,
+            Ok(lost) => panic!("user {user} in duel {duel}: {lost:?}"),
+        }
+    }
+    returns
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_flushed_under_load_nobody_who_reads_is_called_slow() {
+    const DUELS: u64 = 12;
+    const FLUSHES: u64 = 10;
+    let redis = RedisServer::start(&[]);
+    let network = Proxy::to(redis.port()).await;
+    // One that is told nothing finds everything by sweeps, and is behind whenever a flush comes.
+    let nodes = [Node::on(&redis), Node::on(&redis), Node::at(network.url())];
+    for node in &nodes {
+        node.ready().await;
+    }
+    network.set(Weather::Untold);
+    let until = Instant::now() + Duration::from_millis(700) * u32::try_from(FLUSHES).unwrap();
+    let crowd = (1..=40).map(|user| (1, user));
+    let pairs = (2..=DUELS).flat_map(|duel| [(duel, 1), (duel, 2)]);
+    let following = crowd.chain(pairs).zip(nodes.iter().cycle());
+    let following = following.map(|((duel, user), node)| follow(node, duel, user, until));
+    let pushing = async {
+        for nth in 1.. {
+            if Instant::now() >= until {
+                return;
+            }
+            join_all((1..=DUELS).map(|duel| nodes[0].push_surely(duel, nth))).await;
+        }
+    };
+    let flushing = async {
+        while Instant::now() < until {
+            sleep(Duration::from_millis(700)).await;
+            redis.ask("FLUSHALL").unwrap();
+        }
+    };
+    let (returns, ..) = tokio::join!(join_all(following), pushing, flushing);
+    let returns: usize = returns.iter().sum();
+    assert!(returns > 100, "they came back {returns} times");
 }
 
 /// Who saw no more than Redis has kept comes back to the new epoch, and has missed nothing.
