@@ -39,12 +39,12 @@ impl HttpBody for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         match Pin::new(&mut this.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                Poll::Ready(frame.map(|frame| frame.map_err(|e| Status::from_error(e.into()))))
-            }
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(None) if this.incoming.is_end_stream() => Poll::Ready(None),
+            // The caller has gone in the middle of it. The connection notices that, too, and drops the call.
+            Poll::Ready(_) => Poll::Pending,
             Poll::Pending => {
-                let stop = &this.stop;
-                let stopped = this.stopped.get_or_insert_with(|| Box::pin(stop.clone().cancelled_owned()));
+                let stopped = this.stopped.get_or_insert_with(|| Box::pin(this.stop.clone().cancelled_owned()));
                 ready!(stopped.as_mut().poll(cx));
                 Poll::Ready(Some(Err(this.call.fail(Failure::ShuttingDown))))
             }

@@ -353,13 +353,16 @@ async fn a_token_is_asked_of_every_call() {
     let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
     let mut client = ControlServiceClient::new(channel.clone());
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
-    for given in [
+    let bad = [
         None,
         Some("Bearer wrong"),
         Some("Bearer "),
+        Some("Bearer"),
         Some(token),
-        Some("bearer a-token-of-16-bytes-or-more"),
-    ] {
+        Some("Basic a-token-of-16-bytes-or-more"),
+        Some("Bearera-token-of-16-bytes-or-more"),
+    ];
+    for given in bad {
         let mut request = Request::new(pb::GetNodeRequest {});
         if let Some(given) = given {
             request.metadata_mut().insert("authorization", given.parse().unwrap());
@@ -370,9 +373,13 @@ async fn a_token_is_asked_of_every_call() {
     }
     let check = || Request::new(tonic_health::pb::HealthCheckRequest::default());
     assert_eq!(health.check(check()).await.unwrap_err().code(), Code::Unauthenticated);
-    let mut request = Request::new(pb::GetNodeRequest {});
-    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-    assert_eq!(client.get_node(request).await.unwrap().into_inner().engine, "embedded");
+    // The scheme's name has no case (RFC 9110, section 11.1).
+    for scheme in ["Bearer ", "bearer ", "BEARER ", "Bearer  "] {
+        let mut request = Request::new(pb::GetNodeRequest {});
+        let given = format!("{scheme}{token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", given);
+        assert_eq!(client.get_node(request).await.unwrap().into_inner().engine, "embedded");
+    }
     let mut request = check();
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     assert!(health.check(request).await.is_ok());

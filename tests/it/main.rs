@@ -3,6 +3,7 @@
 
 mod load;
 
+mod calls;
 mod command_line;
 mod control;
 mod delivery;
