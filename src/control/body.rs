@@ -24,7 +24,11 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) const fn new(incoming: Incoming, call: CallContext, stop: CancellationToken) -> Self {
+    pub(super) const fn new(
+        incoming: Incoming,
+        call: CallContext,
+        stop: CancellationToken,
+    ) -> Self {
         Self { incoming, call, stop, stopped: None }
     }
 }
@@ -44,7 +48,9 @@ impl HttpBody for RequestBody {
             // The caller has gone in the middle of it. The connection notices that, too, and drops the call.
             Poll::Ready(_) => Poll::Pending,
             Poll::Pending => {
-                let stopped = this.stopped.get_or_insert_with(|| Box::pin(this.stop.clone().cancelled_owned()));
+                let stopped = this
+                    .stopped
+                    .get_or_insert_with(|| Box::pin(this.stop.clone().cancelled_owned()));
                 ready!(stopped.as_mut().poll(cx));
                 Poll::Ready(Some(Err(this.call.fail(Failure::ShuttingDown))))
             }

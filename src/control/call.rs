@@ -195,7 +195,8 @@ impl Drop for Call {
         let Subject { duel_id, user_id } = known.subject.get().copied().unwrap_or_default();
         let failure = known.failure.get();
         let reason = failure.map(Failure::reason);
-        let (field, limit) = (failure.and_then(Failure::field_at_fault), failure.and_then(Failure::limit));
+        let (field, limit) =
+            (failure.and_then(Failure::field_at_fault), failure.and_then(Failure::limit));
         macro_rules! line {
             ($level:ident) => {
                 $level!(%request_id, method, code, duration_us, duel_id, user_id, reason, field, limit, "call")

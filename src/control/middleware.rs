@@ -211,10 +211,14 @@ impl CallService {
         let request = request.map(|incoming| RequestBody::new(incoming, of_body, stop));
         let serving: Serving = if service_and_method(request.uri().path()).0 == SERVICE_NAME {
             let serving = self.control.clone().call(request);
-            Box::pin(async { serving.await.unwrap_or_else(|never| match never {}) }.instrument(span))
+            Box::pin(
+                async { serving.await.unwrap_or_else(|never| match never {}) }.instrument(span),
+            )
         } else {
             let serving = self.others.clone().call(request);
-            Box::pin(async { serving.await.unwrap_or_else(|never| match never {}) }.instrument(span))
+            Box::pin(
+                async { serving.await.unwrap_or_else(|never| match never {}) }.instrument(span),
+            )
         };
         Work { serving: Some(serving), changes: call.method.changes, context }
     }

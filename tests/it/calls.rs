@@ -6,10 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use duelhub::pb;
-use duelhub_testkit::{Join, Player, TestServer, error_info, get, push, soon, until};
+use duelhub_testkit::redis_server::{self, RedisServer};
+use duelhub_testkit::{
+    HowToEnd, Hub, Join, Player, Site, TestServer, error_info, get, push, soon, until,
+};
+use futures_util::future::join_all;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use prost::Message as _;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -136,7 +141,7 @@ async fn counted(server: &TestServer, method: &str, code: &str, count: u64) {
     let line = format!("duelhub_rpcs_total{{method=\"{method}\",code=\"{code}\"}} {count}\n");
     let admin = server.addresses.admin;
     let has_line = async || get(admin, "/metrics", &[]).await.body.contains(&line);
-    if tokio::time::timeout(Duration::from_secs(3), until(&line, has_line)).await.is_err() { panic!("{}", get(admin, "/metrics", &[]).await.body.lines().filter(|l| l.contains("rpcs")).collect::<Vec<_>>().join("\n")) }
+    until(&line, has_line).await;
 }
 
 fn revoke_user(duel_id: u64, user_id: u64) -> pb::RevokeTicketsRequest {
@@ -194,6 +199,110 @@ async fn a_stream_of_pushes_ends_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn pushes_that_are_stored_after_their_deadline_are_counted() {
+    if !redis_server::is_installed() {
+        return;
+    }
+    let redis = RedisServer::start(&[]);
+    let variables = [("ENGINE", "redis"), ("REDIS_URL", &redis.url())];
+    let (server, backend) = TestServer::start_with_backend(&variables).await;
+    assert_eq!(backend.push(77, "{}").await, 1);
+    let raw = Raw::connect(server.addresses.control).await;
+    redis.signal("STOP");
+    let calls = (0..8).map(|_| {
+        let call = raw.grpc("PushEvent", &[("grpc-timeout", "100m")]);
+        async { call.exchange(&push(77, "{}")).await.assert_deadline_exceeded("true") }
+    });
+    join_all(calls).await;
+    redis.signal("CONT");
+    counted(&server, "PushEvent", "DEADLINE_EXCEEDED", 8).await;
+    let admin = server.addresses.admin;
+    let pushes = "duelhub_pushes_total{kind=\"new\"} 9\n";
+    until(pushes, async || get(admin, "/metrics", &[]).await.body.contains(pushes)).await;
+    assert_eq!(backend.push(77, "{}").await, 10, "all of them were stored");
+}
+
+#[tokio::test]
+async fn the_log_says_under_the_request_id_why_a_call_was_refused() {
+    let (hub, backend) = Site::new().start_with_backend().await;
+    backend.open(77, &[1]).await;
+    let mut client = backend.client.clone();
+    let secret = r#"{"duel_id":78,"secret":"swordfish"}"#;
+    let refused = [
+        ("field", client.push_event(named("field", push(77, secret))).await.err()),
+        ("out-of-range", client.push_event(named("out-of-range", push(1 << 60, "{}"))).await.err()),
+        (
+            "unknown",
+            client.get_duel(named("unknown", pb::GetDuelRequest { duel_id: 78 })).await.err(),
+        ),
+        ("stranger", client.issue_ticket(named("stranger", ticket_of(77, 2))).await.err()),
+    ];
+    assert!(refused.iter().all(|(_, status)| status.is_some()));
+    let stream = tokio_stream::iter([pb::PushEventsRequest { tag: 1, push: Some(push(77, "[]")) }]);
+    let mut request = tonic::Request::new(stream);
+    request.metadata_mut().insert("x-request-id", "stream".parse().unwrap());
+    let mut answers = client.push_events(request).await.unwrap().into_inner();
+    assert!(soon("an answer", answers.message()).await.unwrap().is_some());
+    for (id, code, reason, field, duel, user) in [
+        (
+            "field",
+            "INVALID_ARGUMENT",
+            "INVALID_FIELD",
+            json!("payload_json"),
+            json!(77),
+            Value::Null,
+        ),
+        (
+            "out-of-range",
+            "INVALID_ARGUMENT",
+            "INVALID_FIELD",
+            json!("duel_id"),
+            json!(1_u64 << 60),
+            Value::Null,
+        ),
+        ("unknown", "NOT_FOUND", "DUEL_UNKNOWN", Value::Null, json!(78), Value::Null),
+        ("stranger", "PERMISSION_DENIED", "NOT_A_PARTICIPANT", Value::Null, json!(77), json!(2)),
+    ] {
+        let line = logged(&hub, id, "call").await;
+        assert_eq!((&line["code"], &line["reason"]), (&json!(code), &json!(reason)), "{line}");
+        assert_eq!(
+            [&line["field"], &line["duel_id"], &line["user_id"]],
+            [&field, &duel, &user],
+            "{line}"
+        );
+    }
+    let line = logged(&hub, "stream", "push refused").await;
+    assert_eq!(
+        [&line["reason"], &line["field"], &line["duel_id"]],
+        [&json!("INVALID_FIELD"), &json!("payload_json"), &json!(77)]
+    );
+    let exit = hub.end(HowToEnd::Term).await;
+    assert!(!exit.output.contains("swordfish"), "{exit}");
+}
+
+/// A request with an id of its own.
+fn named<T>(id: &'static str, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert("x-request-id", tonic::metadata::MetadataValue::from_static(id));
+    request
+}
+
+fn ticket_of(duel_id: u64, user_id: u64) -> pb::IssueTicketRequest {
+    pb::IssueTicketRequest { duel_id, user_id, ..Default::default() }
+}
+
+/// The line with this message about a call.
+async fn logged(hub: &Hub, request_id: &str, message: &str) -> Value {
+    let find = || {
+        let lines = hub.output();
+        let mut lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.find(|line| line["request_id"] == request_id && line["message"] == message)
+    };
+    until(request_id, async || find().is_some()).await;
+    find().unwrap()
+}
+
+#[tokio::test]
 async fn a_timeout_that_is_none_is_refused_and_a_long_one_is_taken() {
     let server = TestServer::start().await;
     let raw = Raw::connect(server.addresses.control).await;
@@ -203,7 +312,10 @@ async fn a_timeout_that_is_none_is_refused_and_a_long_one_is_taken() {
         let (reason, request_id, field) = error_info(answer.failed());
         let told = (reason.as_str(), field.as_deref());
         assert_eq!(told, ("INVALID_FIELD", Some("grpc-timeout")), "{malformed}");
-        assert_eq!((answer.failed().code(), &*request_id), (Code::InvalidArgument, answer.request_id()));
+        assert_eq!(
+            (answer.failed().code(), &*request_id),
+            (Code::InvalidArgument, answer.request_id())
+        );
     }
     for long in ["99999999H", "60S"] {
         let call = raw.grpc("PushEvent", &[("grpc-timeout", long)]);
