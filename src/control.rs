@@ -168,6 +168,9 @@ impl PushPermit {
     fn stored(&self, pushed: &Pushed) {
         let kind = if pushed.duplicate { "duplicate" } else { "new" };
         self.metrics.pushes.get_or_create(&KindLabel { kind }).inc();
+        if !pushed.declared {
+            self.metrics.pushes_undeclared.inc();
+        }
         self.metrics.push_duration.observe(self.started_at.elapsed().as_secs_f64());
     }
 }

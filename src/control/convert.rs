@@ -148,7 +148,7 @@ pub(super) fn declaration(request: &pb::OpenDuelRequest) -> Result<Declaration, 
             )?,
         }),
     };
-    Ok(Declaration { participants, settings })
+    Ok(Declaration { participants, settings, reopen: request.reopen })
 }
 
 pub(super) fn push(
@@ -275,6 +275,7 @@ pub(super) fn push_event_response(pushed: &Pushed) -> pb::PushEventResponse {
         position: Some(position(pushed.position)),
         duplicate: pushed.duplicate,
         connections: count(pushed.connections),
+        declared: pushed.declared,
     }
 }
 

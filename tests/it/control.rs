@@ -72,8 +72,12 @@ async fn other_bad_requests_name_the_field() {
     let mut client = Backend::connect(&server).await.client;
     let participant = |user_id, telegram_id| pb::Participant { user_id, telegram_id };
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
-    let open =
-        |participants: Vec<_>| pb::OpenDuelRequest { duel_id: 77, participants, settings: None };
+    let open = |participants: Vec<_>| pb::OpenDuelRequest {
+        duel_id: 77,
+        participants,
+        settings: None,
+        reopen: false,
+    };
     let grace = |grace| pb::OpenDuelRequest {
         settings: Some(pb::DuelSettings { presence_grace: grace }),
         ..open(vec![])
@@ -213,6 +217,7 @@ async fn declaring_widens_and_never_narrows() {
         duel_id: 77,
         participants: vec![pb::Participant { user_id: 3, telegram_id: 1 }],
         settings: None,
+        reopen: false,
     };
     assert_invalid(backend.client.clone().open_duel(clash).await, "participants");
     assert_eq!(backend.duel(77).await.participants.len(), 2);

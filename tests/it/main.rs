@@ -11,6 +11,7 @@ mod frames;
 mod handshake;
 mod operations;
 mod presence;
+mod reopening;
 mod subscriptions;
 mod ticket_api;
 mod tickets;

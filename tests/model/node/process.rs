@@ -97,7 +97,12 @@ impl ProcessNode {
         let participants = participants
             .map(|p| pb::Participant { user_id: p.user.get(), telegram_id: p.telegram.get() });
         let participants = participants.collect();
-        let request = pb::OpenDuelRequest { duel_id: duel.get(), participants, settings: None };
+        let request = pb::OpenDuelRequest {
+            duel_id: duel.get(),
+            participants,
+            settings: None,
+            reopen: false,
+        };
         match self.backend.client.clone().open_duel(request).await.map(tonic::Response::into_inner)
         {
             Ok(opened) => Ok(position(opened.position)),
