@@ -81,7 +81,7 @@ metrics! {
     sent_bytes: Counter, "sent" in Bytes, "Bytes of frames written to sockets";
     frames_received: Family<KindLabel, Counter>, "frames_received", "Frames received from clients, by kind";
     pushes: Family<KindLabel, Counter>, "pushes", "Pushes stored, by whether they were new";
-    pushes_undeclared: Counter, "pushes_undeclared", "Pushes to duels that OpenDuel has not declared";
+    pushes_undeclared: Counter, "pushes_undeclared", "Pushes to duels that no backend has declared";
     push_duration: Histogram = push_buckets(), "push_duration" in Seconds, "From a push's arrival to its answer";
     pushes_in_flight: Gauge, "pushes_in_flight", "Pushes being stored";
     rpcs: Family<RpcLabels, Counter>, "rpcs", "RPCs answered, by method and code";

@@ -202,10 +202,12 @@ impl Drop for Call {
                 $level!(%request_id, method, code, duration_us, duel_id, user_id, reason, field, limit, "call")
             };
         }
-        match self.code {
-            Code::Internal => line!(error),
-            Code::Ok if self.method.frequent => line!(debug),
-            _ => line!(info),
+        if self.code == Code::Internal {
+            line!(error);
+        } else if self.code == Code::Ok && self.method.frequent {
+            line!(debug);
+        } else {
+            line!(info);
         }
     }
 }

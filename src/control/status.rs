@@ -143,10 +143,12 @@ impl Failure {
 
     /// Returns the status of HTTP, if that is what the caller understands, and no gRPC.
     pub(super) const fn http_status(&self) -> Option<StatusCode> {
-        match self {
-            Self::ContentType => Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
-            Self::HttpMethod => Some(StatusCode::METHOD_NOT_ALLOWED),
-            _ => None,
+        if matches!(self, Self::ContentType) {
+            Some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+        } else if matches!(self, Self::HttpMethod) {
+            Some(StatusCode::METHOD_NOT_ALLOWED)
+        } else {
+            None
         }
     }
 
@@ -157,18 +159,12 @@ impl Failure {
 
     /// Returns the field at fault, if it is a field.
     pub(super) fn field_at_fault(&self) -> Option<&str> {
-        match self {
-            Self::Field { field, .. } => Some(field),
-            _ => None,
-        }
+        if let Self::Field { field, .. } = self { Some(field) } else { None }
     }
 
     /// Returns the limit that is reached, if it is a limit.
     pub(super) const fn limit(&self) -> Option<&'static str> {
-        match self {
-            Self::Limit(limit) => Some(limit),
-            _ => None,
-        }
+        if let Self::Limit(limit) = self { Some(*limit) } else { None }
     }
 
     /// Returns the status of a call, which carries the request's id.
