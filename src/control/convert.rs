@@ -70,7 +70,9 @@ pub(super) fn duration(
     max: Duration,
 ) -> Result<Option<Duration>, Failure> {
     let Some(given) = given else { return Ok(None) };
-    let within = Duration::try_from(given).ok().filter(|given| (min..=max).contains(given));
+    // The conversion overflows at the far end of what is negative.
+    let positive = (given.seconds >= 0).then(|| Duration::try_from(given).ok()).flatten();
+    let within = positive.filter(|given| (min..=max).contains(given));
     let problem = || format!("must be from {}s to {}s", min.as_secs(), max.as_secs());
     within.map(Some).ok_or_else(|| Failure::field(field, problem()))
 }

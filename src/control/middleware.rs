@@ -273,3 +273,51 @@ fn without_grpc(http: StatusCode, status: &tonic::Status) -> Response<Body> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// Work that answers once it is told to, and then says so.
+    fn work(changes: bool) -> (Work, oneshot::Sender<()>, oneshot::Receiver<()>) {
+        let ((go, told), (done, heard)) = (oneshot::channel::<()>(), oneshot::channel());
+        let serving: Serving = Box::pin(async {
+            told.await.expect("the test says so");
+            done.send(()).expect("the test listens");
+            Response::new(Body::empty())
+        });
+        let context = CallContext::new(RequestId::random());
+        (Work { serving: Some(serving), changes, context }, go, heard)
+    }
+
+    #[tokio::test]
+    async fn a_change_that_has_begun_is_done_to_its_end_though_nobody_waits() {
+        let (work, go, heard) = work(true);
+        work.context.begin();
+        drop(work);
+        go.send(()).expect("it goes on");
+        assert_eq!(heard.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn what_has_not_begun_or_changes_nothing_ends_when_nobody_waits() {
+        for (changes, begun) in [(true, false), (false, true)] {
+            let (work, go, heard) = work(changes);
+            if begun {
+                work.context.begin();
+            }
+            drop(work);
+            assert!(go.send(()).is_err() && heard.await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_own_call() {
+        let (work, go, heard) = work(true);
+        drop(heard);
+        go.send(()).expect("it waits");
+        assert_eq!(work.await.map(drop), Err(Failure::Internal));
+    }
+}

@@ -100,6 +100,7 @@ async fn other_bad_requests_name_the_field() {
         (pb::IssueTicketRequest { user_id: 0, ..issue }, "user_id"),
         (pb::IssueTicketRequest { role: 9, ..issue }, "role"),
         (pb::IssueTicketRequest { ttl: seconds(0), ..issue }, "ttl"),
+        (pb::IssueTicketRequest { ttl: seconds(i64::MIN), ..issue }, "ttl"),
         (pb::IssueTicketRequest { ttl: seconds(86_401), ..issue }, "ttl"),
         (
             pb::IssueTicketRequest {
