@@ -146,7 +146,8 @@ async fn play(engine: Arc<dyn Engine>, next: Arc<AtomicU64>, duels: u64, pace: O
         let users = [2 * number - 1, 2 * number].map(|user| UserId::try_from(user).unwrap());
         let participants = users
             .map(|user| Participant { user, telegram: TelegramId::try_from(user.get()).unwrap() });
-        let declaration = Declaration { participants: participants.to_vec(), settings: None };
+        let declaration =
+            Declaration { participants: participants.to_vec(), settings: None, reopen: false };
         engine.open(duel, declaration).await.unwrap();
         for user in users {
             engine.redeem(&ticket(duel, user)).await.unwrap();

@@ -25,7 +25,12 @@ async fn main() -> anyhow::Result<()> {
     // A duel's id is the backend's own, and is never used again: here the process's, which will do for trying out.
     let duel_id = u64::from(std::process::id());
     let participants = PLAYERS.map(|user_id| pb::Participant { user_id, telegram_id: user_id });
-    let open = pb::OpenDuelRequest { duel_id, participants: participants.to_vec(), settings: None };
+    let open = pb::OpenDuelRequest {
+        duel_id,
+        participants: participants.to_vec(),
+        settings: None,
+        reopen: false,
+    };
     let created = client.open_duel(open).await?.into_inner().created;
     println!("duel {duel_id} is open, created just now: {created}");
 

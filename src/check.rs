@@ -122,7 +122,8 @@ impl Checks<'_> {
         let participants = self.users[..2].iter();
         let participants =
             participants.map(|user| pb::Participant { user_id: *user, telegram_id: 0 }).collect();
-        let request = pb::OpenDuelRequest { duel_id: self.duel, participants, settings: None };
+        let request =
+            pb::OpenDuelRequest { duel_id: self.duel, participants, settings: None, reopen: false };
         let node = self.client.get_node(pb::GetNodeRequest {}).await;
         let opened = self.client.open_duel(request).await;
         let verdict = match (node.map(tonic::Response::into_inner), opened) {

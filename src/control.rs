@@ -4,10 +4,15 @@
 //! [`status`] turns errors into statuses, and only [`convert`] turns generated types into the hub's. Bounds:
 //! `CONTROL_MAX_PUSHES_IN_FLIGHT`, [`limits::GRPC_MESSAGE_BYTES_MAX`], [`limits::GRPC_STREAMS_MAX`].
 
+mod body;
+mod call;
+mod connections;
 mod convert;
+mod deadline;
 mod middleware;
 mod status;
 mod streams;
+mod subject;
 mod threads;
 
 use std::collections::HashSet;
@@ -19,17 +24,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
-use tower::layer::layer_fn;
 use tracing::info;
 
+use self::call::CallContext;
+use self::connections::Connections;
 use self::convert::{duel_id, user_id};
 use self::middleware::{CallMiddleware, CallService};
 use self::status::Failure;
+use self::subject::Named;
 use self::threads::Threads;
 use crate::clock::{self, UnixMs};
-use crate::config::{ControlConfig, ControlTls};
+use crate::config::ControlConfig;
 use crate::engine::Revocation;
 use crate::event::{DuelStatus, Role, Viewer};
 use crate::hub::{Hub, Pushed, WatchFilter};
@@ -110,30 +116,15 @@ impl Control {
         listener: TcpListener,
         health: impl Into<Routes>,
     ) -> Result<impl Future<Output = ()>, ServeError> {
-        let mut server = Server::builder()
-            .max_concurrent_streams(limits::GRPC_STREAMS_MAX)
-            .initial_stream_window_size(limits::GRPC_STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(limits::GRPC_CONNECTION_WINDOW_BYTES)
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)));
-        if let Some(tls) = &self.config.tls {
-            server = server.tls_config(tls_config(tls)).map_err(|_| ServeError::Tls)?;
-        }
-        let stop = self.stop.clone();
-        let calls =
-            CallMiddleware::new(&self.config, Arc::clone(&self.metrics), Arc::clone(&self.hub));
+        let (stop, tls) = (self.stop.clone(), self.config.tls.clone());
+        let (metrics, hub) = (Arc::clone(&self.metrics), Arc::clone(&self.hub));
+        let calls = CallMiddleware::new(&self.config, metrics, hub, stop.clone());
         let control = ControlServiceServer::new(self)
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
         let others = health.into().add_service(reflection_v1()).add_service(reflection_v1alpha());
-        let service = move |others| CallService::new(Arc::clone(&calls), control.clone(), others);
-        let router = server.layer(layer_fn(service)).add_routes(others);
-        let stopped = stop.clone();
-        let threads = Threads::start(|incoming| {
-            let stopped = stopped.clone().cancelled_owned();
-            let served = router.clone().serve_with_incoming_shutdown(incoming, stopped);
-            // Only accepting can fail, which happens elsewhere.
-            async { served.await.unwrap_or_default() }
-        })?;
+        let service = CallService::new(calls, control, others.prepare());
+        let connections = Connections::new(service, tls.as_ref(), stop.clone())?;
+        let threads = Threads::start(|incoming| connections.clone().serve(incoming))?;
         Ok(threads.serve(listener, stop))
     }
 
@@ -183,6 +174,9 @@ impl PushPermit {
     fn stored(&self, pushed: &Pushed) {
         let kind = if pushed.duplicate { "duplicate" } else { "new" };
         self.metrics.pushes.get_or_create(&KindLabel { kind }).inc();
+        if !pushed.declared {
+            self.metrics.pushes_undeclared.inc();
+        }
         self.metrics.push_duration.observe(self.started_at.elapsed().as_secs_f64());
     }
 }
@@ -190,14 +184,6 @@ impl PushPermit {
 impl Drop for PushPermit {
     fn drop(&mut self) {
         self.metrics.pushes_in_flight.dec();
-    }
-}
-
-fn tls_config(tls: &ControlTls) -> ServerTlsConfig {
-    let config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.cert, &tls.key));
-    match &tls.client_ca {
-        Some(ca) => config.client_ca_root(Certificate::from_pem(ca)),
-        None => config,
     }
 }
 
@@ -280,18 +266,26 @@ impl Control {
     }
 }
 
-/// Splits a request into the id that [`middleware`] gave it, and its message.
-fn parts<T>(request: Request<T>) -> (RequestId, T) {
-    let id = request.extensions().get().cloned().unwrap_or_else(RequestId::random);
-    (id, request.into_inner())
+/// Splits a request into the call that [`middleware`] made of it, and its message.
+fn parts<T: Named>(request: Request<T>) -> (CallContext, T) {
+    let call = call(&request);
+    let message = request.into_inner();
+    call.concerns(&message);
+    call.begin();
+    (call, message)
+}
+
+fn call<T>(request: &Request<T>) -> CallContext {
+    let call = request.extensions().get().cloned();
+    call.unwrap_or_else(|| CallContext::new(RequestId::random()))
 }
 
 /// Answers a call. A failure becomes a status that carries the request's id.
 async fn answer<T>(
-    id: &RequestId,
+    call: &CallContext,
     outcome: impl Future<Output = Result<T, Failure>>,
 ) -> Result<Response<T>, Status> {
-    outcome.await.map(Response::new).map_err(|failure| failure.status(id))
+    outcome.await.map(Response::new).map_err(|failure| call.fail(failure))
 }
 
 fn watch_filter(duel_ids: Vec<u64>) -> Result<WatchFilter, Failure> {
@@ -315,22 +309,22 @@ impl ControlService for Arc<Control> {
         &self,
         request: Request<pb::OpenDuelRequest>,
     ) -> Result<Response<pb::OpenDuelResponse>, Status> {
-        let (id, request) = parts(request);
+        let (call, request) = parts(request);
         let outcome = async {
             let duel = duel_id("duel_id", request.duel_id)?;
             let opened = self.hub.open(duel, convert::declaration(&request)?).await?;
             let position = Some(convert::position(opened.position));
             Ok(pb::OpenDuelResponse { position, created: opened.created })
         };
-        answer(&id, outcome).await
+        answer(&call, outcome).await
     }
 
     async fn issue_ticket(
         &self,
         request: Request<pb::IssueTicketRequest>,
     ) -> Result<Response<pb::IssueTicketResponse>, Status> {
-        let (id, request) = parts(request);
-        answer(&id, self.issue(request, &id)).await
+        let (call, request) = parts(request);
+        answer(&call, self.issue(request, call.id())).await
     }
 
     async fn revoke_tickets(
@@ -338,7 +332,7 @@ impl ControlService for Arc<Control> {
         request: Request<pb::RevokeTicketsRequest>,
     ) -> Result<Response<pb::RevokeTicketsResponse>, Status> {
         use pb::revoke_tickets_request::Tickets as Which;
-        let (id, request) = parts(request);
+        let (call, request) = parts(request);
         let outcome = async {
             let revocation = match request.tickets {
                 None => return Err(Failure::field("tickets", "is required")),
@@ -351,17 +345,17 @@ impl ControlService for Arc<Control> {
             self.hub.revoke(revocation).await?;
             Ok(pb::RevokeTicketsResponse {})
         };
-        answer(&id, outcome).await
+        answer(&call, outcome).await
     }
 
     async fn push_event(
         &self,
         request: Request<pb::PushEventRequest>,
     ) -> Result<Response<pb::PushEventResponse>, Status> {
-        let (id, request) = parts(request);
+        let (call, request) = parts(request);
         match self.permit().and_then(|permit| self.start_push(request, permit)) {
-            Ok(outcome) => answer(&id, outcome).await,
-            Err(failure) => Err(failure.status(&id)),
+            Ok(outcome) => answer(&call, outcome).await,
+            Err(failure) => Err(call.fail(failure)),
         }
     }
 
@@ -369,15 +363,16 @@ impl ControlService for Arc<Control> {
         &self,
         request: Request<tonic::Streaming<pb::PushEventsRequest>>,
     ) -> Result<Response<Self::PushEventsStream>, Status> {
-        let (id, pushes) = parts(request);
-        Ok(Response::new(streams::push_responses(Arc::clone(self), pushes, &id)))
+        let call = call(&request);
+        let pushes = request.into_inner();
+        Ok(Response::new(streams::push_responses(Arc::clone(self), pushes, &call)))
     }
 
     async fn close_duel(
         &self,
         request: Request<pb::CloseDuelRequest>,
     ) -> Result<Response<pb::CloseDuelResponse>, Status> {
-        let (id, request) = parts(request);
+        let (call, request) = parts(request);
         let outcome = async {
             let duel = duel_id("duel_id", request.duel_id)?;
             let outcome = convert::outcome(request.status)?;
@@ -390,27 +385,27 @@ impl ControlService for Arc<Control> {
                 connections: convert::count(closed.connections),
             })
         };
-        answer(&id, outcome).await
+        answer(&call, outcome).await
     }
 
     async fn get_duel(
         &self,
         request: Request<pb::GetDuelRequest>,
     ) -> Result<Response<pb::GetDuelResponse>, Status> {
-        let (id, request) = parts(request);
+        let (call, request) = parts(request);
         let outcome = async {
             let duel = duel_id("duel_id", request.duel_id)?;
             let view = self.hub.duel(duel).await?.ok_or(Failure::DuelUnknown)?;
             Ok(pb::GetDuelResponse { duel: Some(convert::duel(duel, view)) })
         };
-        answer(&id, outcome).await
+        answer(&call, outcome).await
     }
 
     async fn list_duels(
         &self,
         request: Request<pb::ListDuelsRequest>,
     ) -> Result<Response<pb::ListDuelsResponse>, Status> {
-        let (id, request) = parts(request);
+        let (call, request) = parts(request);
         let outcome = async {
             let count = convert::page_size(request.page_size)?;
             let after = convert::page_token(&request.page_token)?;
@@ -424,14 +419,14 @@ impl ControlService for Arc<Control> {
                 next_page_token: next.unwrap_or_default(),
             })
         };
-        answer(&id, outcome).await
+        answer(&call, outcome).await
     }
 
     async fn disconnect(
         &self,
         request: Request<pb::DisconnectRequest>,
     ) -> Result<Response<pb::DisconnectResponse>, Status> {
-        let (id, request) = parts(request);
+        let (call, request) = parts(request);
         let outcome = async {
             let duel = duel_id("duel_id", request.duel_id)?;
             let user = match request.user_id {
@@ -440,22 +435,22 @@ impl ControlService for Arc<Control> {
             };
             let reason = convert::reason(&request.reason)?;
             let closed = self.hub.disconnect(duel, user, request.reconnect, reason).await?;
-            info!(request_id = %id, duel_id = duel.get(), connections = closed, "disconnect");
+            info!(request_id = %call.id(), duel_id = duel.get(), connections = closed, "disconnect");
             Ok(pb::DisconnectResponse { connections: convert::count(closed) })
         };
-        answer(&id, outcome).await
+        answer(&call, outcome).await
     }
 
     async fn watch_duels(
         &self,
         request: Request<pb::WatchDuelsRequest>,
     ) -> Result<Response<Self::WatchDuelsStream>, Status> {
-        let (id, request) = parts(request);
+        let (call, request) = parts(request);
         let outcome = async {
             let watch = self.hub.watch(watch_filter(request.duel_ids)?)?;
-            Ok(streams::watch_responses(watch, self.stop.clone(), id.clone()))
+            Ok(streams::watch_responses(watch, self.stop.clone(), call.clone()))
         };
-        answer(&id, outcome).await
+        answer(&call, outcome).await
     }
 
     async fn get_node(

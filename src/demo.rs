@@ -197,8 +197,12 @@ async fn open_duel(
     let taken = demo.first_taken.swap(true, Ordering::Relaxed);
     let duel_id = if taken { later() } else { FIRST_DUEL };
     let participants = PLAYERS.map(|user_id| pb::Participant { user_id, telegram_id: 0 });
-    let request =
-        pb::OpenDuelRequest { duel_id, participants: participants.into(), settings: None };
+    let request = pb::OpenDuelRequest {
+        duel_id,
+        participants: participants.into(),
+        settings: None,
+        reopen: false,
+    };
     demo.client.clone().open_duel(request).await.map_err(|status| refused(&id, &status))?;
     Ok(Json(json!({
         "duel_id": duel_id,

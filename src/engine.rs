@@ -13,7 +13,8 @@
 //!    falls off it is gone for resuming, and [`LogEngine::read`] says so.
 //! 5. A backend's ticket is admitted once, whatever the node, for as long as it lives; a resume ticket until its successor is used.
 //! 6. A closed duel takes no further event. It is forgotten after the closed retention, an open one after the idle
-//!    retention without event or sweep; a duel that is created again has a new epoch, which goes on from none.
+//!    retention without event or sweep; a duel that is created again has a new epoch, which goes on from none. A closed one is
+//!    forgotten and created again in one step if a [`Declaration`] says so: nobody is given an event of the one as the other's.
 //!
 //! The sink is called from inside the engine's own critical section, so it must not call the engine back and must not
 //! block.
@@ -66,7 +67,7 @@ pub trait LogEngine: Debug + Send + Sync {
     /// Ends a subscription. Returns at once, and must not be called under a lock that the sink takes.
     fn unsubscribe(&self, _duel: DuelId) {}
 
-    /// Declares a duel. Creates it if it does not exist.
+    /// Declares a duel. Creates it if it does not exist, and anew if it is closed and the declaration says so.
     fn open(&self, duel: DuelId, declaration: Declaration) -> EngineFuture<'_, Opened, OpenError>;
 
     /// Returns the duel as it stands, for a connection that enters it. Creates it if it does not exist.
@@ -248,7 +249,7 @@ impl EngineError {
 /// Why a declaration was refused; nothing has taken effect, unless the engine says that it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The duel is closed.
+    /// The duel is closed, and is not to begin anew.
     #[error("the duel is closed")]
     Closed,
     /// With those there before, there would be too many participants, or two with one Telegram id.
@@ -321,6 +322,8 @@ pub struct Declaration {
     pub participants: Vec<Participant>,
     /// `None`: unchanged.
     pub settings: Option<DuelSettings>,
+    /// A closed duel begins anew, as if it had never been. An open one goes on.
+    pub reopen: bool,
 }
 
 /// Settings of one duel.
@@ -335,7 +338,7 @@ pub struct DuelSettings {
 pub struct Opened {
     /// The last event's.
     pub position: Position,
-    /// Whether the duel came into being.
+    /// Whether the duel came into being, or began anew.
     pub created: bool,
 }
 
@@ -372,6 +375,8 @@ pub struct Appended {
     pub event: Option<Arc<Event>>,
     /// To how many connections of this node it was handed.
     pub connections: usize,
+    /// Whether the duel was declared.
+    pub declared: bool,
 }
 
 /// What [`LogEngine::read`] answers.

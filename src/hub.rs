@@ -62,9 +62,9 @@ use self::watch::Watchers;
 pub use self::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
 use crate::config::HubConfig;
 use crate::engine::{
-    AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError, Head,
-    Notice, Online, OpenError, Opened, Revocation, Signal, SignalKind, StatusFilter, StoreCounts,
-    Target,
+    AppendError, Appended, Declaration, DuelRecord, DuelSettings, Engine, EngineCounts,
+    EngineError, Head, Notice, Online, OpenError, Opened, Revocation, Signal, SignalKind,
+    StatusFilter, StoreCounts, Target,
 };
 use crate::event::{Content, Outcome, Position, Push, Role};
 use crate::id::{ConnectionId, DuelId, TicketKey, UserId};
@@ -97,6 +97,8 @@ pub struct Pushed {
     pub duplicate: bool,
     /// Connections of this node that it is addressed to.
     pub connections: usize,
+    /// Whether the duel was declared.
+    pub declared: bool,
 }
 
 impl From<Appended> for Pushed {
@@ -105,6 +107,7 @@ impl From<Appended> for Pushed {
             position: appended.position,
             duplicate: appended.event.is_none(),
             connections: appended.connections,
+            declared: appended.declared,
         }
     }
 }
@@ -202,6 +205,8 @@ impl Hub {
     pub async fn open(&self, duel: DuelId, declaration: Declaration) -> Result<Opened, OpenError> {
         let settings = declaration.settings;
         let opened = self.engine.open(duel, declaration).await?;
+        // A duel that begins anew has the defaults, whatever it had before.
+        let settings = settings.or(opened.created.then(DuelSettings::default));
         if let (Some(settings), Some(live)) = (settings, self.live(duel)) {
             live.set_presence_grace(settings.presence_grace);
         }

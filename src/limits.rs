@@ -96,6 +96,10 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to answer a close frame.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a backend whose calls are answered may take to acknowledge, at shutdown, that its connection ends. A backend that is
+/// there does so within a round trip.
+pub const GOAWAY_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long RPCs may take to end at shutdown, after the clients are gone.
 pub const RPC_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -174,4 +178,5 @@ const _: () = {
     assert!(BATCH_EVENTS_MAX <= TAIL_EVENTS_MAX, "a batch comes from the tail in one step");
     assert!(4 * PUSH_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX, "a push that is too large is decoded");
     assert!(DISCONNECT_REASON_BYTES_MAX <= 123, "fits a close frame");
+    assert!(GOAWAY_TIMEOUT.as_millis() < RPC_DRAIN_TIMEOUT.as_millis(), "nobody silent is aborted");
 };

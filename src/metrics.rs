@@ -105,7 +105,8 @@ metrics! { duelhub {
     deliveries: Counter, "deliveries", "Frames with an event written to sockets";
     sent_bytes: Counter, "sent" in Bytes, "Bytes of frames written to sockets";
     frames_received: Family<KindLabel, Counter>, "frames_received", "Frames received from clients, by kind";
-    pushes: Family<KindLabel, Counter>, "pushes", "Pushes answered, by whether they were new";
+    pushes: Family<KindLabel, Counter>, "pushes", "Pushes stored, by whether they were new";
+    pushes_undeclared: Counter, "pushes_undeclared", "Pushes to duels that no backend has declared";
     push_duration: Histogram = push_buckets(), "push_duration" in Seconds, "From a push's arrival to its answer";
     pushes_in_flight: Gauge, "pushes_in_flight", "Pushes being stored";
     rpcs: Family<RpcLabels, Counter>, "rpcs", "RPCs answered, by method and code";

@@ -70,7 +70,9 @@ pub(super) fn duration(
     max: Duration,
 ) -> Result<Option<Duration>, Failure> {
     let Some(given) = given else { return Ok(None) };
-    let within = Duration::try_from(given).ok().filter(|given| (min..=max).contains(given));
+    // The conversion overflows at the far end of what is negative.
+    let positive = (given.seconds >= 0).then(|| Duration::try_from(given).ok()).flatten();
+    let within = positive.filter(|given| (min..=max).contains(given));
     let problem = || format!("must be from {}s to {}s", min.as_secs(), max.as_secs());
     within.map(Some).ok_or_else(|| Failure::field(field, problem()))
 }
@@ -148,7 +150,7 @@ pub(super) fn declaration(request: &pb::OpenDuelRequest) -> Result<Declaration, 
             )?,
         }),
     };
-    Ok(Declaration { participants, settings })
+    Ok(Declaration { participants, settings, reopen: request.reopen })
 }
 
 pub(super) fn push(
@@ -277,6 +279,7 @@ pub(super) fn push_event_response(pushed: &Pushed) -> pb::PushEventResponse {
         position: Some(position(pushed.position)),
         duplicate: pushed.duplicate,
         connections: count(pushed.connections),
+        declared: pushed.declared,
     }
 }
 

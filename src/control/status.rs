@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use tonic::codegen::http::StatusCode;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -45,6 +46,14 @@ pub(super) enum Failure {
     MessageTooLarge,
     /// There is no such method.
     UnknownMethod,
+    /// The caller's deadline has passed.
+    DeadlineExceeded { may_have_taken_effect: bool },
+    /// The messages are compressed.
+    Compressed,
+    /// The content type is not gRPC's.
+    ContentType,
+    /// The HTTP method is not gRPC's.
+    HttpMethod,
 }
 
 /// The row of a failure in the table.
@@ -115,17 +124,59 @@ impl Failure {
                 "UNAUTHENTICATED",
                 "the metadata authorization: Bearer <CONTROL_TOKEN> is required",
             ),
+            Self::DeadlineExceeded { .. } => {
+                row(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the call's deadline has passed")
+            }
+            Self::Compressed => row(
+                Code::Unimplemented,
+                "COMPRESSION_UNSUPPORTED",
+                "compressed messages are not read: grpc-encoding must be identity, or unset",
+            ),
+            Self::ContentType => row(
+                Code::Unknown,
+                "CONTENT_TYPE_UNSUPPORTED",
+                "content-type must be application/grpc or application/grpc+proto",
+            ),
+            Self::HttpMethod => row(Code::Unknown, "METHOD_NOT_ALLOWED", "the method must be POST"),
         }
+    }
+
+    /// Returns the status of HTTP, if that is what the caller understands, and no gRPC.
+    pub(super) const fn http_status(&self) -> Option<StatusCode> {
+        if matches!(self, Self::ContentType) {
+            Some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+        } else if matches!(self, Self::HttpMethod) {
+            Some(StatusCode::METHOD_NOT_ALLOWED)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the stable reason.
+    pub(super) fn reason(&self) -> &'static str {
+        self.row().reason
+    }
+
+    /// Returns the field at fault, if it is a field.
+    pub(super) fn field_at_fault(&self) -> Option<&str> {
+        if let Self::Field { field, .. } = self { Some(field) } else { None }
+    }
+
+    /// Returns the limit that is reached, if it is a limit.
+    pub(super) const fn limit(&self) -> Option<&'static str> {
+        if let Self::Limit(limit) = self { Some(*limit) } else { None }
     }
 
     /// Returns the status of a call, which carries the request's id.
     pub(super) fn status(&self, id: &RequestId) -> Status {
         let StatusRow { code, reason, message } = self.row();
         let mut metadata = HashMap::from([("request_id".to_owned(), id.to_string())]);
-        if let Self::Limit(limit) = self {
-            metadata.insert("limit".to_owned(), (*limit).to_owned());
+        if let Some(limit) = self.limit() {
+            metadata.insert("limit".to_owned(), limit.to_owned());
         }
-        if let Self::EngineUnavailable { may_have_taken_effect } = self {
+        if let Self::EngineUnavailable { may_have_taken_effect }
+        | Self::DeadlineExceeded { may_have_taken_effect } = self
+        {
             metadata.insert("may_have_taken_effect".to_owned(), may_have_taken_effect.to_string());
         }
         let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
@@ -136,7 +187,12 @@ impl Failure {
     }
 
     const fn may_have_taken_effect(&self) -> bool {
-        matches!(self, Self::Internal | Self::EngineUnavailable { may_have_taken_effect: true })
+        matches!(
+            self,
+            Self::Internal
+                | Self::EngineUnavailable { may_have_taken_effect: true }
+                | Self::DeadlineExceeded { may_have_taken_effect: true }
+        )
     }
 
     /// Returns the failure that a status of the gRPC library stands for, or `None` if the status has no failure here.
@@ -158,8 +214,7 @@ impl Failure {
     /// Returns the response to one push of a stream.
     pub(super) fn push_error(&self) -> pb::PushError {
         let StatusRow { code, reason, message } = self.row();
-        let field =
-            if let Self::Field { field, .. } = self { field.clone() } else { String::new() };
+        let field = self.field_at_fault().unwrap_or_default().to_owned();
         pb::PushError {
             code: code.into(),
             reason: reason.to_owned(),

@@ -7,10 +7,12 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _, future, stream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::call::CallContext;
 use super::status::Failure;
+use super::subject::{Named as _, Subject};
 use super::{Control, PushPermit, convert};
 use crate::hub::{Change, Watch, WatchError};
-use crate::id::{DuelId, RequestId};
+use crate::id::DuelId;
 use crate::limits;
 use crate::pb;
 
@@ -27,16 +29,18 @@ pub(super) type WatchResponses =
 pub(super) fn push_responses(
     control: Arc<Control>,
     pushes: Streaming<pb::PushEventsRequest>,
-    id: &RequestId,
+    call: &CallContext,
 ) -> PushResponses {
     let stopping = control.stop.clone();
-    let stopped = Failure::ShuttingDown.status(id);
     let pushes = pushes.take_until(stopping.clone().cancelled_owned());
-    let id = id.clone();
-    let responses = pushes.then(move |push| start(Arc::clone(&control), push, id.clone()));
+    let of_stream = call.clone();
+    let responses = pushes.then(move |push| start(Arc::clone(&control), push, of_stream.clone()));
     let responses = responses.buffered(limits::STREAM_PUSHES_MAX);
+    let call = call.clone();
     // The last response of a stream that a shutdown ended.
-    let last = stream::once(async move { stopping.is_cancelled().then_some(Err(stopped)) });
+    let last = stream::once(async move {
+        stopping.is_cancelled().then(|| Err(call.fail(Failure::ShuttingDown)))
+    });
     Box::pin(responses.chain(last.filter_map(future::ready)))
 }
 
@@ -44,32 +48,39 @@ pub(super) fn push_responses(
 async fn start(
     control: Arc<Control>,
     push: Result<pb::PushEventsRequest, Status>,
-    id: RequestId,
+    call: CallContext,
 ) -> Pin<Box<dyn Future<Output = Result<pb::PushEventsResponse, Status>> + Send>> {
     let push = match push {
         Ok(push) => push,
-        Err(status) => return future::err(own_status(status, &id)).boxed(),
+        Err(status) => return future::err(own_status(status, &call)).boxed(),
     };
-    let tag = push.tag;
+    call.begin();
+    let (tag, subject) = (push.tag, push.subject());
+    let of_task = call.clone();
+    let outcome = move |answer| Ok(outcome(tag, answer, subject, &call));
     let Ok(permit) = Arc::clone(&control.in_flight).acquire_owned().await else {
-        return future::ok(outcome(tag, Err(Failure::ShuttingDown))).boxed();
+        return future::ready(outcome(Err(Failure::ShuttingDown))).boxed();
     };
     let mut stored = match start_push(&control, push, control.push_permit(permit)) {
         Ok(stored) => Box::pin(stored),
-        Err(failure) => return future::ok(outcome(tag, Err(failure))).boxed(),
+        Err(failure) => return future::ready(outcome(Err(failure))).boxed(),
     };
     if let Some(stored) = stored.as_mut().now_or_never() {
-        return future::ok(outcome(tag, stored)).boxed();
+        return future::ready(outcome(stored)).boxed();
     }
     // On a task of its own, so that the permit is given back even if nobody reads the response.
-    tokio::spawn(stored)
-        .map(move |ended| Ok(outcome(tag, ended.unwrap_or(Err(Failure::Internal)))))
-        .boxed()
+    let ended = tokio::spawn(stored).map(move |ended| {
+        ended.unwrap_or_else(|panic| {
+            panic.try_into_panic().into_iter().for_each(|panic| of_task.log_panic(&*panic));
+            Err(Failure::Internal)
+        })
+    });
+    ended.map(outcome).boxed()
 }
 
 /// Turns a status of the library into one of the hub.
-fn own_status(status: Status, id: &RequestId) -> Status {
-    Failure::of_library(&status).map_or(status, |failure| failure.status(id))
+fn own_status(status: Status, call: &CallContext) -> Status {
+    Failure::of_library(&status).map_or(status, |failure| call.fail(failure))
 }
 
 fn start_push(
@@ -81,11 +92,19 @@ fn start_push(
     control.start_push(push, permit)
 }
 
-fn outcome(tag: u64, answer: Result<pb::PushEventResponse, Failure>) -> pb::PushEventsResponse {
+fn outcome(
+    tag: u64,
+    answer: Result<pb::PushEventResponse, Failure>,
+    subject: Subject,
+    call: &CallContext,
+) -> pb::PushEventsResponse {
     use pb::push_events_response::Outcome;
     let outcome = match answer {
         Ok(pushed) => Outcome::Pushed(pushed),
-        Err(failure) => Outcome::Error(failure.push_error()),
+        Err(failure) => {
+            call.log_refused_push(subject, &failure);
+            Outcome::Error(failure.push_error())
+        }
     };
     pb::PushEventsResponse { tag, outcome: Some(outcome) }
 }
@@ -104,18 +123,18 @@ enum Stage {
 pub(super) fn watch_responses(
     watch: Watch,
     stop: CancellationToken,
-    id: RequestId,
+    call: CallContext,
 ) -> WatchResponses {
     let start = Stage::State { after: None, duels: 0 };
     let steps = stream::unfold((watch, stop, start), move |(mut watch, stop, stage)| {
-        let id = id.clone();
+        let call = call.clone();
         async move {
             let (sent, next) = match stage {
                 Stage::State { after, duels } => state(&watch, after, duels).await,
                 Stage::Live => live(&mut watch, &stop).await,
                 Stage::Ended => return None,
             };
-            let sent: Vec<_> = sent.into_iter().map(|s| s.map_err(|f| f.status(&id))).collect();
+            let sent: Vec<_> = sent.into_iter().map(|s| s.map_err(|f| call.fail(f))).collect();
             Some((stream::iter(sent), (watch, stop, next)))
         }
     });

@@ -40,7 +40,8 @@ pub struct MemoryEngine {
     config: EngineConfig,
     sink: OnceLock<Sink>,
     duels: RwLock<BTreeMap<DuelId, Slot>>,
-    /// When to check whether a duel has expired: one entry per duel, and one more for a closed one.
+    /// When to check whether a duel has expired: one entry per duel, and one more each time that it is closed or begins anew,
+    /// until that one is due.
     expiry_checks: Mutex<BTreeSet<(UnixMs, DuelId)>>,
     ledger: Mutex<TicketLedger>,
 }
@@ -118,10 +119,19 @@ impl MemoryEngine {
             // Before anything comes into being.
             rules::merge(&[], declaration.participants.clone())?;
         }
-        self.change(duel, now, |duel, created| {
-            duel.declare(declaration)?;
-            duel.use_at(now);
-            Ok(Opened { position: duel.position(), created })
+        self.change(duel, now, |state, created| {
+            if !rules::begins_anew(state.status(), declaration.reopen)? {
+                state.declare(declaration)?;
+                state.use_at(now);
+                return Ok(Opened { position: state.position(), created });
+            }
+            let mut new = DuelState::new(now);
+            new.declare(declaration)?;
+            let position = new.position();
+            *state = new;
+            self.plan_expiry_check(duel, state);
+            self.notify(Notice::Opened { duel, position });
+            Ok(Opened { position, created: true })
         })?
     }
 
@@ -159,11 +169,11 @@ impl MemoryEngine {
                 let (epoch, event) = (position.epoch, Arc::clone(event));
                 connections = self.notify(Notice::Appended { duel, epoch, event, bulk: false });
             }
-            Ok(Appended { position, event: events.last().cloned(), connections })
+            Ok(Appended { connections, ..state.appended(position, events.last().cloned()) })
         })?
     }
 
-    /// A closed duel is forgotten sooner than its entry in `expiry_checks` says.
+    /// A duel that was closed, or began anew, is to be forgotten at another time than its entry in `expiry_checks` says.
     fn plan_expiry_check(&self, duel: DuelId, state: &DuelState) {
         self.expiry_checks.lock().insert((state.expires_at(&self.config), duel));
     }

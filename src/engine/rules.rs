@@ -19,6 +19,15 @@ use crate::limits;
 /// The engine holds as many duels as it may.
 pub(super) const DUELS_FULL: EngineError = EngineError::Full { limit: "ENGINE_MAX_DUELS" };
 
+/// Returns whether a duel that stands so begins anew when it is declared.
+pub(super) fn begins_anew(status: DuelStatus, reopen: bool) -> Result<bool, OpenError> {
+    match status {
+        DuelStatus::Open => Ok(false),
+        DuelStatus::Closed(_) if reopen => Ok(true),
+        DuelStatus::Closed(_) => Err(OpenError::Closed),
+    }
+}
+
 /// Merges the participants declared now into those known. A declared one replaces a known one of the same user.
 pub(super) fn merge(
     known: &[Participant],

@@ -273,6 +273,7 @@ async fn what_was_declared_before_the_restart_holds_after_it() {
             duel_id: 77,
             participants: participants.into(),
             settings: Some(pb::DuelSettings { presence_grace }),
+            reopen: false,
         };
         backend.client.clone().open_duel(request).await.unwrap();
         push_numbered(&backend, 1..=3).await;

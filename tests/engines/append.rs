@@ -1,7 +1,7 @@
 //! Events take their places in the order of the calls, are told in that order, and are there when the answer is.
 
 use duelhub::clock;
-use duelhub::engine::AppendError;
+use duelhub::engine::{AppendError, Declaration};
 use duelhub::event::{Audience, Content, Outcome, Position, Push};
 
 use crate::kit::{DUEL, Subject, id_of, payload, pushes, typed, update, user, users};
@@ -161,7 +161,20 @@ async fn a_reader_never_sees_a_gap_while_others_push(kind: Kind) {
     pusher.await.unwrap();
 }
 
+async fn a_push_says_whether_the_duel_was_declared(engine: Subject) {
+    let keyed = |key: &str| engine.append(id_of(DUEL), update(DUEL, 1), Some(key.into()));
+    assert!(!keyed("a").await.unwrap().declared);
+    assert!(!keyed("a").await.unwrap().declared, "as a duplicate");
+    let declaration = Declaration { participants: Vec::new(), settings: None, reopen: false };
+    engine.open(id_of(DUEL), declaration).await.unwrap();
+    assert!(keyed("b").await.unwrap().declared);
+    assert!(keyed("a").await.unwrap().declared, "by now");
+    assert!(engine.close(id_of(DUEL), Outcome::Finished, None).await.unwrap().declared);
+    assert!(!engine.close(id_of(78), Outcome::Finished, None).await.unwrap().declared);
+}
+
 on_every_engine!(
+    a_push_says_whether_the_duel_was_declared,
     seqs_are_dense_from_one_in_each_duel,
     calls_take_effect_in_the_order_in_which_they_are_made,
     calls_of_different_kinds_keep_their_order,

@@ -34,7 +34,10 @@ async fn closing_again_in_the_same_way_stores_nothing(engine: Subject) {
     let first = close(1).await.unwrap();
     for nth in [1, 2] {
         let again = close(nth).await.unwrap();
-        assert_eq!(again, Appended { position: first.position, event: None, connections: 0 });
+        assert_eq!(
+            again,
+            Appended { position: first.position, event: None, connections: 0, declared: false }
+        );
     }
     assert_eq!(engine.told_events(DUEL).len(), 2);
     assert_eq!(engine.log(DUEL).await.len(), 2);
@@ -56,7 +59,7 @@ async fn a_closed_duel_takes_nothing_and_shows_everything(engine: Subject) {
     let closed = engine.close(id_of(DUEL), Outcome::Finished, None).await.unwrap();
     let push = engine.append(id_of(DUEL), update(DUEL, 2), None).await;
     assert_eq!(push, Err(AppendError::Closed));
-    let declaration = Declaration { participants: Vec::new(), settings: None };
+    let declaration = Declaration { participants: Vec::new(), settings: None, reopen: false };
     assert_eq!(engine.open(id_of(DUEL), declaration).await, Err(OpenError::Closed));
     let record = engine.get_or_create(id_of(DUEL)).await.unwrap();
     assert_eq!(record.head.position, closed.position);

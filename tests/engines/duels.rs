@@ -20,7 +20,7 @@ fn participant(id: u64, telegram: u64) -> Participant {
 
 fn declare(participants: &[(u64, u64)]) -> Declaration {
     let participants = participants.iter().map(|(id, telegram)| participant(*id, *telegram));
-    Declaration { participants: participants.collect(), settings: None }
+    Declaration { participants: participants.collect(), settings: None, reopen: false }
 }
 
 /// Who takes part, as `(user, telegram)`.
@@ -112,7 +112,7 @@ async fn settings_stay_until_others_are_declared(engine: Subject) {
         (Some(grace(6)), grace(6)),
         (Some(DuelSettings::default()), DuelSettings::default()),
     ] {
-        let declaration = Declaration { participants: Vec::new(), settings };
+        let declaration = Declaration { participants: Vec::new(), settings, reopen: false };
         engine.open(id_of(DUEL), declaration).await.unwrap();
         let record = engine.get(id_of(DUEL)).await.unwrap().unwrap();
         assert_eq!(record.settings, expected);

@@ -18,7 +18,10 @@ async fn a_duplicate_gets_the_first_answer_and_stores_nothing(engine: Subject) {
     engine.push(DUEL, 2).await;
     for _ in 0..3 {
         let again = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
-        assert_eq!(again, Appended { position: first.position, event: None, connections: 0 });
+        assert_eq!(
+            again,
+            Appended { position: first.position, event: None, connections: 0, declared: false }
+        );
     }
     assert_eq!(engine.log(DUEL).await.len(), 2);
     assert_eq!(engine.told_events(DUEL).len(), 2);
@@ -30,7 +33,10 @@ async fn a_duplicate_is_one_also_while_the_first_is_under_way(engine: Subject) {
     let again = again.await.unwrap();
     let first = first.await.unwrap();
     assert!(first.event.is_some());
-    assert_eq!(again, Appended { position: first.position, event: None, connections: 0 });
+    assert_eq!(
+        again,
+        Appended { position: first.position, event: None, connections: 0, declared: false }
+    );
     assert_eq!(engine.log(DUEL).await.len(), 1, "the answer of a duplicate waits for the first");
 }
 
@@ -64,7 +70,10 @@ async fn a_key_outlives_its_event_in_the_log(kind: Kind) {
     engine.push_all(DUEL, 2..=10).await;
     assert_eq!(engine.head(DUEL).await.oldest_seq, 9);
     let again = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
-    assert_eq!(again, Appended { position: first.position, event: None, connections: 0 });
+    assert_eq!(
+        again,
+        Appended { position: first.position, event: None, connections: 0, declared: false }
+    );
 }
 
 async fn the_keys_used_last_are_remembered(engine: Subject) {
@@ -85,7 +94,10 @@ async fn a_closed_duel_still_answers_duplicates(engine: Subject) {
     let first = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
     let closed = engine.close(id_of(DUEL), Outcome::Finished, None).await.unwrap();
     let again = keyed(&engine, update(DUEL, 1), "key").await.unwrap();
-    assert_eq!(again, Appended { position: first.position, event: None, connections: 0 });
+    assert_eq!(
+        again,
+        Appended { position: first.position, event: None, connections: 0, declared: false }
+    );
     assert_eq!(keyed(&engine, update(DUEL, 2), "other").await, Err(AppendError::Closed));
     assert_eq!(engine.head(DUEL).await.position, closed.position);
 }

@@ -45,6 +45,7 @@ mod keys;
 mod kit;
 mod latest;
 mod log;
+mod reopening;
 mod restart;
 mod retention;
 mod signals;

@@ -49,7 +49,7 @@ async fn full_duel(engine: &Subject) -> Position {
     let telegram = TelegramId::try_from(11).unwrap();
     let settings = DuelSettings { presence_grace: Some(Duration::from_millis(1500)) };
     let participants = vec![Participant { user: user(1), telegram }];
-    let declaration = Declaration { participants, settings: Some(settings) };
+    let declaration = Declaration { participants, settings: Some(settings), reopen: false };
     engine.open(id_of(DUEL), declaration).await.unwrap();
     engine.pushed(DUEL, typed("score", 1)).await;
     engine.append(id_of(DUEL), update(DUEL, 2), Some("key".into())).await.unwrap();
@@ -89,7 +89,12 @@ async fn a_durable_duel_goes_on_as_it_was(kind: Kind) {
         let duplicate = engine.append(id_of(DUEL), update(DUEL, 2), Some("key".into())).await;
         assert_eq!(
             duplicate,
-            Ok(Appended { position: Position { seq: 2, ..position }, event: None, connections: 0 })
+            Ok(Appended {
+                position: Position { seq: 2, ..position },
+                event: None,
+                connections: 0,
+                declared: true
+            })
         );
         let reused = engine.append(id_of(DUEL), update(DUEL, 3), Some("key".into())).await;
         assert_eq!(reused, Err(AppendError::KeyReused));

@@ -72,8 +72,12 @@ async fn other_bad_requests_name_the_field() {
     let mut client = Backend::connect(&server).await.client;
     let participant = |user_id, telegram_id| pb::Participant { user_id, telegram_id };
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
-    let open =
-        |participants: Vec<_>| pb::OpenDuelRequest { duel_id: 77, participants, settings: None };
+    let open = |participants: Vec<_>| pb::OpenDuelRequest {
+        duel_id: 77,
+        participants,
+        settings: None,
+        reopen: false,
+    };
     let grace = |grace| pb::OpenDuelRequest {
         settings: Some(pb::DuelSettings { presence_grace: grace }),
         ..open(vec![])
@@ -96,6 +100,7 @@ async fn other_bad_requests_name_the_field() {
         (pb::IssueTicketRequest { user_id: 0, ..issue }, "user_id"),
         (pb::IssueTicketRequest { role: 9, ..issue }, "role"),
         (pb::IssueTicketRequest { ttl: seconds(0), ..issue }, "ttl"),
+        (pb::IssueTicketRequest { ttl: seconds(i64::MIN), ..issue }, "ttl"),
         (pb::IssueTicketRequest { ttl: seconds(86_401), ..issue }, "ttl"),
         (
             pb::IssueTicketRequest {
@@ -213,6 +218,7 @@ async fn declaring_widens_and_never_narrows() {
         duel_id: 77,
         participants: vec![pb::Participant { user_id: 3, telegram_id: 1 }],
         settings: None,
+        reopen: false,
     };
     assert_invalid(backend.client.clone().open_duel(clash).await, "participants");
     assert_eq!(backend.duel(77).await.participants.len(), 2);
@@ -353,13 +359,16 @@ async fn a_token_is_asked_of_every_call() {
     let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
     let mut client = ControlServiceClient::new(channel.clone());
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
-    for given in [
+    let bad = [
         None,
         Some("Bearer wrong"),
         Some("Bearer "),
+        Some("Bearer"),
         Some(token),
-        Some("bearer a-token-of-16-bytes-or-more"),
-    ] {
+        Some("Basic a-token-of-16-bytes-or-more"),
+        Some("Bearera-token-of-16-bytes-or-more"),
+    ];
+    for given in bad {
         let mut request = Request::new(pb::GetNodeRequest {});
         if let Some(given) = given {
             request.metadata_mut().insert("authorization", given.parse().unwrap());
@@ -370,9 +379,13 @@ async fn a_token_is_asked_of_every_call() {
     }
     let check = || Request::new(tonic_health::pb::HealthCheckRequest::default());
     assert_eq!(health.check(check()).await.unwrap_err().code(), Code::Unauthenticated);
-    let mut request = Request::new(pb::GetNodeRequest {});
-    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-    assert_eq!(client.get_node(request).await.unwrap().into_inner().engine, "embedded");
+    // The scheme's name has no case (RFC 9110, section 11.1).
+    for scheme in ["Bearer ", "bearer ", "BEARER ", "Bearer  "] {
+        let mut request = Request::new(pb::GetNodeRequest {});
+        let given = format!("{scheme}{token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", given);
+        assert_eq!(client.get_node(request).await.unwrap().into_inner().engine, "embedded");
+    }
     let mut request = check();
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     assert!(health.check(request).await.is_ok());

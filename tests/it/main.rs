@@ -3,6 +3,7 @@
 
 mod load;
 
+mod calls;
 mod command_line;
 mod control;
 mod delivery;
@@ -10,6 +11,7 @@ mod frames;
 mod handshake;
 mod operations;
 mod presence;
+mod reopening;
 mod subscriptions;
 mod ticket_api;
 mod tickets;

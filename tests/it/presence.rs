@@ -66,6 +66,7 @@ async fn a_duel_may_have_a_grace_of_its_own() {
         duel_id: 77,
         participants: [1, 2].map(|user_id| pb::Participant { user_id, telegram_id: 0 }).into(),
         settings: Some(pb::DuelSettings { presence_grace }),
+        reopen: false,
     };
     backend.client.clone().open_duel(request).await.unwrap();
     let mut one = backend.player(77, 1).await;

@@ -22,7 +22,7 @@ async fn declared(server: &TestServer) -> Backend {
         pb::Participant { user_id: 1, telegram_id: 1001 },
         pb::Participant { user_id: 2, telegram_id: 0 },
     ];
-    let request = pb::OpenDuelRequest { duel_id: 77, participants, settings: None };
+    let request = pb::OpenDuelRequest { duel_id: 77, participants, settings: None, reopen: false };
     backend.client.clone().open_duel(request).await.unwrap();
     backend
 }

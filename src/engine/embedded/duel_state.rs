@@ -99,7 +99,7 @@ mod tests {
     /// What is done to a duel.
     #[derive(Debug, Clone)]
     enum Step {
-        Declare { user: u64 },
+        Declare { user: u64, reopen: bool },
         Push { event_type: bool, key: Option<u16>, size: usize },
         Close,
         Touch,
@@ -111,7 +111,7 @@ mod tests {
         let push = (any::<bool>(), proptest::option::of(any::<u16>()), 0..600_usize)
             .prop_map(|(event_type, key, size)| Step::Push { event_type, key, size });
         let step = prop_oneof![
-            1 => (1..4_u64).prop_map(|user| Step::Declare { user }),
+            2 => (1..4_u64, any::<bool>()).prop_map(|(user, reopen)| Step::Declare { user, reopen }),
             20 => push,
             1 => Just(Step::Close),
             1 => Just(Step::Touch),
@@ -130,10 +130,11 @@ mod tests {
 
     fn take(batch: &mut WriteBatch<'_>, duel: DuelId, step: &Step) {
         match *step {
-            Step::Declare { user } => {
+            Step::Declare { user, reopen } => {
                 let (user, telegram) = (UserId::try_from(user), TelegramId::try_from(user));
                 let participant = Participant { user: user.unwrap(), telegram: telegram.unwrap() };
-                let declaration = Declaration { participants: vec![participant], settings: None };
+                let declaration =
+                    Declaration { participants: vec![participant], settings: None, reopen };
                 done(batch.open(duel, declaration));
             }
             Step::Push { event_type, key, size } => {

@@ -35,7 +35,7 @@ impl IdempotencyKey {
 
 impl Snapshot<'_> {
     pub(super) fn read(&self, duel: DuelId, after: Position, count: usize) -> Result<Page, Fault> {
-        let Some(row) = self.duel(duel) else { return Ok(Page::Ended) };
+        let Some(row) = self.duel(duel)? else { return Ok(Page::Ended) };
         let head = row.head(&self.store.lives);
         if !head.holds_after(after) {
             return Ok(head.page_lacking(after));
@@ -54,7 +54,7 @@ impl Snapshot<'_> {
         viewer: Viewer,
         up_to: Position,
     ) -> Result<Option<Vec<Arc<Event>>>, Fault> {
-        let row = self.duel(duel);
+        let row = self.duel(duel)?;
         let same_epoch = |row: &DuelRow| row.position(&self.store.lives).epoch == up_to.epoch;
         let Some(row) = row.filter(same_epoch) else { return Ok(None) };
         // From the oldest in the log, and not through the tombstones of those before it.
@@ -81,13 +81,17 @@ impl WriteBatch<'_> {
         duel: DuelId,
         declaration: Declaration,
     ) -> Result<Opened, StepError<OpenError>> {
-        let known = self.duel(duel);
-        if known.as_ref().is_some_and(|row| row.duel_status() != DuelStatus::Open) {
-            return Err(OpenError::Closed.into());
-        }
+        let mut known = self.duel(duel);
+        let ended = match &known {
+            Some(row) if rules::begins_anew(row.duel_status(), declaration.reopen)? => known.take(),
+            Some(_) | None => None,
+        };
         let before = known.as_ref().map(DuelRow::participants).transpose()?.unwrap_or_default();
         // Before the duel is created.
         let merged = rules::merge(&before, declaration.participants)?;
+        if let Some(ended) = ended {
+            self.forget(duel, &ended)?;
+        }
         let created = known.is_none();
         let mut row = self.begin_change(duel, known)?;
         row.set_participants(&merged);
@@ -126,7 +130,7 @@ impl WriteBatch<'_> {
         {
             rules::check_duplicate(&used.fingerprint, key.fingerprint)?;
             let position = Position { seq: used.seq, ..row.position(self.lives) };
-            return Ok(Appended { position, event: None, connections: 0 });
+            return Ok(row.appended(position, None));
         }
         if let Some(row) = &known {
             rules::check_open(row.duel_status())?;
@@ -138,14 +142,14 @@ impl WriteBatch<'_> {
         if let Some(key) = key {
             self.remember(duel, &mut row, key)?;
         }
-        let position = row.position(self.lives);
+        let appended = row.appended(row.position(self.lives), Some(event));
         // The event alone says what has changed, unless others fell off the log for it.
         if is_stored && row.oldest_seq == oldest_seq {
             self.follow_duel(duel, row);
         } else {
             self.put_duel(duel, row);
         }
-        Ok(Appended { position, event: Some(event), connections: 0 })
+        Ok(appended)
     }
 
     /// Stores the last event, if any, and the end of the duel.
@@ -159,8 +163,7 @@ impl WriteBatch<'_> {
         if let Some(row) = &known
             && rules::is_closed_alike(row.duel_status(), outcome)?
         {
-            let position = row.position(self.lives);
-            return Ok(Appended { position, event: None, connections: 0 });
+            return Ok(row.appended(row.position(self.lives), None));
         }
         let mut row = self.begin_change(duel, known)?;
         if let Some(last) = last {
@@ -170,9 +173,9 @@ impl WriteBatch<'_> {
         row.set_status(DuelStatus::Closed(outcome).into());
         // Sooner than the check that was planned when it was created.
         self.plan_expiry_check(duel, &row);
-        let position = row.position(self.lives);
+        let appended = row.appended(row.position(self.lives), Some(end));
         self.put_duel(duel, row);
-        Ok(Appended { position, event: Some(end), connections: 0 })
+        Ok(appended)
     }
 
     /// Notes that somebody follows the duel.

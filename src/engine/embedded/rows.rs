@@ -4,6 +4,7 @@
 //! One keyspace holds everything. A key is one letter for the kind of the row, then numbers in big-endian, so that the
 //! rows of a duel stand together in the order of `seq`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BufMut as _;
@@ -14,7 +15,7 @@ use super::Fault;
 use crate::clock::UnixMs;
 use crate::engine::event_row::{StatusRow, stored_size};
 use crate::engine::rules::{Retained, TicketRecord};
-use crate::engine::{DuelRecord, DuelSettings, EpochHistory, Head, Participant};
+use crate::engine::{Appended, DuelRecord, DuelSettings, EpochHistory, Head, Participant};
 use crate::event::{DuelStatus, Epoch, Event, Outcome, Position};
 use crate::id::{DuelId, TelegramId, TicketKey, UserId};
 use crate::ticket::{Revision, Stamp};
@@ -266,6 +267,11 @@ impl DuelRow {
         }
     }
 
+    /// Returns whether both rows are of the one duel, which has not begun anew between them.
+    pub(super) const fn is_same_duel(&self, other: &Self) -> bool {
+        self.birth == other.birth
+    }
+
     /// Returns whether the duel was changed in the present life, and so is stored as one of it.
     pub(super) fn is_of_present_life(&self, lives: &Lives) -> bool {
         self.life == lives.present
@@ -363,6 +369,11 @@ impl DuelRow {
         let row =
             |p: &Participant| ParticipantRow { user: p.user.get(), telegram: p.telegram.get() };
         self.participants = participants.iter().map(row).collect();
+    }
+
+    /// Returns the answer to a push or a close.
+    pub(super) const fn appended(&self, position: Position, event: Option<Arc<Event>>) -> Appended {
+        Appended { position, event, connections: 0, declared: self.declared }
     }
 
     pub(super) fn record(&self, lives: &Lives) -> Result<DuelRecord, Fault> {

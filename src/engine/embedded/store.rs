@@ -154,9 +154,12 @@ impl Snapshot<'_> {
         self.get(key)?.map(|bytes| rows::decode(&bytes)).transpose()
     }
 
-    /// Returns the duel as it stands, which may be after an event or two that this snapshot does not have.
-    pub(super) fn duel(&self, duel: DuelId) -> Option<DuelRow> {
-        self.store.duels.get(duel)
+    /// Returns the duel as it stands, which may be after an event or two that this snapshot does not have. Returns `None` as well
+    /// if the duel began anew between the two: its number then stands for other events here.
+    pub(super) fn duel(&self, duel: DuelId) -> Result<Option<DuelRow>, Fault> {
+        let Some(row) = self.store.duels.get(duel) else { return Ok(None) };
+        let stored: Option<DuelRow> = self.row(&Kind::Duel.key(&[duel.get()]))?;
+        Ok(stored.is_some_and(|stored| stored.is_same_duel(&row)).then_some(row))
     }
 
     /// The rows of a kind whose keys begin with `numbers`, in order.
@@ -224,7 +227,7 @@ impl WriteBatch<'_> {
     pub(super) fn duel(&self, duel: DuelId) -> Option<DuelRow> {
         self.duels
             .get(&duel)
-            .map_or_else(|| self.snapshot.duel(duel), |changed| changed.row.clone())
+            .map_or_else(|| self.snapshot.store.duels.get(duel), |changed| changed.row.clone())
     }
 
     /// The first `count` rows from one key on and before another, in order.

@@ -117,10 +117,11 @@ impl DuelState {
         rules::expires_at(self.status, self.used_at, changed_at, config)
     }
 
+    pub(super) const fn status(&self) -> DuelStatus {
+        self.status
+    }
+
     pub(super) fn declare(&mut self, declaration: Declaration) -> Result<(), OpenError> {
-        if self.status != DuelStatus::Open {
-            return Err(OpenError::Closed);
-        }
         let known = self.participants.as_deref().unwrap_or_default();
         self.participants = Some(rules::merge(known, declaration.participants)?);
         self.settings = declaration.settings.unwrap_or(self.settings);
@@ -140,14 +141,20 @@ impl DuelState {
         {
             rules::check_duplicate(&known.0, *fingerprint)?;
             let position = Position { epoch: self.epoch, seq: *seq };
-            return Ok(Appended { position, event: None, connections: 0 });
+            return Ok(self.appended(position, None));
         }
         rules::check_open(self.status)?;
         let event = self.store(Content::Pushed(push), now, config);
         if let Some((key, fingerprint)) = key {
             self.keys.get_or_insert_default().remember(key, fingerprint, event.seq);
         }
-        Ok(Appended { position: self.position(), event: Some(event), connections: 0 })
+        Ok(self.appended(self.position(), Some(event)))
+    }
+
+    /// Returns the answer to a push or a close.
+    pub(super) const fn appended(&self, position: Position, event: Option<Arc<Event>>) -> Appended {
+        let declared = self.participants.is_some();
+        Appended { position, event, connections: 0, declared }
     }
 
     /// Ends the duel: the events stored for it, in order. None if it had ended in the same way before.

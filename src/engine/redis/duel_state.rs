@@ -104,10 +104,12 @@ impl RedisEngine {
             .with(&known.0)
             .with(&known.1)
             .with(reply::show_participants(&merged))
-            .with(settings.as_ref().unwrap_or(&known.1));
-        let on_created = self.creation(duel);
+            .with(settings.as_ref().unwrap_or(&known.1))
+            .with(u8::from(declaration.reopen));
+        let (on_created, dispatcher) = (self.creation(duel), Arc::clone(&self.dispatcher));
         Ok(self.ask(Request::kept(command), move |mut parts, _| {
-            match &parts.text()?[..] {
+            let outcome = parts.text()?;
+            match &outcome[..] {
                 "full" => return Err(ReplyError::Rejected(rules::DUELS_FULL.into())),
                 "closed" => return Err(ReplyError::Rejected(OpenError::Closed)),
                 "changed" => return Ok(Tried::Changed((parts.text()?, parts.text()?))),
@@ -115,7 +117,11 @@ impl RedisEngine {
             }
             let position = parts.position()?;
             let created = parts.number()?;
-            on_created(created, position);
+            match outcome == "anew" {
+                // It was counted before.
+                true => dispatcher.opened(duel, position),
+                false => on_created(created, position),
+            }
             Ok(Tried::Opened(Opened { position, created: created == 1 }))
         }))
     }

@@ -59,11 +59,9 @@ impl LogEngine for RedisEngine {
             .with(limits::IDEMPOTENCY_KEYS_MAX);
         let (dispatcher, on_created) = (Arc::clone(&self.dispatcher), self.creation(duel));
         self.ask(Request::kept(command), move |mut parts, bulk| {
-            let (position, stored_at) = match stored(&mut parts, on_created)? {
-                Stored::Now(position, at) => (position, at),
-                Stored::Before(position) => {
-                    return Ok(Appended { position, event: None, connections: 0 });
-                }
+            let Stored { position, declared, since } = stored(&mut parts, on_created)?;
+            let Some(stored_at) = since else {
+                return Ok(Appended { position, event: None, connections: 0, declared });
             };
             let event = event.number(position.seq, stored_at);
             let mut connections = 0;
@@ -72,7 +70,7 @@ impl LogEngine for RedisEngine {
                 let told = Arc::clone(&event);
                 connections = dispatcher.event(duel, position.epoch, told, bulk);
             }
-            Ok(Appended { position, event: Some(event), connections })
+            Ok(Appended { position, event: Some(event), connections, declared })
         })
     }
 
@@ -96,11 +94,9 @@ impl LogEngine for RedisEngine {
             .with(last_kind);
         let (dispatcher, on_created) = (Arc::clone(&self.dispatcher), self.creation(duel));
         self.ask(Request::kept(command), move |mut parts, bulk| {
-            let (position, stored_at) = match stored(&mut parts, on_created)? {
-                Stored::Now(position, at) => (position, at),
-                Stored::Before(position) => {
-                    return Ok(Appended { position, event: None, connections: 0 });
-                }
+            let Stored { position, declared, since } = stored(&mut parts, on_created)?;
+            let Some(stored_at) = since else {
+                return Ok(Appended { position, event: None, connections: 0, declared });
             };
             if let Some(last) = last {
                 let last = last.number(position.seq - 1, stored_at);
@@ -108,7 +104,7 @@ impl LogEngine for RedisEngine {
             }
             let end = end.number(position.seq, stored_at);
             let connections = dispatcher.event(duel, position.epoch, Arc::clone(&end), bulk);
-            Ok(Appended { position, event: Some(end), connections })
+            Ok(Appended { position, event: Some(end), connections, declared })
         })
     }
 
@@ -180,11 +176,12 @@ impl RedisEngine {
 }
 
 /// What became of an event.
-enum Stored {
-    /// It is stored there, since then.
-    Now(Position, UnixMs),
-    /// It had been there before.
-    Before(Position),
+struct Stored {
+    position: Position,
+    /// Whether the duel was declared.
+    declared: bool,
+    /// `None`: it had been there before.
+    since: Option<UnixMs>,
 }
 
 /// What `append.lua` and `close.lua` answer.
@@ -202,13 +199,13 @@ fn stored(
     if let Some(error) = rejected {
         return Err(ReplyError::Rejected(error));
     }
-    let position = parts.position()?;
+    let (position, declared) = (parts.position()?, parts.number()? == 1);
     if outcome == "duplicate" {
-        return Ok(Stored::Before(position));
+        return Ok(Stored { position, declared, since: None });
     }
-    let stored_at = UnixMs(parts.number()?);
+    let since = Some(UnixMs(parts.number()?));
     on_created(parts.number()?, position);
-    Ok(Stored::Now(position, stored_at))
+    Ok(Stored { position, declared, since })
 }
 
 /// Events, the newest first, and whether there are none before them. `None`: the epoch is another.

@@ -100,7 +100,8 @@ impl AdminClient {
         for Closed { duel, seq, ticket } in &self.closed {
             let mut player = Player::knock(hub, Join::ticket(ticket)).await;
             assert_eq!(player.until_closed().await, 4503, "{:?}", player.error);
-            assert_eq!(player.error["message"], "duel_closed");
+            let end = player.events.last().unwrap();
+            assert_eq!((&end["type"], &end["seq"]), (&"duel_closed".into(), &(*seq).into()));
             let again = close(shared, *duel).await.unwrap();
             assert_eq!((again.position.unwrap().seq, again.duplicate), (*seq, true));
             let status = shared.backend.try_push(push(*duel, "{}")).await.unwrap_err();

@@ -112,7 +112,7 @@ impl Backend {
         let participants =
             users.iter().map(|user_id| pb::Participant { user_id: *user_id, telegram_id: 0 });
         let participants = participants.collect();
-        let request = pb::OpenDuelRequest { duel_id, participants, settings: None };
+        let request = pb::OpenDuelRequest { duel_id, participants, settings: None, reopen: false };
         Ok(self.client.clone().open_duel(request).await?.into_inner())
     }
 

@@ -97,7 +97,12 @@ impl ProcessNode {
         let participants = participants
             .map(|p| pb::Participant { user_id: p.user.get(), telegram_id: p.telegram.get() });
         let participants = participants.collect();
-        let request = pb::OpenDuelRequest { duel_id: duel.get(), participants, settings: None };
+        let request = pb::OpenDuelRequest {
+            duel_id: duel.get(),
+            participants,
+            settings: None,
+            reopen: false,
+        };
         match self.backend.client.clone().open_duel(request).await.map(tonic::Response::into_inner)
         {
             Ok(opened) => Ok(position(opened.position)),
@@ -175,7 +180,10 @@ async fn pass_on(mut answers: Streaming<pb::PushEventsResponse>, waiting: Waitin
 fn answer_of(answer: pb::PushEventsResponse) -> Result<Pushed, AppendError> {
     use pb::push_events_response::Outcome;
     match answer.outcome.expect("an answer says what became of the push") {
-        Outcome::Pushed(done) => Ok(pushed(done.position, done.duplicate, done.connections)),
+        Outcome::Pushed(done) => {
+            let pushed = pushed(done.position, done.duplicate, done.connections);
+            Ok(Pushed { declared: done.declared, ..pushed })
+        }
         Outcome::Error(error) => Err(match error.reason.as_str() {
             "DUEL_CLOSED" => AppendError::Closed,
             "IDEMPOTENCY_KEY_REUSED" => AppendError::KeyReused,
@@ -186,7 +194,8 @@ fn answer_of(answer: pb::PushEventsResponse) -> Result<Pushed, AppendError> {
 
 fn pushed(at: Option<pb::Position>, duplicate: bool, connections: u32) -> Pushed {
     let connections = usize::try_from(connections).unwrap();
-    Pushed { position: position(at), duplicate, connections }
+    // Of a close it is not said.
+    Pushed { position: position(at), duplicate, connections, declared: false }
 }
 
 fn position(at: Option<pb::Position>) -> Position {

@@ -116,7 +116,7 @@ impl World {
         let users: std::collections::BTreeSet<_> =
             PLAYERS.iter().filter(|(at, ..)| *at == duel).map(|(_, id, _)| *id).collect();
         let participants = users.iter().map(participant).collect();
-        let declaration = Declaration { participants, settings: None };
+        let declaration = Declaration { participants, settings: None, reopen: false };
         let node = self.node_to_call(duel);
         let opened = self.nodes[node].open(self.histories[duel].duel, declaration).await;
         let history = &mut self.histories[duel];

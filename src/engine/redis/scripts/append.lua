@@ -11,7 +11,7 @@ if duel and key ~= '' then
         if string.sub(known, 1, #fingerprint) ~= fingerprint then return { 'reused' } end
         -- A write, so that who waits for replicas waits for those that have the first one, too.
         redis.call('HSET', base, 'e', duel.epoch)
-        return { 'duplicate', duel.epoch, tonumber(string.sub(known, #fingerprint + 1)) }
+        return { 'duplicate', duel.epoch, tonumber(string.sub(known, #fingerprint + 1)), duel.declared }
     end
 end
 if not be() then return { 'full' } end
@@ -29,4 +29,4 @@ if key ~= '' then
     redis.call('PEXPIREAT', keys, duel.kept_until)
     redis.call('PEXPIREAT', order, duel.kept_until)
 end
-return { 'stored', duel.epoch, duel.seq, now, created }
+return { 'stored', duel.epoch, duel.seq, duel.declared, now, created }

@@ -23,7 +23,7 @@ local function be()
     redis.call('DEL', others.log, others.retained, others.retained_order, others.keys, others.keys_order)
     duel = {
         base = base, epoch = fresh_epoch, status = '0', seq = 0, oldest = 0, bytes = 0, retained_bytes = 0,
-        expires_at = expires_at, kept_until = kept_until, parts = others, history = '',
+        expires_at = expires_at, kept_until = kept_until, parts = others, history = '', declared = 0,
     }
     created = 1
     if due then

@@ -8,7 +8,7 @@ if not be() then return { 'full' } end
 -- rules.rs: is_closed_alike.
 if duel.status == status then
     redis.call('HSET', base, 'e', duel.epoch)
-    return { 'duplicate', duel.epoch, duel.seq }
+    return { 'duplicate', duel.epoch, duel.seq, duel.declared }
 end
 if duel.status ~= '0' then return { 'closed' } end
 if last_row ~= '' then store(last_row, last_size, last_kind) end
@@ -22,4 +22,4 @@ if due then
     redis.call('PUBLISH', watch,
         table.concat({ 'c', node, id, duel.epoch, number(duel.seq), number(now), status }, ' '))
 end
-return { 'stored', duel.epoch, duel.seq, now, created }
+return { 'stored', duel.epoch, duel.seq, duel.declared, now, created }

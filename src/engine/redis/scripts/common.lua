@@ -44,7 +44,7 @@ local history_max = 16
 
 -- The duel, if there is one. Of another replication id than before, it has a new epoch.
 local function look(base, fresh_epoch)
-    local row = redis.call('HMGET', base, 'e', 'g', 's', 'n', 'o', 'b', 'w', 'x', 't', 'h')
+    local row = redis.call('HMGET', base, 'e', 'g', 's', 'n', 'o', 'b', 'w', 'x', 't', 'h', 'p')
     if not row[1] then return nil end
     if row[2] ~= replication_id() then
         -- What is left is the beginning of all that was told in the epoch, and so is what was left before that.
@@ -59,7 +59,7 @@ local function look(base, fresh_epoch)
         base = base, epoch = row[1], status = row[3], seq = tonumber(row[4]), oldest = tonumber(row[5]),
         bytes = tonumber(row[6]), retained_bytes = tonumber(row[7]),
         expires_at = tonumber(row[8]), kept_until = tonumber(row[9]), parts = parts(base),
-        history = row[10] or '',
+        history = row[10] or '', declared = row[11] and 1 or 0,
     }
 end
 

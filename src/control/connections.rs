@@ -1,0 +1,132 @@
+//! The connections of backends: TLS, HTTP/2, and what becomes of them at a stop.
+//!
+//! hyper serves them, without the transport of the gRPC library: that one answers a deadline by itself, and waits at a stop
+//! for peers that never spoke.
+//!
+//! At a stop a connection ends as soon as its calls are answered and its client has acknowledged the end (GOAWAY, RFC 9113,
+//! section 6.8). A client that does not is waited for no longer than [`limits::GOAWAY_TIMEOUT`].
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::ServeError;
+use super::middleware::CallService;
+use super::threads::Incoming;
+use crate::config::ControlTls;
+use crate::limits;
+
+/// How often a connection is asked whether its peer is still there, and how long it may take to answer.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How connections are served.
+#[derive(Clone)]
+pub(super) struct Connections {
+    service: CallService,
+    tls: Option<TlsAcceptor>,
+    http2: http2::Builder<TokioExecutor>,
+    stop: CancellationToken,
+}
+
+impl Connections {
+    pub(super) fn new(
+        service: CallService,
+        tls: Option<&ControlTls>,
+        stop: CancellationToken,
+    ) -> Result<Self, ServeError> {
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits::GRPC_STREAMS_MAX)
+            .initial_stream_window_size(limits::GRPC_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(limits::GRPC_CONNECTION_WINDOW_BYTES)
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        let tls = tls.map(|tls| acceptor(tls).ok_or(ServeError::Tls)).transpose()?;
+        Ok(Self { service, tls, http2, stop })
+    }
+
+    /// Serves the connections that come until `stop`, and returns once all have ended.
+    pub(super) async fn serve(self, incoming: Incoming) {
+        let (mut incoming, open) = (pin!(incoming), TaskTracker::new());
+        while let Some(Some(stream)) = self.stop.run_until_cancelled(incoming.next()).await {
+            // One that the runtime does not take is closed.
+            let Ok(stream) = stream else { continue };
+            open.spawn(self.clone().serve_stream(stream));
+        }
+        open.close();
+        open.wait().await;
+    }
+
+    async fn serve_stream(self, stream: TcpStream) {
+        let Some(tls) = &self.tls else { return self.serve_http2(stream).await };
+        // Whoever has not finished the handshake has asked nothing.
+        if let Some(Ok(stream)) = self.stop.run_until_cancelled(tls.accept(stream)).await {
+            Box::pin(self.serve_http2(stream)).await;
+        }
+    }
+
+    async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) {
+        let calls = TaskTracker::new();
+        let service = service_fn(|request| {
+            let answer = self.service.call(request, calls.token());
+            async { Ok::<_, Infallible>(answer.await) }
+        });
+        let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), service));
+        // Why a connection fails is of no concern here: its calls say what has become of them.
+        tokio::select! {
+            _ended = &mut connection => return,
+            () = self.stop.cancelled() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let unanswered = async {
+            calls.close();
+            calls.wait().await;
+            tokio::time::sleep(limits::GOAWAY_TIMEOUT).await;
+        };
+        tokio::select! {
+            _ended = connection => {}
+            () = unanswered => {}
+        }
+    }
+}
+
+/// Returns `None` if the files are not valid PEM, or do not match.
+fn acceptor(tls: &ControlTls) -> Option<TlsAcceptor> {
+    let provider = Arc::new(crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions().ok()?;
+    let builder = match &tls.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(certificates(ca)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build().ok()?)
+        }
+    };
+    let key = PrivateKeyDer::from_pem_slice(&tls.key).ok()?;
+    let mut config = builder.with_single_cert(certificates(&tls.cert)?, key).ok()?;
+    config.alpn_protocols.push(b"h2".to_vec());
+    Some(Arc::new(config).into())
+}
+
+fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()
+}
