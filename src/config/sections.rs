@@ -51,7 +51,7 @@ pub(super) fn read_tickets(
     }
 }
 
-/// The game's own API takes a lower INIT_DATA_TTL_SECONDS as this.
+/// The game's own API takes a lower `INIT_DATA_TTL_SECONDS` as this.
 const INIT_DATA_TTL_LOW: Duration = Duration::from_secs(3600);
 
 pub(super) fn read_telegram(

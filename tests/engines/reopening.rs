@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use duelhub::config::EngineConfig;
 use duelhub::engine::{
-    AppendError, Declaration, DuelSettings, EngineError, OpenError, Opened, Page,
-    Participant, StatusFilter,
+    AppendError, Declaration, DuelSettings, EngineError, OpenError, Opened, Page, Participant,
+    StatusFilter,
 };
 use duelhub::event::{DuelStatus, Outcome, Position, Push};
 use duelhub::id::TelegramId;

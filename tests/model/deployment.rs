@@ -86,12 +86,12 @@ impl Environment {
 
     pub(crate) async fn start(&self, node: usize) -> Node {
         match self.sites.get(node) {
-            None => Node::Local(LocalNode::start(
+            None => Node::Local(Box::new(LocalNode::start(
                 node,
                 &self.store,
                 self.hub_config.clone(),
                 self.several,
-            )),
+            ))),
             Some(site) => Node::Process(Box::new(ProcessNode::start(node, site).await)),
         }
     }

@@ -28,7 +28,7 @@ pub(crate) type PendingAnswer = Pin<Box<dyn Future<Output = Result<Pushed, Appen
 #[derive(Debug)]
 pub(crate) enum Node {
     /// In this process.
-    Local(LocalNode),
+    Local(Box<LocalNode>),
     /// The real binary.
     Process(Box<ProcessNode>),
 }

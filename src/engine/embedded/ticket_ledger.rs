@@ -102,8 +102,8 @@ impl WriteBatch<'_> {
         expires_at: UnixMs,
     ) {
         self.hints.counts.remembered_tickets += usize::from(!is_known);
-        self.put(key.clone(), &TicketRow::new(record, expires_at.0));
         self.plan_expiry(expires_at.0, &key);
+        self.put(key, &TicketRow::new(record, expires_at.0));
     }
 
     const fn is_full(&self) -> bool {
