@@ -114,8 +114,7 @@ impl Control {
             server = server.tls_config(tls_config(tls)).map_err(|_| ServeError::Tls)?;
         }
         let stop = self.stop.clone();
-        let calls =
-            CallMiddleware::new(&self.config, Arc::clone(&self.metrics), Arc::clone(&self.hub));
+        let calls = CallMiddleware::new(&self.config, Arc::clone(&self.metrics), stop.clone());
         let control = ControlServiceServer::new(self)
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
         let others = health.into().add_service(reflection_v1()).add_service(reflection_v1alpha());

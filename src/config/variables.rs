@@ -83,7 +83,7 @@ pub const VARIABLES: &[Variable] = &[
     with(
         "WEBSOCKET_DRAIN_SECONDS",
         "5",
-        "at shutdown, and when an epoch ends, clients are closed spread over this time",
+        "with ENGINE=redis: at shutdown, and when an epoch ends, clients are closed spread over this time",
     ),
     with("TRUSTED_PROXIES", "127.0.0.1,::1", "addresses whose X-Forwarded-For is believed"),
     none("WEBAPP_URL", "allowed browser origins, comma-separated; production: required"),

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response, header};
 use tonic::service::Routes;
@@ -17,7 +18,6 @@ use tracing::{Instrument as _, debug, info, info_span};
 use super::Control;
 use super::status::Failure;
 use crate::config::{ControlConfig, Secret};
-use crate::hub::Hub;
 use crate::id::RequestId;
 use crate::metrics::{Metrics, RpcLabels};
 use crate::pb::control_service_server::{ControlServiceServer, SERVICE_NAME};
@@ -29,12 +29,16 @@ const X_REQUEST_ID: &str = "x-request-id";
 pub(super) struct CallMiddleware {
     token: Option<Secret>,
     metrics: Arc<Metrics>,
-    hub: Arc<Hub>,
+    stop: CancellationToken,
 }
 
 impl CallMiddleware {
-    pub(super) fn new(config: &ControlConfig, metrics: Arc<Metrics>, hub: Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self { token: config.token.clone(), metrics, hub })
+    pub(super) fn new(
+        config: &ControlConfig,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { token: config.token.clone(), metrics, stop })
     }
 
     fn authorize(&self, headers: &HeaderMap) -> Result<(), Failure> {
@@ -45,7 +49,7 @@ impl CallMiddleware {
                 return Err(Failure::Unauthenticated);
             }
         }
-        if self.hub.readiness().is_stopping() {
+        if self.stop.is_cancelled() {
             return Err(Failure::ShuttingDown);
         }
         Ok(())

@@ -268,7 +268,7 @@ impl World {
             Some(CloseRequest::Disconnected { .. }) => {
                 self.nodes.len() > 1 && self.disconnected.contains(&who)
             }
-            Some(CloseRequest::Restart) | None => false,
+            Some(CloseRequest::Restart { .. }) | None => false,
         };
         of.cut();
         self.count("heard late");

@@ -2,6 +2,7 @@
 
 mod behind_nginx;
 mod chaos;
+mod drain;
 mod namespaces;
 mod roaming_player;
 mod tls;
