@@ -159,6 +159,14 @@ pub enum EngineKind {
     Redis(RedisConfig),
 }
 
+impl EngineKind {
+    /// Returns whether other nodes may serve clients and backends while this one is away.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
+}
+
 /// Settings of the engine of several nodes.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
@@ -199,8 +207,12 @@ pub struct HubConfig {
     pub presence_grace: Duration,
     /// Watches at a time.
     pub watchers_max: usize,
-    /// The time over which clients that have to reconnect are closed.
+    /// The time over which clients that have to reconnect are closed. Zero for a node alone: nobody else would serve them.
     pub drain: Duration,
+    /// How long nobody can connect when the node restarts. Zero for one of several nodes.
+    pub restart_gap: Duration,
+    /// How many clients that were closed together may come back a second, at least 1.
+    pub reconnects_per_second: u32,
 }
 
 /// Settings of [`crate::edge`].
@@ -285,6 +297,8 @@ impl Config {
         let engine_kind = sections::read_engine_kind(&mut reader, &mut warnings);
         let tickets = sections::read_tickets(&mut reader, production, &mut warnings);
         let engine = sections::read_engine(&mut reader, tickets.resume_ttl);
+        let several_nodes = engine_kind.is_shared();
+        let edge = sections::read_edge(&mut reader, production);
         let config = Self {
             app_env,
             log_level: reader.value("LOG_LEVEL", |text| {
@@ -294,8 +308,8 @@ impl Config {
             telegram: sections::read_telegram(&mut reader, production, &mut warnings),
             engine_kind,
             engine,
-            hub: sections::read_hub(&mut reader),
-            edge: sections::read_edge(&mut reader, production),
+            hub: sections::read_hub(&mut reader, several_nodes, edge.handshakes_per_second_max),
+            edge,
             control: sections::read_control(&mut reader),
             admin: sections::read_admin(&mut reader, production, &mut warnings),
             warnings,

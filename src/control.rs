@@ -117,8 +117,8 @@ impl Control {
         health: impl Into<Routes>,
     ) -> Result<impl Future<Output = ()>, ServeError> {
         let (stop, tls) = (self.stop.clone(), self.config.tls.clone());
-        let (metrics, hub) = (Arc::clone(&self.metrics), Arc::clone(&self.hub));
-        let calls = CallMiddleware::new(&self.config, metrics, hub, stop.clone());
+        let metrics = Arc::clone(&self.metrics);
+        let calls = CallMiddleware::new(&self.config, metrics, stop.clone());
         let control = ControlServiceServer::new(self)
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
         let others = health.into().add_service(reflection_v1()).add_service(reflection_v1alpha());

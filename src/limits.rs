@@ -99,6 +99,16 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a backend whose calls are answered may take to acknowledge, at shutdown, that its connection ends. A backend that is
 /// there does so within a round trip.
 pub const GOAWAY_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a node alone waits at shutdown until its clients have answered their close frames.
+///
+/// The kernel has the frames by then, and delivers them also when the process is gone. So a phone out of reach does not hold
+/// up everybody's return.
+pub const RESTART_CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How long a node alone is expected to be away when it restarts: it has to let go of its store, and begin to listen.
+///
+/// Who comes while it reads its store waits in the kernel's queue ([`LISTEN_BACKLOG`]).
+pub const RESTART_GAP: Duration = Duration::from_secs(1);
 
 /// How long RPCs may take to end at shutdown, after the clients are gone.
 pub const RPC_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,8 +1,8 @@
 //! The wiring of engine, hub and listeners, and the order in which they start and stop.
 //!
 //! Start: every listener is bound before anything is served, so a taken port is an error and not half a service.
-//! Stop: the node is no longer ready; no socket and no call is accepted; calls in flight end while the clients are drained;
-//! whatever is left is dropped.
+//! Stop: the node is no longer ready; no socket is accepted; the clients are drained; no call is accepted, and those in flight
+//! end; whatever is left is dropped. One of several nodes accepts no call while it drains, since others do.
 
 mod descriptors;
 mod service_manager;
@@ -10,7 +10,6 @@ mod service_manager;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpSocket};
@@ -128,7 +127,7 @@ impl Server {
         let Self { config, engine, metrics, addresses, .. } = self;
         let hub = Hub::new(Arc::clone(&engine), config.hub.clone(), Arc::clone(&metrics));
         let tickets = Arc::new(Tickets::new(&config.tickets));
-        let stop = CancellationToken::new();
+        let (stop, control_stop) = (CancellationToken::new(), CancellationToken::new());
 
         let (reporter, health) = tonic_health::server::health_reporter();
         let control = Control::new(
@@ -137,7 +136,7 @@ impl Server {
             Arc::clone(&tickets),
             Arc::clone(&metrics),
             shown_limits(&config),
-            stop.clone(),
+            control_stop.clone(),
         );
         let control = control.serve(self.control, Routes::new(health))?;
         let control = AbortOnDropHandle::new(tokio::spawn(control));
@@ -162,7 +161,7 @@ impl Server {
         let admin = Admin::new(Arc::clone(&hub), metrics).serve(self.admin, closed.clone());
         let mut work = tokio::spawn(Arc::clone(&hub).run());
         let background = [
-            tokio::spawn(report_health(reporter, Arc::clone(&hub), stop.clone())),
+            tokio::spawn(report_health(reporter, Arc::clone(&hub), control_stop.clone())),
             tokio::spawn(admin),
         ];
         info!(edge = %addresses.edge, control = %addresses.control, admin = %addresses.admin,
@@ -179,10 +178,10 @@ impl Server {
         hub.readiness().stop();
         stop.cancel();
         let _stopped = edge.await;
-        sockets.close();
+        let others_serve = config.engine_kind.is_shared();
         let (rpcs, ()) = tokio::join!(
             timeout(limits::RPC_DRAIN_TIMEOUT, control),
-            drain(&hub, &sockets, config.hub.drain),
+            drain(&hub, &sockets, &control_stop, others_serve),
         );
         if rpcs.is_err() {
             warn!("calls were still in flight at the end of the shutdown, and were aborted");
@@ -214,16 +213,29 @@ async fn open_engine(
     }
 }
 
-/// Drains the clients, and waits until their sockets are closed.
-async fn drain(hub: &Hub, sockets: &TaskTracker, spread: Duration) {
+/// Drains the clients, waits until their sockets are closed, and stops the control plane: first if others serve backends as
+/// well, otherwise last.
+async fn drain(
+    hub: &Hub,
+    sockets: &TaskTracker,
+    control_stop: &CancellationToken,
+    others_serve: bool,
+) {
+    let close_timeout = match others_serve {
+        true => {
+            control_stop.cancel();
+            2 * limits::CLOSE_TIMEOUT
+        }
+        false => limits::RESTART_CLOSE_TIMEOUT,
+    };
     let clients = sockets.len();
-    hub.drain(spread).await;
-    // Those that were attached meanwhile.
-    hub.drain(Duration::ZERO).await;
-    if timeout(2 * limits::CLOSE_TIMEOUT, sockets.wait()).await.is_err() {
+    sockets.close();
+    hub.drain().await;
+    if timeout(close_timeout, sockets.wait()).await.is_err() {
         warn!(left = sockets.len(), "sockets were still open at the end of the drain");
     }
     info!(clients, "clients drained");
+    control_stop.cancel();
 }
 
 /// Does as `TcpListener::bind`, with a longer backlog.

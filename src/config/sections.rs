@@ -161,13 +161,26 @@ pub(super) fn read_engine(
     }
 }
 
-pub(super) fn read_hub(reader: &mut Reader<'_>) -> HubConfig {
+/// Reads the hub's section. `handshakes_per_second` is that of [`EdgeConfig`].
+pub(super) fn read_hub(
+    reader: &mut Reader<'_>,
+    several_nodes: bool,
+    handshakes_per_second: u32,
+) -> HubConfig {
+    let drain = reader.fraction("WEBSOCKET_DRAIN_SECONDS", 0.0, 300.0);
+    let (drain, restart_gap) = match several_nodes {
+        true => (drain, Duration::ZERO),
+        false => (Duration::ZERO, limits::RESTART_GAP),
+    };
     HubConfig {
         sync_interval: reader.fraction("WEBSOCKET_SYNC_INTERVAL", 0.5, 60.0),
         connections_per_user_max: reader.count("WEBSOCKET_MAX_CONNECTIONS_PER_USER", 1, 100),
         presence_grace: reader.fraction("PRESENCE_GRACE_SECONDS", 0.0, 60.0),
         watchers_max: reader.count("CONTROL_MAX_WATCHERS", 1, 10_000),
-        drain: reader.fraction("WEBSOCKET_DRAIN_SECONDS", 0.0, 300.0),
+        drain,
+        restart_gap,
+        // The other half is for everybody else: newcomers, and clients that come back when they please.
+        reconnects_per_second: (handshakes_per_second / 2).max(1),
     }
 }
 

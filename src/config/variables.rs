@@ -83,7 +83,7 @@ pub const VARIABLES: &[Variable] = &[
     with(
         "WEBSOCKET_DRAIN_SECONDS",
         "5",
-        "at shutdown, and when an epoch ends, clients are closed spread over this time",
+        "with ENGINE=redis: at shutdown, and when an epoch ends, clients are closed spread over this time",
     ),
     with(
         "TRUSTED_PROXIES",

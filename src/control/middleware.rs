@@ -29,7 +29,6 @@ use super::call::{Call, CallContext, Method, service_and_method};
 use super::deadline;
 use super::status::Failure;
 use crate::config::{ControlConfig, Secret};
-use crate::hub::Hub;
 use crate::id::RequestId;
 use crate::metrics::Metrics;
 use crate::pb::control_service_server::{ControlServiceServer, SERVICE_NAME};
@@ -45,7 +44,6 @@ const GRPC_ENCODING: &str = "grpc-encoding";
 pub(super) struct CallMiddleware {
     token: Option<Secret>,
     metrics: Arc<Metrics>,
-    hub: Arc<Hub>,
     stop: CancellationToken,
 }
 
@@ -53,10 +51,9 @@ impl CallMiddleware {
     pub(super) fn new(
         config: &ControlConfig,
         metrics: Arc<Metrics>,
-        hub: Arc<Hub>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { token: config.token.clone(), metrics, hub, stop })
+        Arc::new(Self { token: config.token.clone(), metrics, stop })
     }
 
     /// Returns until when the call is waited for. `None`: without end.
@@ -69,7 +66,7 @@ impl CallMiddleware {
             return Err(Failure::ContentType);
         }
         self.authorize(headers)?;
-        if self.hub.readiness().is_stopping() {
+        if self.stop.is_cancelled() {
             return Err(Failure::ShuttingDown);
         }
         if headers.get(GRPC_ENCODING).is_some_and(|encoding| encoding != "identity") {

@@ -4,6 +4,7 @@
 //! fit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::OfflineReason;
 use crate::hub::{AttachError, CloseRequest, ResyncRequired};
@@ -33,7 +34,12 @@ pub(super) enum CloseReason {
     /// The client does not read, or lags behind the log.
     TooSlow,
     /// The node is stopping, or the client has to connect again for another reason of ours.
-    ServerRestart { reason: Option<Arc<str>> },
+    ServerRestart {
+        /// The backend's reason, if it wants this.
+        reason: Option<Arc<str>>,
+        /// When the client should come back.
+        retry_after: Duration,
+    },
     /// An error of the hub.
     Internal,
     /// The client broke RFC 6455.
@@ -124,11 +130,27 @@ impl CloseReason {
     /// Returns the text of the close frame: the backend's reason if there is one, else the label.
     pub(super) fn text(&self) -> &str {
         if let Self::AccessDenied { reason: Some(reason) }
-        | Self::ServerRestart { reason: Some(reason) } = self
+        | Self::ServerRestart { reason: Some(reason), .. } = self
         {
             return reason;
         }
         self.label()
+    }
+
+    /// Returns when the client should come back, if the hub has a say in it.
+    pub(super) const fn retry_after(&self) -> Option<Duration> {
+        if let Self::ServerRestart { retry_after, .. } = self { Some(*retry_after) } else { None }
+    }
+
+    /// Returns why a client has to connect again that would miss something. Many may have to, and then come at `retry_after`.
+    pub(super) const fn resync(required: ResyncRequired, retry_after: Duration) -> Self {
+        match required {
+            ResyncRequired::TooSlow => Self::TooSlow,
+            ResyncRequired::EpochChanged | ResyncRequired::Missed => {
+                Self::ServerRestart { reason: None, retry_after }
+            }
+            ResyncRequired::Engine(_) => Self::Internal,
+        }
     }
 
     /// Returns the reason's name in metrics and logs.
@@ -166,25 +188,15 @@ impl From<&CloseRequest> for CloseReason {
         match request {
             CloseRequest::Replaced => Self::ConnectionReplaced,
             CloseRequest::SessionEnded => Self::InvalidTicket,
-            CloseRequest::Restart => Self::ServerRestart { reason: None },
+            CloseRequest::Restart { retry_after } => {
+                Self::ServerRestart { reason: None, retry_after: *retry_after }
+            }
             CloseRequest::Disconnected { reconnect: true, reason } => {
-                Self::ServerRestart { reason: reason.clone() }
+                Self::ServerRestart { reason: reason.clone(), retry_after: Duration::ZERO }
             }
             CloseRequest::Disconnected { reconnect: false, reason } => {
                 Self::AccessDenied { reason: reason.clone() }
             }
-        }
-    }
-}
-
-impl From<ResyncRequired> for CloseReason {
-    fn from(required: ResyncRequired) -> Self {
-        match required {
-            ResyncRequired::TooSlow => Self::TooSlow,
-            ResyncRequired::EpochChanged | ResyncRequired::Missed => {
-                Self::ServerRestart { reason: None }
-            }
-            ResyncRequired::Engine(_) => Self::Internal,
         }
     }
 }

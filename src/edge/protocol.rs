@@ -2,6 +2,7 @@
 //! receive the same body.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,8 @@ enum ServerFrame<'a> {
         message: &'a str,
         request_id: &'a str,
         retry: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u128>,
     },
 }
 
@@ -119,8 +122,15 @@ pub(super) fn presence(duel: DuelId, change: PresenceChange) -> Bytes {
 }
 
 /// Returns a text for the library, which sends it before the close.
-pub(super) fn error(message: &str, request_id: &RequestId, retry: bool) -> Utf8Bytes {
-    ServerFrame::Error { message, request_id: request_id.as_str(), retry }.text().into()
+pub(super) fn error(
+    message: &str,
+    request_id: &RequestId,
+    retry: bool,
+    retry_after: Option<Duration>,
+) -> Utf8Bytes {
+    let (request_id, retry_after_ms) =
+        (request_id.as_str(), retry_after.map(|after| after.as_millis()));
+    ServerFrame::Error { message, request_id, retry, retry_after_ms }.text().into()
 }
 
 /// Returns the frame of an event as `viewer` sees it, or `None` if it is not addressed to them.

@@ -241,7 +241,9 @@ impl Session {
             if let Some(request) = self.attachment.close_request() {
                 return Err(request.into());
             }
-            let batch = self.attachment.next().await?;
+            let batch = self.attachment.next().await;
+            let batch = batch
+                .map_err(|required| CloseReason::resync(required, self.attachment.retry_after()))?;
             if !batch.is_empty() {
                 Box::pin(self.send_batch(&batch)).await?;
                 let last = batch.events.last();
@@ -387,7 +389,8 @@ async fn close_socket(
     let Some(notice) = reason.notice() else { return };
     let closing = async {
         if let Some(error) = notice.error {
-            ws.feed(Message::Text(protocol::error(error, request_id, notice.retry))).await?;
+            let frame = protocol::error(error, request_id, notice.retry, reason.retry_after());
+            ws.feed(Message::Text(frame)).await?;
         }
         let text = Utf8Bytes::from(reason.text());
         ws.close(Some(CloseFrame { code: notice.code.into(), reason: text })).await?;

@@ -172,6 +172,10 @@ impl Hub {
         loop {
             let live = self.live_or_new(duel);
             if live.add(&connection) {
+                // The drain does not find who comes into the list after it has read it.
+                if self.readiness.is_stopping() {
+                    self.turn_away(&connection);
+                }
                 return Listed(ListedConnection::new(Arc::clone(self), live, connection));
             }
             // It is retired, and leaves the map once its subscription has ended.

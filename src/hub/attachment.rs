@@ -1,6 +1,7 @@
 //! An attached connection, as the task that owns its socket uses it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -74,6 +75,12 @@ impl Attachment {
     #[must_use]
     pub fn close_request(&self) -> Option<&CloseRequest> {
         self.connection().close_request()
+    }
+
+    /// Returns when the client should come back if it is closed for a reason that concerns many at once.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        self.listed.hub.any_turn(Duration::ZERO)
     }
 
     /// Returns the seq up to which the client was served.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -25,7 +26,10 @@ pub enum CloseRequest {
         reason: Option<Arc<str>>,
     },
     /// The node is stopping, or the duel's epoch has changed.
-    Restart,
+    Restart {
+        /// When the client should come back, counted from the close.
+        retry_after: Duration,
+    },
 }
 
 /// Writes an event to the client without waiting: the socket, as far as the hub knows it.

@@ -2,11 +2,16 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use duelhub::config::Config;
+use duelhub::engine::MemoryEngine;
+use duelhub::hub::{CloseRequest, Hub};
+use duelhub::metrics::Metrics;
 use duelhub::pb;
+use duelhub_testkit::fixtures::ticket;
 use duelhub_testkit::{Backend, TestServer, assert_refused, get, has_tool, is_ready, push, soon};
-use tokio::time::Instant;
 use tonic::Code;
 
 #[tokio::test]
@@ -99,27 +104,39 @@ async fn a_thousand_who_come_at_once_wait_for_a_busy_hub_and_are_not_dropped() {
 }
 
 #[tokio::test]
-async fn a_shutdown_sends_everybody_away_in_good_order() {
-    let mut server = TestServer::with(&[("WEBSOCKET_DRAIN_SECONDS", "1")]).await;
+async fn a_node_alone_closes_everybody_at_once_and_spreads_their_return() {
+    // Of 20 handshakes a second half are for those who come back: one in 100 ms.
+    let mut server = TestServer::with(&[
+        ("WEBSOCKET_DRAIN_SECONDS", "300"),
+        ("WEBSOCKET_MAX_HANDSHAKES_PER_SECOND", "20"),
+    ])
+    .await;
     let admin = server.addresses.admin;
     let backend = Backend::connect(&server).await;
     let mut players = Vec::new();
     for user in 1..=10 {
         players.push(backend.player(user, user).await);
     }
-    let watching = backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await;
-    let mut watch = watching.unwrap().into_inner();
-    while soon("the state", watch.message()).await.unwrap().unwrap().duel_id != 0 {}
-    let began = Instant::now();
+    let mut watch = watch(&backend).await;
+    // The drain is far longer than a test waits.
     server.begin_stop();
-    let mut away = Vec::new();
+    let mut returns = Vec::new();
     for player in &mut players {
         assert_eq!(player.until_closed().await, 1012);
         assert_eq!(player.error["message"], "server_restart");
-        away.push(began.elapsed());
+        returns.push(player.error["retry_after_ms"].as_u64().unwrap());
     }
-    assert!(away[9] - away[0] >= Duration::from_millis(500), "spread over the drain: {away:?}");
-    let ended = soon("the watch ends", watch.message()).await.unwrap_err();
+    returns.sort_unstable();
+    // The node's own probe is connected, too, and may have a turn.
+    let turns: Vec<_> = (0..=10).map(|nth| 1000 + 100 * nth).collect();
+    assert!(returns.iter().all(|after| turns.contains(after)), "{returns:?}");
+    assert!(returns.is_sorted_by(|one, next| one < next), "two have the same turn: {returns:?}");
+    let ended = loop {
+        match soon("the watch ends", watch.message()).await {
+            Ok(change) => assert!(change.is_some()),
+            Err(ended) => break ended,
+        }
+    };
     assert_refused(&ended, Code::Unavailable, "SHUTTING_DOWN");
     server.stopped().await;
     for address in [server.addresses.edge, server.addresses.control, admin] {
@@ -127,22 +144,47 @@ async fn a_shutdown_sends_everybody_away_in_good_order() {
     }
 }
 
+async fn watch(backend: &Backend) -> tonic::Streaming<pb::WatchDuelsResponse> {
+    let watching = backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await;
+    let mut watch = watching.unwrap().into_inner();
+    while soon("the state", watch.message()).await.unwrap().unwrap().duel_id != 0 {}
+    watch
+}
+
 #[tokio::test]
-async fn while_it_stops_it_is_not_ready_and_accepts_nobody() {
-    let mut server = TestServer::with(&[("WEBSOCKET_DRAIN_SECONDS", "2")]).await;
+async fn a_node_alone_takes_pushes_until_its_clients_are_closed() {
+    let mut server = TestServer::start().await;
     let (admin, edge) = (server.addresses.admin, server.addresses.edge);
     let backend = Backend::connect(&server).await;
-    let mut first = backend.player(1, 1).await;
-    let mut last = backend.player(2, 2).await;
+    let mut player = backend.player(1, 1).await;
+    // Never answers the close, so the node waits for it as long as for anybody.
+    let _silent = backend.player(2, 2).await;
     is_ready(&server).await;
+    let mut watch = watch(&backend).await;
     server.begin_stop();
-    assert_eq!(first.until_closed().await, 1012);
+    assert_eq!(player.until_closed().await, 1012);
     let ready = get(admin, "/readyz", &[]).await;
     assert_eq!((ready.status, ready.body.as_str()), (503, "not ready: the node is stopping\n"));
     assert_eq!(get(admin, "/healthz", &[]).await.status, 200, "it lives until it has stopped");
     assert!(tokio::net::TcpStream::connect(edge).await.is_err());
-    assert_eq!(last.until_closed().await, 1012);
+    // On a new connection.
+    Backend::connect(&server).await.push(1, "{}").await;
+    for _ in 0..2 {
+        let change = soon("both are offline", watch.message()).await.unwrap().unwrap();
+        assert!(matches!(change.change, Some(pb::watch_duels_response::Change::UserOffline(_))));
+    }
     server.stopped().await;
+}
+
+#[tokio::test]
+async fn who_is_let_in_while_the_node_stops_is_sent_away_at_once() {
+    let config = Config::read(&|_| None).unwrap();
+    let engine = Arc::new(MemoryEngine::new(config.engine));
+    let hub = Hub::new(engine, config.hub, Arc::new(Metrics::new()));
+    hub.readiness().stop();
+    hub.drain().await;
+    let (attachment, _) = hub.attach(&ticket(7, 1), None).await.unwrap();
+    assert!(matches!(attachment.close_request(), Some(CloseRequest::Restart { .. })));
 }
 
 #[tokio::test]

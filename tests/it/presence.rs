@@ -148,6 +148,6 @@ async fn disconnect_closes_whom_it_names() {
     assert_eq!(disconnect(0, true, "").await, 1);
     two.until_closed().await;
     assert_eq!(two.closed, Some((1012, "server_restart".into())));
-    assert_eq!(two.error["retry"], true);
+    assert_eq!((&two.error["retry"], &two.error["retry_after_ms"]), (&true.into(), &0.into()));
     assert_eq!(disconnect(0, false, "").await, 0);
 }

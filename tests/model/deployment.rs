@@ -64,6 +64,8 @@ impl Deployment {
             presence_grace: Duration::from_secs(3),
             watchers_max: 1,
             drain: Duration::ZERO,
+            restart_gap: Duration::ZERO,
+            reconnects_per_second: 1_000_000,
         };
         let store = Store::new(self.kind(), engine_config(schedule));
         let sites = match self {

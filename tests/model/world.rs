@@ -263,7 +263,7 @@ impl World {
             Some(CloseRequest::Disconnected { .. }) => {
                 self.nodes.len() > 1 && self.disconnected.contains(&who)
             }
-            Some(CloseRequest::SessionEnded | CloseRequest::Restart) | None => false,
+            Some(CloseRequest::SessionEnded | CloseRequest::Restart { .. }) | None => false,
         };
         of.cut();
         self.count("heard late");

@@ -3,6 +3,7 @@
 mod behind_nginx;
 mod chaos;
 mod devices;
+mod drain;
 mod namespaces;
 mod roaming_player;
 mod tls;

@@ -26,6 +26,7 @@ export class Player {
   #resumeTicket = null;
   #refusal = '';
   #head = 0;
+  #retryAfterMs = null; // when the hub wants this client back: it tells each another time
   #ponged = false;
 
   /**
@@ -59,6 +60,7 @@ export class Player {
     this.#attempt?.abort();
     const attempt = (this.#attempt = new AbortController());
     this.#refusal = '';
+    this.#retryAfterMs = null;
     this.#become('connecting');
     try {
       const ticket = this.#resumeTicket ?? (await this.#fetchTicket(attempt.signal));
@@ -92,7 +94,10 @@ export class Player {
     else this.#advance(frame.seq);
     if (frame.type === 'pong') this.#ponged = true;
     if (frame.type === 'presence') this.online[frame.online ? 'add' : 'delete'](frame.user_id);
-    if (frame.type === 'error') this.#refusal = frame.message;
+    if (frame.type === 'error') {
+      this.#refusal = frame.message;
+      this.#retryAfterMs = frame.retry_after_ms ?? null;
+    }
     if (frame.type === 'duel_closed') this.#refusal = frame.type;
     this.#onFrame(frame, kind);
     this.#onChange();
@@ -135,7 +140,7 @@ export class Player {
 
   #retry(reason) {
     if (this.#attempts === MAX_ATTEMPTS) return this.#end('offline', `${reason}; gave up`);
-    const delay = Math.min(FIRST_DELAY_MS * 2 ** this.#attempts, LONGEST_DELAY_MS);
+    const delay = this.#retryAfterMs ?? Math.min(FIRST_DELAY_MS * 2 ** this.#attempts, LONGEST_DELAY_MS);
     this.#attempts += 1;
     this.#attempt.abort();
     const attempt = (this.#attempt = new AbortController());

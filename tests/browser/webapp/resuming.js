@@ -1,4 +1,4 @@
-// A WebApp that has learned what `connected` offers: it comes back with its resume ticket, from its position.
+// A WebApp that has learned what the hub offers: it comes back with its resume ticket, from its position, when it is told to.
 
 import { WebApp } from './webapp.js';
 
@@ -6,6 +6,7 @@ export class ResumingWebApp extends WebApp {
   #epoch = '';
   #seq = null; // the position in that epoch, once a frame has said it
   #resumeTicket = null;
+  #retryAfterMs = null;
 
   async query() {
     if (!this.#resumeTicket) return super.query();
@@ -14,8 +15,15 @@ export class ResumingWebApp extends WebApp {
     return this.#seq === null ? `ticket=${ticket}` : `ticket=${ticket}&resume=${this.#epoch}:${this.#seq}`;
   }
 
+  delay(attempts) {
+    const delay = this.#retryAfterMs ?? super.delay(attempts);
+    this.#retryAfterMs = null; // for one attempt
+    return delay;
+  }
+
   read(message) {
     super.read(message);
+    if (message.type === 'error') this.#retryAfterMs = message.retry_after_ms ?? null;
     if (message.resume_ticket) this.#resumeTicket = message.resume_ticket;
     if (message.type === 'connected') {
       this.#epoch = message.epoch;

@@ -41,6 +41,10 @@ export class WebApp {
     return `ticket=${encodeURIComponent(await this.#fetchTicket())}`;
   }
 
+  delay(attempts) {
+    return Math.min(FIRST_DELAY_MS * 2 ** attempts, LONGEST_DELAY_MS);
+  }
+
   read(message) {
     if (message.type === 'connected') this.#attempts = 0;
     if (message.type === 'duel_update' && message.payload.duel_id) this.updates.push(message);
@@ -84,7 +88,7 @@ export class WebApp {
 
   #retry() {
     if (this.stopped || this.#attempts === MAX_ATTEMPTS) return;
-    setTimeout(() => this.connect(), Math.min(FIRST_DELAY_MS * 2 ** this.#attempts, LONGEST_DELAY_MS));
+    setTimeout(() => this.connect(), this.delay(this.#attempts));
     this.#attempts += 1;
   }
 }

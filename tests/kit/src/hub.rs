@@ -86,6 +86,11 @@ impl Hub {
         self.process.output.lock().clone()
     }
 
+    /// The process's id, until it has been waited for.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.child.id()
+    }
+
     /// Whether the process is there.
     pub fn lives(&mut self) -> bool {
         self.process.child.try_wait().unwrap().is_none()

@@ -81,6 +81,8 @@ impl Node {
             presence_grace: Duration::from_millis(200),
             watchers_max: 4,
             drain: DRAIN,
+            restart_gap: Duration::ZERO,
+            reconnects_per_second: 1_000_000,
         };
         let redis = RedisConfig { url: Secret::new(url), prefix: "test".to_owned(), wait_replicas };
         let engine: Arc<dyn Engine> = Arc::new(RedisEngine::new(config, &redis).unwrap());
