@@ -1,8 +1,8 @@
 //! The store: one keyspace of rows ([`super::rows`]). It is read through a [`Snapshot`] and changed through a
 //! [`WriteBatch`].
 //!
-//! Bounds: 16 MiB of rows not yet in tables, 32 MiB of cache, 128 MiB of journals, 64 descriptors. The tables hold what
-//! the engine's bounds allow.
+//! Bounds: 8 MiB of rows not yet in tables, and twice as much that is being written; 8 MiB of cache, 128 MiB of journals, 64
+//! descriptors. The tables hold what the engine's bounds allow.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use fjall::compaction::Leveled;
 use fjall::{
-    Database, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, UserKey, UserValue,
+    AbstractTree as _, Database, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _,
+    UserKey, UserValue,
 };
 use prost::Message;
 
@@ -26,8 +27,8 @@ use crate::engine::{EngineCounts, Notice};
 use crate::event::Event;
 use crate::id::DuelId;
 
-/// Rows that are not yet in tables, in bytes; reached, they become a table.
-const MEMTABLE_BYTES: u64 = 16 << 20;
+/// Rows that are not yet in tables, in bytes; reached, they become a table. In memory a small row takes twice what it has.
+const MEMTABLE_BYTES: u64 = 8 << 20;
 
 /// A table; four of them make a level that is merged as a whole, which is what needs room on the disk.
 const TABLE_BYTES: u64 = 8 << 20;
@@ -40,8 +41,12 @@ const UNMERGED_MAX: usize = 16;
 /// Between two checks whether there are fewer.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 
-/// Blocks of tables kept in memory, in bytes.
-const CACHE_BYTES: u64 = 32 << 20;
+/// Blocks of tables kept in memory, in bytes. What is read often are filters and indexes, a hundredth of the tables. The kernel
+/// keeps the files as well.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// So many closed snapshots later the library looks which instants are still read.
+const SNAPSHOTS_UNTIL_LOOK: usize = 10_000;
 
 /// Journals of rows that are not yet in tables, in bytes.
 const JOURNAL_BYTES: u64 = 128 << 20;
@@ -125,6 +130,27 @@ impl Store {
             std::thread::park_timeout(BACKLOG_PAUSE);
         }
         Ok(())
+    }
+
+    /// Lets go of rows in memory that have become a table. Takes some 2 ms if there are any.
+    ///
+    /// The library keeps them for snapshots of earlier instants, and asks for those when the next rows become a table, which in
+    /// a quiet hour is never. It counts closed snapshots to know when to look for the earliest.
+    pub(super) fn forget_written_rows(&self) -> Result<(), fjall::Error> {
+        let (tree, snapshots) = (&self.rows.tree, &self.database.supervisor.snapshot_tracker);
+        let is_kept = || tree.version_memtable_size_sum() > tree.active_memtable().size();
+        if self.rows.sealed_memtable_count() > 0 || !is_kept() {
+            return Ok(());
+        }
+        let looked_at = snapshots.get_seqno_safe_to_gc();
+        for _ in 0..SNAPSHOTS_UNTIL_LOOK {
+            if snapshots.get_seqno_safe_to_gc() != looked_at {
+                break;
+            }
+            drop(self.database.snapshot());
+        }
+        let unread_before = snapshots.get_seqno_safe_to_gc();
+        Ok(tree.get_version_history_lock().maintenance(self.rows.path(), unread_before)?)
     }
 
     /// Has the disk have everything that was committed.
@@ -345,4 +371,38 @@ pub(super) struct Committed {
 pub(super) fn event(guard: fjall::Guard) -> Result<Arc<Event>, Fault> {
     let (key, bytes) = guard.into_inner()?;
     Ok(event_row::read(&bytes, rows::number(&key, 1)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::config::Config;
+
+    #[test]
+    fn rows_that_have_become_a_table_leave_the_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), Durability::Os).unwrap();
+        let config = Config::read(&|_| None).unwrap().engine;
+        let kept = || {
+            let tree = &store.rows.tree;
+            tree.version_memtable_size_sum() - tree.active_memtable().size()
+        };
+        let commit = |number| {
+            let mut batch = store.batch(&config, StoreHints::default(), clock::now());
+            batch.put_bytes(Kind::Event.key(&[1, number]), vec![0; 16 * 1024]);
+            drop(batch.commit(&MetaRow::default()).unwrap());
+        };
+        // Enough for one table, and not for the second.
+        (1..600).for_each(commit);
+        while store.rows.table_count() == 0 || store.rows.sealed_memtable_count() > 0 {
+            std::thread::park_timeout(BACKLOG_PAUSE);
+        }
+        // Until then the instant of the table may be read.
+        (0..2).for_each(commit);
+        assert!(kept() >= MEMTABLE_BYTES, "the library gives them back by itself");
+        store.forget_written_rows().unwrap();
+        // A second, small table may have come about just now.
+        assert!(kept() < MEMTABLE_BYTES / 2, "{} bytes are kept", kept());
+    }
 }

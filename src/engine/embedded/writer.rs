@@ -234,13 +234,15 @@ impl Writer {
         }
     }
 
-    /// Measures the store's size for the metrics, now and then.
-    fn measure(&mut self) {
-        if self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_PAUSE) {
-            self.measured_at = Some(Instant::now());
-            let bytes = super::disk_bytes(&self.config.data_dir);
-            self.shared.store_counts.lock().disk_bytes = bytes;
+    /// Measures the store's size for the metrics, and has it give back memory, now and then.
+    fn measure(&mut self, store: &Store) -> Result<(), fjall::Error> {
+        if self.measured_at.is_some_and(|at| at.elapsed() < MEASURE_PAUSE) {
+            return Ok(());
         }
+        self.measured_at = Some(Instant::now());
+        let bytes = super::disk_bytes(&self.config.data_dir);
+        self.shared.store_counts.lock().disk_bytes = bytes;
+        store.forget_written_rows()
     }
 
     /// Commits a group, then tells the sink. Returns for each request to how many connections it was handed.
@@ -249,7 +251,7 @@ impl Writer {
         store: &Store,
         group: &mut [Box<dyn WriteRequest>],
     ) -> Result<Vec<usize>, Failure> {
-        self.measure();
+        self.measure(store).map_err(|error| Failure::Broken(error.into()))?;
         let mut batch = store.batch(&self.shared.config, self.hints, clock::now());
         // How many notices each request has made.
         let mut made = Vec::with_capacity(group.len());
