@@ -7,9 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use duelhub::pb;
 use duelhub_testkit::redis_server::{self, RedisServer};
-use duelhub_testkit::{
-    HowToEnd, Hub, Join, Player, Site, TestServer, error_info, get, push, soon, until,
-};
+use duelhub_testkit::{HowToEnd, Hub, Site, TestServer, error_info, get, push, soon, until};
 use futures_util::future::join_all;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -142,26 +140,6 @@ async fn counted(server: &TestServer, method: &str, code: &str, count: u64) {
     let admin = server.addresses.admin;
     let has_line = async || get(admin, "/metrics", &[]).await.body.contains(&line);
     until(&line, has_line).await;
-}
-
-fn revoke_user(duel_id: u64, user_id: u64) -> pb::RevokeTicketsRequest {
-    let user = pb::revoke_tickets_request::Tickets::User(pb::UserTickets { duel_id, user_id });
-    pb::RevokeTicketsRequest { tickets: Some(user) }
-}
-
-#[tokio::test]
-async fn a_call_whose_deadline_passes_says_so_and_is_done_to_its_end() {
-    let (server, backend) = TestServer::start_with_backend(&[]).await;
-    let raw = Raw::connect(server.addresses.control).await;
-    let ticket = backend.ticket(77, 1).await;
-    // It takes longer: the next ticket has to be of a later millisecond.
-    let call = raw.grpc("RevokeTickets", &[("grpc-timeout", "1m")]);
-    call.exchange(&revoke_user(77, 1)).await.assert_deadline_exceeded("true");
-    counted(&server, "RevokeTickets", "DEADLINE_EXCEEDED", 1).await;
-    // One after the other, so once a second one is answered the first one is done, too.
-    backend.revoke_user(77, 2).await;
-    let revoked = Player::knock(&server.addresses, Join::ticket(ticket)).await;
-    assert_eq!(revoked.refused().await.1, "invalid_ticket");
 }
 
 #[tokio::test]

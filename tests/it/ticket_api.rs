@@ -62,7 +62,7 @@ async fn every_refusal_has_its_text_and_code() {
     let old = telegram::sign(
         TelegramId::try_from(2).unwrap(),
         &Secret::new(BOT_TOKEN.into()),
-        clock::UnixMs(clock::now().0 - 301_000),
+        clock::UnixMs(clock::now().0 - 86_401_000),
     );
     let player = init_data(2);
     let table = [
