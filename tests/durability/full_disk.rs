@@ -303,12 +303,26 @@ async fn a_disk_that_does_not_read_for_a_while() {
     disk.set(Fault::Read);
     let join = Join::ticket(ticket).resume(format!("{}:0", facts.epoch(DUEL)));
     let mut player = Player::knock(&hub, join).await;
+    {
+        // The player is sent away from a block that cannot be read, or waits while the library gives the store up.
+        let given_up = until("the store is given up", async || {
+            let metrics = get(hub.addresses.admin, "/metrics", &[]).await.body;
+            metrics.contains("duelhub_store_usable 0\n")
+        });
+        tokio::pin!(given_up);
+        while player.events.len() < 800 {
+            tokio::select! {
+                more = player.next() => if !more { break },
+                () = &mut given_up => break,
+            }
+        }
+    }
+    assert!(hub.lives(), "{}", hub.output());
+    disk.set(Fault::None);
     while player.events.len() < 800 && player.next().await {}
     assert_ne!(player.connected["recovered"], false, "it is all there");
     assert_eq!(player.seqs(), (1..=player.events.len() as u64).collect::<Vec<_>>());
     assert!(player.events.len() == 800 || player.closed.as_ref().unwrap().0 == 1011);
-    assert!(hub.lives(), "{}", hub.output());
-    disk.set(Fault::None);
     until("it is back", || async {
         backend.client.clone().push_event(push(DUEL + 1, "{}")).await.is_ok()
     })

@@ -8,6 +8,7 @@
 mod kit;
 
 mod birth;
+mod clock;
 mod damage;
 mod full_disk;
 mod power;

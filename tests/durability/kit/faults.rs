@@ -7,13 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::Site;
+use super::preload::library;
 
 /// What disks write at once.
 const SECTOR: u64 = 512;
@@ -41,30 +40,13 @@ pub(crate) struct Disk {
     data_dir: PathBuf,
 }
 
-/// The library, built once. Whoever builds Rust has a `cc`.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/durability/faults.c");
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let (path, built) = (directory.join("faults.so"), tempfile::tempdir_in(directory).unwrap());
-        let new = built.path().join("faults.so");
-        let mut cc = Command::new("cc");
-        cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"]);
-        assert!(cc.arg(&new).arg(source).status().unwrap().success(), "faults.c does not compile");
-        // In one step, so that no other run finds half of it.
-        fs::rename(new, &path).unwrap();
-        path
-    })
-}
-
 impl Disk {
     /// Puts a disk under `site` that can fail. Every start from now on has it.
     pub(crate) fn under(site: &mut Site) -> Self {
         let (control, trace) = (site.path().join("fault"), site.path().join("trace"));
         fs::write(&control, "0").unwrap();
         for (name, path) in [
-            ("LD_PRELOAD", library()),
+            ("LD_PRELOAD", &library("faults")),
             ("FAULTS_DIR", &site.data_dir()),
             ("FAULTS_FILE", &control),
             ("FAULTS_TRACE", &trace),
