@@ -45,11 +45,12 @@ pub(super) struct Tally {
 
 impl Tally {
     fn fault(&self, fault: impl FnOnce() -> String) {
-        self.faults.fetch_add(1, Ordering::Relaxed);
         let mut messages = self.messages.lock();
         if messages.len() < FAULTS_SHOWN_MAX {
             messages.push(fault());
         }
+        // Whoever sees the count finds the message.
+        self.faults.fetch_add(1, Ordering::Release);
     }
 
     /// Returns the messages of the first faults.
@@ -173,7 +174,7 @@ mod tests {
         // Its ping shows that it is connected. The end of the socket comes after all frames, and is another fault.
         assert!(socket.read(&mut request).unwrap() > 0);
         drop(socket);
-        while players.tally.faults.load(Ordering::Relaxed) == 0
+        while players.tally.faults.load(Ordering::Acquire) == 0
             || players.tally.open.load(Ordering::Relaxed) == 1
         {
             std::thread::yield_now();

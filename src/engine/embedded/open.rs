@@ -261,6 +261,30 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_list_of_tables_is_refused_whichever_byte_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, store) = config(&directory);
+        drop(open(&engine, &store).unwrap());
+        let keyspaces = directory.path().join(STORE).join("keyspaces");
+        let lists: Vec<_> = files(&keyspaces)
+            .into_iter()
+            .filter(|(path, _)| path.file_name().unwrap().as_encoded_bytes().starts_with(b"v"))
+            .collect();
+        assert!(lists.len() >= 2, "{lists:?}");
+        for (path, whole) in &lists {
+            for at in 0..whole.len() {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 0x75;
+                fs::write(path, damaged).unwrap();
+                let refused = open(&engine, &store).err().unwrap();
+                assert!(matches!(refused, StoreError::Damaged { .. }), "{at}: {refused}");
+            }
+            fs::write(path, whole).unwrap();
+        }
+        assert!(open(&engine, &store).is_ok());
+    }
+
+    #[test]
     fn a_store_of_another_format_is_refused() {
         for format in [FORMAT - 1, FORMAT + 1] {
             let directory = tempfile::tempdir().unwrap();
