@@ -253,12 +253,9 @@ impl EventLoop {
         {
             self.send_handshake(index);
         }
-        let readable = epoll::EventFlags::IN
-            | epoll::EventFlags::RDHUP
-            | epoll::EventFlags::HUP
-            | epoll::EventFlags::ERR;
-        if flags.intersects(readable) {
-            self.receive(index, buffer);
+        let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        if flags.intersects(epoll::EventFlags::IN | ended) {
+            self.receive(index, buffer, flags.intersects(ended));
         }
     }
 
@@ -284,14 +281,16 @@ impl EventLoop {
     }
 
     /// Reads what the socket holds. A read that does not fill the buffer has emptied it (epoll(7), question 9).
-    fn receive(&mut self, index: usize, buffer: &mut [u8]) {
+    ///
+    /// An end that has come together with data brings no further event, so it is read at once.
+    fn receive(&mut self, index: usize, buffer: &mut [u8], ended: bool) {
         loop {
             let Some(socket) = &self.players[index].socket else { return };
             match rustix::io::read(socket, &mut *buffer) {
                 Ok(0) => return self.lost(index, "closed"),
                 Ok(count) => {
                     self.receive_bytes(index, &buffer[..count]);
-                    if count < buffer.len() {
+                    if count < buffer.len() && !ended {
                         return;
                     }
                 }
