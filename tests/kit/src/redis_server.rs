@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -39,12 +39,25 @@ impl RedisServer {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let directory = tempfile::tempdir().unwrap();
         let mut server = Self { directory, options, port: free_port(), child: None };
-        server.start_again();
+        let started = Instant::now();
+        // Somebody else may have taken the port by now.
+        while !server.try_start() {
+            assert!(started.elapsed() < DEADLINE, "redis-server finds no port");
+            server.port = free_port();
+        }
         server
     }
 
     /// Starts it again, on what it has left on the disk.
     pub fn start_again(&mut self) {
+        let started = Instant::now();
+        while !self.try_start() {
+            assert!(started.elapsed() < DEADLINE, "redis-server does not start again");
+        }
+    }
+
+    /// Starts it, and waits until it answers. Returns whether it does: it ends if it cannot have its port.
+    fn try_start(&mut self) -> bool {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--logfile", "redis.log", "--unixsocket", "redis.sock"])
@@ -53,11 +66,17 @@ impl RedisServer {
             .stdout(Stdio::null())
             .spawn();
         self.child = Some(child.expect("redis-server is installed"));
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while self.ask("PING").ok() != Some("PONG".to_owned()) {
+            let ended =
+                self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some());
+            if ended {
+                return false;
+            }
             assert!(started.elapsed() < DEADLINE, "redis-server does not answer");
             std::thread::yield_now();
         }
+        true
     }
 
     /// Its URL, without a network between.
