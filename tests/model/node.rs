@@ -199,6 +199,14 @@ impl ClientConnection {
         }
     }
 
+    /// Whether the node has closed it because the log went on without it.
+    pub(crate) fn is_too_slow(&self) -> bool {
+        match self {
+            Self::Local(_) => false,
+            Self::Socket(line) => line.is_too_slow(),
+        }
+    }
+
     /// Why the node wants it to close.
     pub(crate) fn close_request(&self) -> Option<CloseRequest> {
         on_line!(self, line => line.close_request())

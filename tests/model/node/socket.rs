@@ -85,7 +85,7 @@ impl SocketConnection {
     pub(super) async fn next(&mut self) -> Result<Served, Gone> {
         self.0.get_mut().ping().await;
         let closed = self.closed();
-        if let Some((4004, _)) = closed {
+        if self.is_too_slow() {
             return Err(Gone::TooSlow);
         }
         let served = self.handed();
@@ -107,6 +107,11 @@ impl SocketConnection {
     /// Whether it was closed because the duel is.
     pub(super) fn is_over(&self) -> bool {
         self.closed().is_some_and(|(code, _)| code == 4503)
+    }
+
+    /// Whether it was closed because the log went on without it.
+    pub(super) fn is_too_slow(&self) -> bool {
+        self.closed().is_some_and(|(code, _)| code == 4004)
     }
 
     fn closed(&self) -> Option<(u16, String)> {
