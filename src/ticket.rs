@@ -84,8 +84,8 @@ struct Claims {
     /// The duel.
     duel: u64,
     role: ClaimedRole,
-    /// Seconds. For people: nothing is decided by it, so that clocks may differ.
-    iat: u64,
+    /// Seconds, of which there may be fractions. For people: nothing is decided by it, so that clocks may differ.
+    iat: serde_json::Number,
     exp: u64,
     jti: String,
     aud: String,
@@ -196,7 +196,7 @@ impl Tickets {
                 Role::Player => ClaimedRole::Player,
                 Role::Spectator => ClaimedRole::Spectator,
             },
-            iat: stamp.now.seconds(),
+            iat: stamp.now.seconds().into(),
             exp: expires_at.seconds(),
             jti: ticket.jti.as_str().to_owned(),
             aud: AUDIENCE.to_owned(),
@@ -231,7 +231,8 @@ impl Tickets {
         let (_, key) = self.keys.iter().find(|(kid, _)| Some(kid) == header.kid.as_ref())?;
         let claims = jsonwebtoken::decode::<Claims>(text, key, &self.validation).ok()?.claims;
         let number: u64 = claims.sub.parse().ok()?;
-        if claims.iat > SECONDS_MAX || claims.exp > SECONDS_MAX {
+        let is_instant = |seconds: f64| (0.0..1e12).contains(&seconds);
+        if !claims.iat.as_f64().is_some_and(is_instant) || claims.exp > SECONDS_MAX {
             return None;
         }
         let role = match claims.role {
@@ -310,8 +311,13 @@ mod tests {
         let tickets = tickets(KEY, None);
         let issued = issue(&tickets);
         assert_eq!(tickets.verify(issued.text.as_str()), Ok(issued.ticket));
-        let whole_seconds = signed(Algorithm::HS256, Some(tickets.kid.clone()), &claims(), KEY);
-        assert!(tickets.verify(&whole_seconds).is_ok());
+        // As other versions write it.
+        for iat in [json!(clock::now().seconds()), json!(1_795_767_128.25)] {
+            let mut claims = claims();
+            claims["iat"] = iat;
+            let text = signed(Algorithm::HS256, Some(tickets.kid.clone()), &claims, KEY);
+            assert!(tickets.verify(&text).is_ok());
+        }
     }
 
     #[test]
