@@ -143,9 +143,9 @@ impl World {
         let refused = self.show_ticket(node, &theirs, None).await?.is_none();
         expect(refused, || "let in by a copied ticket".to_owned())?;
         if let Some((line, _)) = &self.players[player].line {
-            let close_request = dismissed(line).await;
-            expect(close_request == Some(CloseRequest::SessionEnded), || {
-                format!("the session ended: {close_request:?}")
+            let dismissal = dismissed(line).await?;
+            expect(dismissal.is_none_or(|request| request == CloseRequest::SessionEnded), || {
+                "the session has ended".to_owned()
             })?;
         }
         self.cut(player).await;
@@ -182,9 +182,9 @@ impl World {
     /// The connection whose session a player has taken over has to go.
     async fn check_taken_over(&mut self, player: usize) -> Result<(), Violation> {
         let Some((line, node)) = self.players[player].left_behind.take() else { return Ok(()) };
-        let close_request = dismissed(&line).await;
-        expect(close_request == Some(CloseRequest::Replaced), || {
-            format!("its session was taken over: {close_request:?}")
+        let dismissal = dismissed(&line).await?;
+        expect(dismissal.is_none_or(|request| request == CloseRequest::Replaced), || {
+            "its session was taken over".to_owned()
         })?;
         drop(line);
         self.left(self.players[player].duel, node).await;
@@ -239,11 +239,7 @@ impl World {
                 && (other.duel, other.viewer) == (duel, viewer)
                 && self.connections_per_user_max == 1;
             if one_too_many {
-                // A process has closed it by itself if there was nothing more to come.
-                let Some(close_request) = dismissed(line).await else {
-                    expect(line.is_over(), || "closed for nothing".to_owned())?;
-                    continue;
-                };
+                let Some(close_request) = dismissed(line).await? else { continue };
                 expect(close_request == CloseRequest::Replaced, || {
                     format!("dismissed: {close_request:?}")
                 })?;
@@ -320,9 +316,9 @@ impl World {
         for other in 0..self.players.len() {
             let Some((line, _)) = &self.players[other].line else { continue };
             if concerned.contains(&other) {
-                let close_request = dismissed(line).await;
-                expect(close_request.as_ref() == Some(&expected), || {
-                    format!("dismissed: {close_request:?}")
+                let dismissal = dismissed(line).await?;
+                expect(dismissal.is_none_or(|request| request == expected), || {
+                    "disconnected for another reason".to_owned()
                 })?;
                 self.cut(other).await;
                 self.count("a disconnected connection");
@@ -334,10 +330,14 @@ impl World {
     }
 }
 
-/// Waits until a connection is dismissed that must be, which another node hears in its time: why. `None`: it has ended.
-async fn dismissed(line: &ClientConnection) -> Option<CloseRequest> {
+/// Waits until a connection is dismissed that must be, which another node hears in its time: why. `None`: a process had closed it by
+/// itself, because there was nothing more to come, or a small log had gone on without it.
+async fn dismissed(line: &ClientConnection) -> Result<Option<CloseRequest>, Violation> {
     until("dismissed", || async { line.close_request().is_some() || !line.is_open() }).await;
-    line.close_request()
+    let request = line.close_request();
+    let by_itself = line.is_over() || line.is_too_slow();
+    expect(request.is_some() || by_itself, || format!("closed for nothing: {line:?}"))?;
+    Ok(request)
 }
 
 /// Whether a connection has all of a closed duel already, once everything under way has taken effect.
