@@ -9,7 +9,7 @@ use super::{World, there};
 use crate::check::{Violation, ensure, expect, unexpected};
 use crate::devices::PLAYERS;
 use crate::history::Expected;
-use crate::node::PendingAnswer;
+use crate::node::{ClientConnection, PendingAnswer};
 use crate::spec::{Spec, user};
 
 /// A push or close whose answer is awaited later.
@@ -59,15 +59,18 @@ impl World {
         }
         self.settle(false).await?;
         // A process closes the connections by itself.
+        let mut too_slow = 0;
         for player in self.players.iter().filter(|player| player.duel == duel) {
             until("closed", || async { player.open_line().is_none() }).await;
             let line = player.line.as_ref().map(|(line, _)| line);
             // A log of a few events may have gone on without somebody, who finds out when they read.
+            too_slow += usize::from(line.is_some_and(ClientConnection::is_too_slow));
             let as_expected = line.is_none_or(|line| {
                 line.is_over() || line.is_too_slow() || line.close_request().is_some()
             });
             expect(as_expected, || format!("closed for another reason: {line:?}"))?;
         }
+        (0..too_slow).for_each(|_| self.count("too slow"));
         Ok(())
     }
 

@@ -239,7 +239,12 @@ impl World {
                 && (other.duel, other.viewer) == (duel, viewer)
                 && self.connections_per_user_max == 1;
             if one_too_many {
-                let Some(close_request) = dismissed(line).await? else { continue };
+                let Some(close_request) = dismissed(line).await? else {
+                    if line.is_too_slow() {
+                        self.count("too slow");
+                    }
+                    continue;
+                };
                 expect(close_request == CloseRequest::Replaced, || {
                     format!("dismissed: {close_request:?}")
                 })?;
