@@ -32,6 +32,7 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) async fn run(matches: &ArgMatches, config: Config) -> ExitCode {
+    config.warnings.iter().for_each(|warning| println!("warn  {warning}"));
     let text = |name| matches.get_one::<String>(name).cloned();
     let options = CheckOptions {
         url: text("url").unwrap_or_default(),
