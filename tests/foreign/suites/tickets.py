@@ -39,7 +39,7 @@ def _issuing(case, backend):
             answer = backend.call("IssueTicket", duel_id=1, user_id=2, **request)
             issued.append(answer.ticket)
             equal(_claims(answer.ticket), {
-                "sub": "2", "duel": 1, "role": role, "aud": "duelhub", "jti": answer.jti, "iat": float,
+                "sub": "2", "duel": 1, "role": role, "aud": "duelhub", "jti": answer.jti, "iat": int, "rev": 0,
                 "exp": answer.expires_at.seconds,
             }, "claims")
             left_s = answer.expires_at.seconds - time.time()
