@@ -198,6 +198,19 @@ async fn a_ticket_is_remembered_for_as_long_as_it_lives(engine: Subject) {
     assert_eq!(engine.counts().remembered_tickets, 0);
 }
 
+/// A backend's ticket may live for longer than the resume tickets that follow it.
+async fn a_long_ticket_is_remembered_although_its_session_goes_on(kind: Kind) {
+    let config = EngineConfig { resume_ttl: Duration::from_secs(5), ..roomy() };
+    let engine = Subject::with(kind, config);
+    let first = hour();
+    let soon = clock::now().plus(Duration::from_secs(5));
+    assert_eq!(redeem(&engine, &first).await, Ok(1));
+    let next = Ticket { expires_at: soon, ..resume_ticket(&first, 1) };
+    assert_eq!(redeem(&engine, &next).await, Ok(1));
+    engine.prune(clock::now().plus(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(redeem(&engine, &first).await, Err(RedeemError::AlreadyUsed));
+}
+
 /// As when the clock jumps ahead and comes back: everything is forgotten, and the clock is where it was.
 async fn a_clock_that_jumps_ahead_and_back_lets_no_used_ticket_in_again(engine: Subject) {
     let used = hour();
@@ -224,5 +237,6 @@ on_every_engine!(
     past_the_limit_tickets_are_refused_and_not_spent,
     past_the_limit_what_is_known_can_be_revoked,
     a_ticket_is_remembered_for_as_long_as_it_lives,
+    a_long_ticket_is_remembered_although_its_session_goes_on,
     a_clock_that_jumps_ahead_and_back_lets_no_used_ticket_in_again,
 );

@@ -52,7 +52,7 @@ impl WriteBatch<'_> {
         };
         let stamp = self.ledger()?.stamp(self.now);
         let redeemed = rules::redeem(ticket, known, self.config.resume_ttl, stamp.now)?;
-        self.put_record(key, session.is_some(), &redeemed.record, redeemed.expires_at);
+        self.put_record(key, session.is_some(), &redeemed.record, redeemed.expires_at)?;
         if redeemed.is_copy {
             return Err(RedeemError::Copied.into());
         }
@@ -69,12 +69,14 @@ impl WriteBatch<'_> {
                 let known = self.record(&key)?;
                 let expires_at = rules::revoke(known.is_some(), self.is_full(), now)?;
                 let record = TicketRecord { revoked: true, ..known.unwrap_or_default() };
-                self.put_record(key, known.is_some(), &record, expires_at);
+                self.put_record(key, known.is_some(), &record, expires_at)?;
             }
             Revocation::User { duel, user } => {
                 let key = user_key(*duel, *user);
-                let is_known = self.row::<UserMarkRow>(&key)?.is_some();
+                let before = self.row::<UserMarkRow>(&key)?.map(|row| row.expires_at);
+                let is_known = before.is_some();
                 let expires_at = rules::revoke(is_known, self.is_full(), now)?.0;
+                let expires_at = expires_at.max(before.unwrap_or_default());
                 let revision = rules::next_revision(Revision(ledger.revision), now).0;
                 ledger.revision = revision;
                 self.put(ledger_key(), &ledger);
@@ -100,10 +102,14 @@ impl WriteBatch<'_> {
         is_known: bool,
         record: &TicketRecord,
         expires_at: UnixMs,
-    ) {
+    ) -> Result<(), Fault> {
+        // Never shortens the life of a record.
+        let before = self.expires_at_of(&key)?.map_or(UnixMs::default(), UnixMs);
+        let expires_at = expires_at.max(before);
         self.hints.counts.remembered_tickets += usize::from(!is_known);
         self.plan_expiry(expires_at.0, &key);
         self.put(key, &TicketRow::new(record, expires_at.0));
+        Ok(())
     }
 
     const fn is_full(&self) -> bool {

@@ -142,8 +142,12 @@ impl<K: Copy + Eq + Ord + Hash, V: Copy> Expiring<K, V> {
         self.entries.get(key).map(|(value, _)| *value)
     }
 
+    /// Never shortens the life of an entry.
     fn insert(&mut self, key: K, value: V, expires_at: UnixMs) {
-        if let Some((_, before)) = self.entries.insert(key, (value, expires_at)) {
+        let before = self.entries.get(&key).map(|(_, before)| *before);
+        let expires_at = before.map_or(expires_at, |before| before.max(expires_at));
+        self.entries.insert(key, (value, expires_at));
+        if let Some(before) = before {
             self.soonest_first.remove(&(before, key));
         }
         self.soonest_first.insert((expires_at, key));

@@ -30,8 +30,9 @@ local function count()
     return redis.call('ZCARD', remembered)
 end
 
+-- Never shortens the life of an entry.
 local function remember(entry, until_ms)
-    redis.call('ZADD', remembered, until_ms, entry)
+    redis.call('ZADD', remembered, 'GT', until_ms, entry)
     for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, kept_ms) end
 end
 
