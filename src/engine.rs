@@ -37,7 +37,7 @@ pub use self::event_row::stored_size;
 pub use self::head::{EpochHistory, Head};
 pub use self::memory::MemoryEngine;
 pub use self::notice::{
-    NewConnection, Notice, OfflineReason, Online, OnlineByDuel, Opening, Signal, SignalKind, Target,
+    NewConnection, Notice, OfflineReason, Online, OnlineByDuel, Signal, SignalKind, Target,
 };
 pub use self::redis::{RedisEngine, RedisUrlError};
 use crate::clock::UnixMs;
@@ -124,8 +124,8 @@ pub trait TicketEngine: Debug + Send + Sync {
     /// Returns what a ticket issued now has to say.
     fn stamp(&self) -> EngineFuture<'_, Stamp>;
 
-    /// Uses a ticket.
-    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Redemption, RedeemError>;
+    /// Uses a ticket. Returns what the session's next ticket has to say.
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Stamp, RedeemError>;
 
     /// Returns what a resume ticket issued now has to say, for a connection whose last ticket was issued at `revision`.
     /// Returns `None` if that was revoked, or the session has ended.
@@ -272,15 +272,6 @@ pub enum AppendError {
     /// The engine's own reasons.
     #[error(transparent)]
     Engine(#[from] EngineError),
-}
-
-/// What [`TicketEngine::redeem`] answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Redemption {
-    /// For the session's next ticket.
-    pub stamp: Stamp,
-    /// How often this ticket was used, this time included.
-    pub uses: u32,
 }
 
 /// Why a ticket was not admitted.

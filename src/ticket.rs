@@ -46,6 +46,16 @@ pub struct Generation {
     pub number: u32,
 }
 
+impl Generation {
+    /// Returns whether a connection of this generation takes the place of one of `other`. Of two of one generation the one that
+    /// entered later does: its client has given the other one up.
+    #[must_use]
+    pub fn supersedes(self, other: Self, entered_later: bool) -> bool {
+        let is_same = self.number == other.number && entered_later;
+        self.session == other.session && (self.number > other.number || is_same)
+    }
+}
+
 /// What a ticket permits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {

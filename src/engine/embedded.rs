@@ -50,7 +50,7 @@ use super::event_row::Unnumbered;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
     EngineFuture, Head, LogEngine, Notice, OpenError, Page, PresenceEngine, RedeemError,
-    Redemption, Revocation, Signal, Sink, StatusFilter, StoreCounts, TicketEngine,
+    Revocation, Signal, Sink, StatusFilter, StoreCounts, TicketEngine,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, StoreConfig};
@@ -397,7 +397,7 @@ impl TicketEngine for EmbeddedEngine {
         self.read_blocking(move |snapshot| snapshot.renew(session, owner, revision, clock::now()))
     }
 
-    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Redemption, RedeemError> {
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Stamp, RedeemError> {
         let ticket = ticket.clone();
         self.write(DiskPriority::High, move |batch| batch.redeem(&ticket))
     }

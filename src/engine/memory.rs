@@ -21,7 +21,7 @@ use self::ticket_ledger::TicketLedger;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
     EngineFuture, Head, LogEngine, Notice, OpenError, Opened, Page, PresenceEngine, RedeemError,
-    Redemption, Revocation, Signal, Sink, StatusFilter, TicketEngine, rules,
+    Revocation, Signal, Sink, StatusFilter, TicketEngine, rules,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::EngineConfig;
@@ -295,7 +295,7 @@ impl TicketEngine for MemoryEngine {
         ready(Ok(self.ledger.lock().stamp(clock::now())))
     }
 
-    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Redemption, RedeemError> {
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Stamp, RedeemError> {
         ready(self.ledger.lock().redeem(ticket, clock::now()))
     }
 

@@ -6,6 +6,7 @@ use super::Head;
 use crate::clock::UnixMs;
 use crate::event::{Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId, TicketKey, UserId};
+use crate::ticket::Generation;
 
 /// A user who is online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,26 +17,6 @@ pub struct Online {
     pub since: UnixMs,
     /// The highest seq acked; 0: none.
     pub acked_seq: u64,
-}
-
-/// How a connection came into its session. A session has one connection: the one that opened it last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opening {
-    /// The session.
-    pub session: TicketKey,
-    /// The generation of its ticket.
-    pub generation: u32,
-    /// The how manieth use of that ticket it was.
-    pub uses: u32,
-}
-
-impl Opening {
-    /// Returns whether this connection takes the place of one that was opened as `other`.
-    #[must_use]
-    pub fn supersedes(self, other: Self) -> bool {
-        self.session == other.session
-            && (self.generation, self.uses) > (other.generation, other.uses)
-    }
 }
 
 /// A connection that was let in.
@@ -53,8 +34,8 @@ pub struct NewConnection {
     pub number: u64,
     /// Which connection of this node it is.
     pub connection: ConnectionId,
-    /// Its place in its session. `None`: it has none.
-    pub opening: Option<Opening>,
+    /// By which ticket of which session it came. `None`: by none.
+    pub generation: Option<Generation>,
     /// How many the user may have in the duel.
     pub connections_max: usize,
 }

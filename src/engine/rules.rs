@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 pub(super) use self::tickets::{
-    Known, TICKET_LIFE_MAX, TICKETS_FULL, TicketRecord, next_revision, redeem, revoke,
+    Known, LedgerClock, TICKET_LIFE_MAX, TICKETS_FULL, TicketRecord, next_revision, redeem, revoke,
 };
 use super::{AppendError, EngineError, OpenError, Participant};
 use crate::clock::UnixMs;

@@ -26,8 +26,7 @@ use super::duel::HeadChange;
 use super::follow::Cursor;
 use crate::clock;
 use crate::engine::{
-    DuelRecord, EngineError, Head, NewConnection, Opening, RedeemError, Redemption, Signal,
-    SignalKind,
+    DuelRecord, EngineError, Head, NewConnection, RedeemError, Signal, SignalKind,
 };
 use crate::event::{DuelStatus, Event, Position, Viewer};
 use crate::id::{DuelId, UserId};
@@ -125,11 +124,22 @@ struct Listed(ListedConnection);
 /// The engine tells this node what happens in the duel, and has numbered the connection.
 struct Entered(ListedConnection, u64);
 
-/// The ticket is used. The stamp is that of the session's next ticket, if there may be one.
+/// What a connection is let in for.
+#[derive(Debug, Clone, Copy)]
+enum Admission {
+    /// To take part. The stamp is that of its session's next ticket.
+    Session(Stamp),
+    /// To fetch the end of a closed duel.
+    End,
+    /// To prove that the node works.
+    Probe,
+}
+
+/// The ticket is used.
 struct Redeemed {
     listed: ListedConnection,
     number: u64,
-    stamp: Option<Stamp>,
+    admission: Admission,
 }
 
 /// The duel admits the connection.
@@ -152,7 +162,8 @@ impl Hub {
         ticket: &Ticket,
         resume: Option<Position>,
     ) -> Result<(Attachment, Welcome), AttachError> {
-        let entered = self.list(ticket.duel, ticket.viewer).await.enter().await?;
+        let generation = Some(ticket.generation);
+        let entered = self.list(ticket.duel, ticket.viewer, generation).await.enter().await?;
         let located = entered.redeem(ticket).await?.locate(resume).await?;
         located.announce().await?.start(resume).await
     }
@@ -162,13 +173,19 @@ impl Hub {
         self: &Arc<Self>,
         viewer: Viewer,
     ) -> Result<Attachment, AttachError> {
-        let Entered(listed, number) = self.list(DuelId::PROBE, viewer).await.enter().await?;
-        let redeemed = Redeemed { listed, number, stamp: None };
+        let Entered(listed, number) = self.list(DuelId::PROBE, viewer, None).await.enter().await?;
+        let redeemed = Redeemed { listed, number, admission: Admission::Probe };
         Ok(redeemed.locate(None).await?.announce().await?.start(None).await?.0)
     }
 
-    async fn list(self: &Arc<Self>, duel: DuelId, viewer: Viewer) -> Listed {
-        let connection = Arc::new(Connection::new(self.next_connection_id(), duel, viewer));
+    async fn list(
+        self: &Arc<Self>,
+        duel: DuelId,
+        viewer: Viewer,
+        generation: Option<Generation>,
+    ) -> Listed {
+        let id = self.next_connection_id();
+        let connection = Arc::new(Connection::new(id, duel, viewer, generation));
         loop {
             let live = self.live_or_new(duel);
             if live.add(&connection) {
@@ -183,17 +200,21 @@ impl Hub {
         }
     }
 
-    /// Ends a session of which two tickets of one generation were used.
-    async fn end_session(&self, ticket: &Ticket) {
-        let (duel, user) = (ticket.duel, ticket.viewer.user);
-        let session = ticket.generation.session;
-        self.metrics.sessions_ended.inc();
-        warn!(duel_id = duel.get(), user_id = user.get(), %session, jti = ticket.jti.as_str(),
-            "a resume ticket was copied: its session is ended");
-        let kind = SignalKind::SessionEnded { user, session };
-        if let Err(error) = self.engine.signal(Signal { duel, kind }).await {
-            warn!(duel_id = duel.get(), %error, "the end of a session could not be passed on");
+    /// Uses a ticket. If it shows that one of its session was copied, the session ends.
+    async fn redeem(self: Arc<Self>, ticket: Ticket) -> Result<Stamp, RedeemError> {
+        let redeemed = self.engine.redeem(&ticket).await;
+        if redeemed == Err(RedeemError::Copied) {
+            let (duel, user) = (ticket.duel, ticket.viewer.user);
+            let session = ticket.generation.session;
+            self.metrics.sessions_ended.inc();
+            warn!(duel_id = duel.get(), user_id = user.get(), %session, jti = ticket.jti.as_str(),
+                "a resume ticket was copied: its session is ended");
+            let kind = SignalKind::SessionEnded { user, session };
+            if let Err(error) = self.engine.signal(Signal { duel, kind }).await {
+                warn!(duel_id = duel.get(), %error, "the end of a session could not be passed on");
+            }
         }
+        redeemed
     }
 }
 
@@ -208,28 +229,27 @@ impl Listed {
 impl Entered {
     async fn redeem(self, ticket: &Ticket) -> Result<Redeemed, AttachError> {
         let Self(listed, number) = self;
-        let stamp = match listed.hub.engine.redeem(ticket).await {
-            Ok(Redemption { stamp, uses }) => {
-                let Generation { session, number: generation } = ticket.generation;
-                listed.connection.set_opening(Opening { session, generation, uses });
-                Some(stamp)
-            }
+        // On its own, so that a session that ends is told of although nobody waits for the answer any more.
+        let redeeming = tokio::spawn(Arc::clone(&listed.hub).redeem(ticket.clone()));
+        let redeemed = redeeming.await.unwrap_or_else(|_| Err(EngineError::IN_DOUBT.into()));
+        let admission = match redeemed {
+            Ok(stamp) => Admission::Session(stamp),
             // No other ticket can be had of a closed duel, and the answer to this one may have been lost.
-            Err(RedeemError::Spent) if listed.is_closed().await? => None,
-            Err(RedeemError::Copied) => {
-                listed.hub.end_session(ticket).await;
-                return Err(AttachError::Revoked);
-            }
+            Err(RedeemError::Spent) if listed.is_closed().await? => Admission::End,
             Err(error) => return Err(error.into()),
         };
-        Ok(Redeemed { listed, number, stamp })
+        Ok(Redeemed { listed, number, admission })
     }
 }
 
 impl Redeemed {
     async fn locate(self, resume: Option<Position>) -> Result<Located, AttachError> {
         let entry = self.listed.locate(resume).await?;
-        Ok(Located { redeemed: self, entry })
+        match (self.admission, entry.status) {
+            // It was begun anew meanwhile.
+            (Admission::End, DuelStatus::Open) => Err(AttachError::AlreadyUsed),
+            _ => Ok(Located { redeemed: self, entry }),
+        }
     }
 }
 
@@ -246,7 +266,7 @@ impl Located {
                 first: live.attach(connection, per_user_max),
                 number: *number,
                 connection: connection.id,
-                opening: connection.opening(),
+                generation: connection.generation,
                 connections_max: per_user_max,
             };
             hub.engine.attach(new).await?;
@@ -258,17 +278,25 @@ impl Located {
 impl Announced {
     /// Reads the state that the client starts with. If the epoch ends meanwhile, looks up the entry point anew.
     async fn start(self, resume: Option<Position>) -> Result<(Attachment, Welcome), AttachError> {
-        let Self(Located { redeemed: Redeemed { listed, stamp, .. }, mut entry }) = self;
+        let Self(Located { redeemed: Redeemed { listed, admission, .. }, mut entry }) = self;
+        let is_open = entry.status == DuelStatus::Open;
         for _ in 0..ENTRY_ATTEMPTS_MAX {
             if let Some(state) = listed.state(&entry).await? {
                 let EntryPoint { head, recovery, .. } = entry;
                 let (online, presence) = listed.live.online_with(listed.connection.viewer);
                 let cursor = Cursor { position: entry.cursor(), presence, failing_since: None };
-                let stamp = stamp.filter(|_| entry.status == DuelStatus::Open);
+                let stamp = match admission {
+                    Admission::Session(stamp) => is_open.then_some(stamp),
+                    Admission::End | Admission::Probe => None,
+                };
                 let welcome = Welcome { head, recovery, online, state, stamp };
                 return Ok((Attachment::new(listed, cursor), welcome));
             }
             entry = listed.locate(resume).await?;
+            if !is_open && entry.status == DuelStatus::Open {
+                // It was begun anew, and nobody was told that the user is online.
+                break;
+            }
         }
         Err(EngineError::UNAVAILABLE.into())
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::engine::Opening;
 use crate::event::{Epoch, Event, Position, Viewer};
 use crate::id::{ConnectionId, DuelId};
+use crate::ticket::Generation;
 
 /// Why the hub wants a connection to close.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,26 +68,31 @@ pub struct Connection {
     pub duel: DuelId,
     /// The user, and their role.
     pub viewer: Viewer,
+    /// By which ticket of which session it comes. The probe comes by none.
+    pub(super) generation: Option<Generation>,
     /// Holds one permit, so that the task sees what happens while it is busy.
     wake: Notify,
     close_request: OnceLock<CloseRequest>,
     attached: AtomicBool,
-    /// Set once the ticket is redeemed. The probe has none.
-    opening: OnceLock<Opening>,
     draining: AtomicBool,
     fast_path: Mutex<FastPath>,
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnectionId, duel: DuelId, viewer: Viewer) -> Self {
+    pub(super) fn new(
+        id: ConnectionId,
+        duel: DuelId,
+        viewer: Viewer,
+        generation: Option<Generation>,
+    ) -> Self {
         Self {
             id,
             duel,
             viewer,
+            generation,
             wake: Notify::new(),
             close_request: OnceLock::new(),
             attached: AtomicBool::new(false),
-            opening: OnceLock::new(),
             draining: AtomicBool::new(false),
             fast_path: Mutex::default(),
         }
@@ -169,12 +174,9 @@ impl Connection {
         !self.draining.swap(true, Ordering::Relaxed)
     }
 
-    pub(super) fn set_opening(&self, opening: Opening) {
-        // A connection redeems one ticket.
-        let _first = self.opening.set(opening);
-    }
-
-    pub(super) fn opening(&self) -> Option<Opening> {
-        self.opening.get().copied()
+    /// Returns whether this connection takes the place of `other`, which is of the same node.
+    pub(super) fn supersedes(&self, other: &Self) -> bool {
+        let generations = self.generation.zip(other.generation);
+        generations.is_some_and(|(own, others)| own.supersedes(others, self.id > other.id))
     }
 }

@@ -91,25 +91,24 @@ impl LiveDuel {
     }
 
     /// Attaches a connection. Asks those to close whose session it has taken over and, past `per_user_max` connections of its
-    /// user, the oldest. If its own session was taken over meanwhile, it is asked. Returns whether the user was not on this
-    /// node before in that role.
+    /// user, the oldest. If its own session was taken over meanwhile, it is asked itself. Returns whether the user was not on
+    /// this node before in that role.
     pub(super) fn attach(&self, connection: &Connection, per_user_max: usize) -> bool {
         let mut state = self.state.lock();
         let viewer = connection.viewer;
-        let mut mine: Vec<_> = state.attached_of(viewer.user).cloned().collect();
-        if let Some(opening) = connection.opening() {
-            let superseded = |other: &Connection| {
-                let other = other.opening();
-                other.is_some_and(|other| opening.supersedes(other))
-            };
-            mine.extract_if(.., |other| superseded(other))
-                .for_each(|older| older.request_close(CloseRequest::Replaced));
-            if mine.iter().filter_map(|other| other.opening()).any(|o| o.supersedes(opening)) {
-                connection.request_close(CloseRequest::Replaced);
-            }
+        let staying =
+            state.attached_of(viewer.user).filter(|other| other.close_request().is_none());
+        let mut staying: Vec<_> = staying.cloned().collect();
+        staying
+            .extract_if(.., |other| connection.supersedes(other))
+            .for_each(|older| older.request_close(CloseRequest::Replaced));
+        if staying.iter().any(|other| other.supersedes(connection)) {
+            connection.request_close(CloseRequest::Replaced);
+        } else {
+            let excess = (staying.len() + 1).saturating_sub(per_user_max);
+            let oldest = staying.iter().take(excess);
+            oldest.for_each(|oldest| oldest.request_close(CloseRequest::Replaced));
         }
-        let excess = (mine.len() + 1).saturating_sub(per_user_max);
-        mine.iter().take(excess).for_each(|oldest| oldest.request_close(CloseRequest::Replaced));
         connection.set_attached();
         state.grace_periods.retain(|grace_period| grace_period.user != viewer.user);
         if state.local.contains(&viewer) {
@@ -278,7 +277,7 @@ impl LiveDuel {
             }
             SignalKind::SessionEnded { user, session } => {
                 let of_session =
-                    |c: &&Arc<Connection>| c.opening().is_some_and(|o| o.session == *session);
+                    |c: &&Arc<Connection>| c.generation.is_some_and(|g| g.session == *session);
                 state
                     .of_user(*user)
                     .filter(of_session)
@@ -358,5 +357,66 @@ impl LiveState {
 
     fn wake_all(&self) {
         self.connections.iter().for_each(|connection| connection.wake());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Role;
+    use crate::id::TicketKey;
+    use crate::ticket::Generation;
+
+    const USER: u64 = 1;
+
+    fn duel() -> LiveDuel {
+        LiveDuel::new(DuelId::try_from(77).unwrap())
+    }
+
+    /// A connection that came into the list as the `id`th, by ticket `number` of a session.
+    fn listed(live: &LiveDuel, id: u64, session: u8, number: u32) -> Arc<Connection> {
+        let viewer = Viewer { user: UserId::try_from(USER).unwrap(), role: Role::Player };
+        let generation = Some(Generation { session: TicketKey([session; 16]), number });
+        let connection = Arc::new(Connection::new(ConnectionId(id), live.id, viewer, generation));
+        assert!(live.add(&connection));
+        connection
+    }
+
+    fn replaced(connections: &[&Arc<Connection>]) -> Vec<bool> {
+        let is_replaced = |c: &&Arc<Connection>| c.close_request() == Some(&CloseRequest::Replaced);
+        connections.iter().map(is_replaced).collect()
+    }
+
+    #[test]
+    fn of_two_connections_of_a_session_the_one_that_entered_last_stays_whichever_attaches_last() {
+        for [first, second] in [[0, 1], [1, 0]] {
+            let live = duel();
+            let connections = [listed(&live, 1, 7, 1), listed(&live, 2, 7, 1)];
+            live.attach(&connections[first], 3);
+            live.attach(&connections[second], 3);
+            assert_eq!(replaced(&connections.each_ref()), [true, false]);
+        }
+        let live = duel();
+        let (newer, older) = (listed(&live, 1, 7, 2), listed(&live, 2, 7, 1));
+        live.attach(&newer, 3);
+        live.attach(&older, 3);
+        assert_eq!(replaced(&[&newer, &older]), [false, true], "a generation counts for more");
+    }
+
+    #[test]
+    fn a_connection_that_has_to_go_takes_no_place_from_another() {
+        let live = duel();
+        let other = listed(&live, 1, 1, 0);
+        let [older, newer] = [2, 3].map(|id| listed(&live, id, 7, 1));
+        for connection in [&other, &older, &newer] {
+            live.attach(connection, 2);
+        }
+        assert_eq!(replaced(&[&other, &older, &newer]), [false, true, false]);
+        let late = listed(&live, 4, 7, 0);
+        live.attach(&late, 2);
+        assert_eq!(replaced(&[&other, &newer, &late]), [false, false, true]);
+        let third = listed(&live, 5, 9, 0);
+        live.attach(&third, 2);
+        assert_eq!(replaced(&[&other, &newer, &third]), [true, false, false], "the oldest");
     }
 }

@@ -104,7 +104,7 @@ mod tests {
         let live = Arc::new(LiveDuel::new(duel));
         let add = |user| {
             let viewer = Viewer { user: UserId::try_from(user).unwrap(), role: Role::Spectator };
-            let connection = Arc::new(Connection::new(ConnectionId(user), duel, viewer));
+            let connection = Arc::new(Connection::new(ConnectionId(user), duel, viewer, None));
             let recorder = Arc::new(Recorder::default());
             assert!(live.add(&connection));
             connection.set_direct_writer(Arc::clone(&recorder) as Arc<dyn DirectWriter>);

@@ -18,9 +18,17 @@ async fn a_signal_comes_back_through_the_sink(kind: Kind) {
     let connection = ConnectionId(1);
     let connections_max = 3;
     let first = true;
-    let (session, opening) = (TicketKey([7; 16]), None);
-    let new =
-        NewConnection { duel, viewer, since, first, number, connection, opening, connections_max };
+    let (session, generation) = (TicketKey([7; 16]), None);
+    let new = NewConnection {
+        duel,
+        viewer,
+        since,
+        first,
+        number,
+        connection,
+        generation,
+        connections_max,
+    };
     engine.attach(new).await.unwrap();
     assert_eq!(signals(&engine).len(), 1, "before the answer");
     let kinds = [

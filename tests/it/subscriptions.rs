@@ -10,7 +10,7 @@ use duelhub::config::{Config, HubConfig};
 use duelhub::engine::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineFuture, Head,
     LogEngine, MemoryEngine, Notice, OpenError, Opened, Page, PresenceEngine, RedeemError,
-    Redemption, Revocation, Signal, Sink, StatusFilter, TicketEngine,
+    Revocation, Signal, Sink, StatusFilter, TicketEngine,
 };
 use duelhub::event::{Audience, EventType, Outcome, Payload, Position, Push, Role, Viewer};
 use duelhub::hub::{AttachError, Attachment, Hub, Watch, WatchFilter};
@@ -84,7 +84,7 @@ impl LogEngine for Subscribing {
 impl TicketEngine for Subscribing {
     of_memory! {
         stamp() -> EngineFuture<'_, Stamp>;
-        redeem(ticket: &Ticket) -> EngineFuture<'_, Redemption, RedeemError>;
+        redeem(ticket: &Ticket) -> EngineFuture<'_, Stamp, RedeemError>;
         renew(session: TicketKey, owner: (DuelId, UserId), revision: Revision)
             -> EngineFuture<'_, Option<Stamp>>;
         revoke(revocation: Revocation) -> EngineFuture<'_, ()>;

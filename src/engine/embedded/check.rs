@@ -12,8 +12,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::duel_state::DuelStates;
 use super::error::{Fault, StoreError};
-use super::rows::{self, DuelRow, FORMAT, Kind, LedgerRow, META, MetaRow, TicketRow, UserMarkRow};
+use super::rows::{self, DuelRow, FORMAT, Kind, META, MetaRow};
 use super::store::Store;
+use super::ticket_ledger::{LedgerRow, TicketRow, UserMarkRow};
 use crate::engine::EngineCounts;
 use crate::engine::event_row;
 use crate::id::DuelId;

@@ -14,11 +14,10 @@ use prost::Message;
 use super::Fault;
 use crate::clock::UnixMs;
 use crate::engine::event_row::{StatusRow, stored_size};
-use crate::engine::rules::{Retained, TicketRecord};
+use crate::engine::rules::Retained;
 use crate::engine::{Appended, DuelRecord, DuelSettings, EpochHistory, Head, Participant};
 use crate::event::{DuelStatus, Epoch, Event, Outcome, Position};
-use crate::id::{DuelId, TelegramId, TicketKey, UserId};
-use crate::ticket::{Revision, Stamp};
+use crate::id::{DuelId, TelegramId, UserId};
 
 /// The version of everything below.
 pub(super) const FORMAT: u32 = 4;
@@ -43,13 +42,13 @@ pub(super) enum Kind {
     KeyOrder = b'o',
     /// `instant, duel` → nothing: when to check whether a duel has expired.
     DuelDue = b'x',
-    /// `hash` → [`TicketRow`].
+    /// `hash` → [`TicketRow`](super::ticket_ledger::TicketRow).
     Ticket = b't',
-    /// `duel, user` → [`UserMarkRow`].
+    /// `duel, user` → [`UserMarkRow`](super::ticket_ledger::UserMarkRow).
     UserMark = b'u',
     /// `instant, key` → nothing: when a row of the ticket ledger expires.
     TicketDue = b'y',
-    /// Nothing → [`LedgerRow`].
+    /// Nothing → [`LedgerRow`](super::ticket_ledger::LedgerRow).
     Ledger = b'l',
 }
 
@@ -397,71 +396,6 @@ pub(super) struct KeyRow {
     /// The event's.
     #[prost(uint64, tag = "2")]
     pub(super) seq: u64,
-}
-
-/// A session, or a ticket that was revoked. See [`TicketRecord`].
-#[derive(Clone, PartialEq, Eq, Message)]
-pub(super) struct TicketRow {
-    #[prost(uint32, tag = "1")]
-    generation: u32,
-    /// Empty: none.
-    #[prost(bytes = "vec", tag = "2")]
-    used: Vec<u8>,
-    #[prost(uint32, tag = "3")]
-    uses: u32,
-    #[prost(bool, tag = "4")]
-    revoked: bool,
-    /// From then on the row is needed no more.
-    #[prost(uint64, tag = "5")]
-    pub(super) expires_at: u64,
-}
-
-impl TicketRow {
-    pub(super) fn new(record: &TicketRecord, expires_at: u64) -> Self {
-        let TicketRecord { generation, used, uses, revoked } = *record;
-        let used = used.map(|key| key.0.to_vec()).unwrap_or_default();
-        Self { generation, used, uses, revoked, expires_at }
-    }
-
-    pub(super) fn record(&self) -> Result<TicketRecord, Fault> {
-        let used = match &self.used[..] {
-            [] => None,
-            key => Some(TicketKey(key.try_into().map_err(|_| Fault::Malformed("a ticket's key"))?)),
-        };
-        let Self { generation, uses, revoked, .. } = *self;
-        Ok(TicketRecord { generation, used, uses, revoked })
-    }
-}
-
-/// All tickets of a user in a duel were revoked.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(super) struct UserMarkRow {
-    /// The revision at which they were.
-    #[prost(uint64, tag = "1")]
-    pub(super) revision: u64,
-    #[prost(uint64, tag = "2")]
-    pub(super) expires_at: u64,
-}
-
-/// The ticket ledger as a whole.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(super) struct LedgerRow {
-    #[prost(uint64, tag = "1")]
-    pub(super) revision: u64,
-    /// The latest expiry of what was forgotten.
-    #[prost(uint64, tag = "2")]
-    pub(super) forgotten_until: u64,
-}
-
-impl LedgerRow {
-    /// Returns the ledger's time: never one at which something that is forgotten was still needed.
-    pub(super) fn time(&self, now: UnixMs) -> UnixMs {
-        now.max(UnixMs(self.forgotten_until))
-    }
-
-    pub(super) fn stamp(&self, now: UnixMs) -> Stamp {
-        Stamp { now: self.time(now), revision: Revision(self.revision) }
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,85 @@
 //! The ticket ledger, row by row. It is decided upon by [`rules`].
 
 use fjall::UserKey;
+use prost::Message;
 
 use super::error::{Fault, StepError};
-use super::rows::{self, Kind, LedgerRow, TicketRow, UserMarkRow};
+use super::rows::{self, Kind};
 use super::store::{Snapshot, WriteBatch};
 use crate::clock::UnixMs;
-use crate::engine::rules::{self, Known, TicketRecord};
-use crate::engine::{EngineError, RedeemError, Redemption, Revocation};
+use crate::engine::rules::{self, Known, LedgerClock, TicketRecord};
+use crate::engine::{EngineError, RedeemError, Revocation};
 use crate::id::{DuelId, TicketKey, UserId};
 use crate::limits;
 use crate::ticket::{Revision, Stamp, Ticket};
+
+/// A session, or a ticket that was revoked. See [`TicketRecord`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct TicketRow {
+    #[prost(uint32, tag = "1")]
+    generation: u32,
+    /// Empty: none.
+    #[prost(bytes = "vec", tag = "2")]
+    used: Vec<u8>,
+    #[prost(bool, tag = "3")]
+    revoked: bool,
+    /// From then on the row is needed no more.
+    #[prost(uint64, tag = "4")]
+    expires_at: u64,
+}
+
+impl TicketRow {
+    fn new(record: &TicketRecord, expires_at: u64) -> Self {
+        let TicketRecord { generation, used, revoked } = *record;
+        let used = used.map(|key| key.0.to_vec()).unwrap_or_default();
+        Self { generation, used, revoked, expires_at }
+    }
+
+    pub(super) fn record(&self) -> Result<TicketRecord, Fault> {
+        let used = match &self.used[..] {
+            [] => None,
+            key => Some(TicketKey(key.try_into().map_err(|_| Fault::Malformed("a ticket's key"))?)),
+        };
+        Ok(TicketRecord { generation: self.generation, used, revoked: self.revoked })
+    }
+}
+
+/// All tickets of a user in a duel were revoked.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct UserMarkRow {
+    /// The revision at which they were.
+    #[prost(uint64, tag = "1")]
+    revision: u64,
+    #[prost(uint64, tag = "2")]
+    expires_at: u64,
+}
+
+/// The ticket ledger as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct LedgerRow {
+    #[prost(uint64, tag = "1")]
+    revision: u64,
+    /// See [`LedgerClock`].
+    #[prost(uint64, tag = "2")]
+    forgotten_until: u64,
+    #[prost(uint64, tag = "3")]
+    ahead_ms: u64,
+}
+
+impl LedgerRow {
+    const fn clock(&self) -> LedgerClock {
+        let forgotten_until = UnixMs(self.forgotten_until);
+        LedgerClock { forgotten_until, ahead_ms: self.ahead_ms }
+    }
+
+    const fn set_clock(&mut self, clock: LedgerClock) {
+        (self.forgotten_until, self.ahead_ms) = (clock.forgotten_until.0, clock.ahead_ms);
+    }
+
+    fn stamp(&self, now: UnixMs) -> Stamp {
+        Stamp { now: self.clock().time(now), revision: Revision(self.revision) }
+    }
+}
 
 impl Snapshot<'_> {
     /// Returns what a ticket issued now has to say.
@@ -39,7 +108,7 @@ impl Snapshot<'_> {
 
 impl WriteBatch<'_> {
     /// Uses a ticket. The refusal of a copy changes something as well: its session ends.
-    pub(super) fn redeem(&mut self, ticket: &Ticket) -> Result<Redemption, StepError<RedeemError>> {
+    pub(super) fn redeem(&mut self, ticket: &Ticket) -> Result<Stamp, StepError<RedeemError>> {
         let key = ticket_key(&ticket.generation.session);
         let session = self.record(&key)?;
         let itself = self.record(&ticket_key(&TicketKey::of(&ticket.jti)))?;
@@ -52,37 +121,31 @@ impl WriteBatch<'_> {
         };
         let stamp = self.ledger()?.stamp(self.now);
         let redeemed = rules::redeem(ticket, known, self.config.resume_ttl, stamp.now)?;
-        self.put_record(key, session.is_some(), &redeemed.record, redeemed.expires_at)?;
-        if redeemed.is_copy {
-            return Err(RedeemError::Copied.into());
-        }
-        Ok(Redemption { stamp, uses: redeemed.record.uses })
+        self.put_record(key, &redeemed.record, redeemed.expires_at)?;
+        if redeemed.is_copy { Err(RedeemError::Copied.into()) } else { Ok(stamp) }
     }
 
     /// Revokes a ticket, or all of a user.
     pub(super) fn revoke(&mut self, revocation: &Revocation) -> Result<(), StepError<EngineError>> {
         let mut ledger = self.ledger()?;
-        let now = ledger.time(self.now);
+        let now = ledger.stamp(self.now).now;
         match revocation {
             Revocation::Ticket(jti) => {
                 let key = ticket_key(&TicketKey::of(jti));
                 let known = self.record(&key)?;
                 let expires_at = rules::revoke(known.is_some(), self.is_full(), now)?;
                 let record = TicketRecord { revoked: true, ..known.unwrap_or_default() };
-                self.put_record(key, known.is_some(), &record, expires_at)?;
+                self.put_record(key, &record, expires_at)?;
             }
             Revocation::User { duel, user } => {
                 let key = user_key(*duel, *user);
-                let before = self.row::<UserMarkRow>(&key)?.map(|row| row.expires_at);
-                let is_known = before.is_some();
-                let expires_at = rules::revoke(is_known, self.is_full(), now)?.0;
-                let expires_at = expires_at.max(before.unwrap_or_default());
+                let is_known = self.expires_at_of(&key)?.is_some();
+                let expires_at = rules::revoke(is_known, self.is_full(), now)?;
                 let revision = rules::next_revision(Revision(ledger.revision), now).0;
                 ledger.revision = revision;
                 self.put(ledger_key(), &ledger);
-                self.hints.counts.remembered_tickets += usize::from(!is_known);
-                self.put(key.clone(), &UserMarkRow { revision, expires_at });
-                self.plan_expiry(expires_at, &key);
+                let expires_at = self.plan_expiry(&key, expires_at)?;
+                self.put(key, &UserMarkRow { revision, expires_at });
             }
         }
         Ok(())
@@ -99,16 +162,11 @@ impl WriteBatch<'_> {
     fn put_record(
         &mut self,
         key: UserKey,
-        is_known: bool,
         record: &TicketRecord,
         expires_at: UnixMs,
     ) -> Result<(), Fault> {
-        // Never shortens the life of a record.
-        let before = self.expires_at_of(&key)?.map_or(UnixMs::default(), UnixMs);
-        let expires_at = expires_at.max(before);
-        self.hints.counts.remembered_tickets += usize::from(!is_known);
-        self.plan_expiry(expires_at.0, &key);
-        self.put(key, &TicketRow::new(record, expires_at.0));
+        let expires_at = self.plan_expiry(&key, expires_at)?;
+        self.put(key, &TicketRow::new(record, expires_at));
         Ok(())
     }
 
@@ -116,31 +174,39 @@ impl WriteBatch<'_> {
         self.hints.counts.remembered_tickets >= self.config.tickets_max
     }
 
-    fn plan_expiry(&mut self, at: u64, key: &[u8]) {
+    /// Notes when an entry, which may be a new one, is to be forgotten. Returns when that is: never earlier than before.
+    fn plan_expiry(&mut self, key: &[u8], at: UnixMs) -> Result<u64, Fault> {
+        let before = self.expires_at_of(key)?;
+        let at = at.0.max(before.unwrap_or_default());
+        self.hints.counts.remembered_tickets += usize::from(before.is_none());
+        if let Some(before) = before {
+            self.remove(due_key(before, key));
+        }
         self.hints.tickets_due = self.hints.tickets_due.min(at);
-        self.put_bytes(Kind::TicketDue.key_ending(&[at], key), []);
+        self.put_bytes(due_key(at, key), []);
+        Ok(at)
     }
 
     /// Forgets what has expired by `now`. Returns whether there may be more.
     pub(super) fn prune_tickets(&mut self, now: UnixMs) -> Result<bool, Fault> {
-        let rows =
-            self.due(Kind::TicketDue, self.hints.tickets_due, now, limits::PRUNE_ROWS_MAX)?;
-        let all = rows.len() < limits::PRUNE_ROWS_MAX;
         let mut ledger = self.ledger()?;
-        let forgotten_until = ledger.forgotten_until;
+        let mut clock = ledger.clock();
+        clock.advance(now);
+        let time = clock.time(now);
+        let rows =
+            self.due(Kind::TicketDue, self.hints.tickets_due, time, limits::PRUNE_ROWS_MAX)?;
+        let all = rows.len() < limits::PRUNE_ROWS_MAX;
         for (due, _) in rows {
-            self.hints.tickets_due = rows::number(&due, 0)?.min(self.now.0);
-            let key = due.get(9..).ok_or(Fault::Malformed("a key"))?;
-            // Otherwise it was changed since, and another entry says when it expires now.
-            if let Some(at) = self.expires_at_of(key)?.filter(|at| *at <= now.0) {
-                self.remove(key.into());
-                self.hints.counts.remembered_tickets =
-                    self.hints.counts.remembered_tickets.saturating_sub(1);
-                ledger.forgotten_until = ledger.forgotten_until.max(at);
-            }
+            let expired_at = rows::number(&due, 0)?;
+            self.hints.tickets_due = expired_at.min(self.now.0);
+            self.remove(due.get(9..).ok_or(Fault::Malformed("a key"))?.into());
+            self.hints.counts.remembered_tickets =
+                self.hints.counts.remembered_tickets.saturating_sub(1);
+            clock.forget(UnixMs(expired_at));
             self.remove(due);
         }
-        if ledger.forgotten_until > forgotten_until {
+        if clock != ledger.clock() {
+            ledger.set_clock(clock);
             self.put(ledger_key(), &ledger);
         }
         Ok(!all)
@@ -160,6 +226,10 @@ fn ticket_key(key: &TicketKey) -> UserKey {
 
 fn user_key(duel: DuelId, user: UserId) -> UserKey {
     Kind::UserMark.key(&[duel.get(), user.get()])
+}
+
+fn due_key(at: u64, key: &[u8]) -> UserKey {
+    Kind::TicketDue.key_ending(&[at], key)
 }
 
 fn ledger_key() -> UserKey {

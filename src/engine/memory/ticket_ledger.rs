@@ -5,8 +5,8 @@ use std::hash::Hash;
 
 use crate::clock::UnixMs;
 use crate::config::EngineConfig;
-use crate::engine::rules::{self, Known, TicketRecord};
-use crate::engine::{EngineError, RedeemError, Redemption, Revocation};
+use crate::engine::rules::{self, Known, LedgerClock, TicketRecord};
+use crate::engine::{EngineError, RedeemError, Revocation};
 use crate::id::{DuelId, TicketKey, UserId};
 use crate::ticket::{Revision, Stamp, Ticket};
 
@@ -19,6 +19,7 @@ pub(super) struct TicketLedger {
     sessions: Expiring<TicketKey, TicketRecord>,
     /// The revision at which a user's tickets were revoked last.
     user_marks: Expiring<(DuelId, UserId), Revision>,
+    clock: LedgerClock,
     revision: Revision,
     config: EngineConfig,
 }
@@ -26,7 +27,8 @@ pub(super) struct TicketLedger {
 impl TicketLedger {
     pub(super) fn new(config: EngineConfig) -> Self {
         let (sessions, user_marks) = (Expiring::default(), Expiring::default());
-        Self { sessions, user_marks, revision: Revision::default(), config }
+        let (clock, revision) = (LedgerClock::default(), Revision::default());
+        Self { sessions, user_marks, clock, revision, config }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -37,13 +39,8 @@ impl TicketLedger {
         self.len() >= self.config.tickets_max
     }
 
-    /// Returns the ledger's time: never one at which something that is forgotten was still needed.
-    fn time(&self, now: UnixMs) -> UnixMs {
-        now.max(self.sessions.forgotten_until).max(self.user_marks.forgotten_until)
-    }
-
     pub(super) fn stamp(&self, now: UnixMs) -> Stamp {
-        Stamp { now: self.time(now), revision: self.revision }
+        Stamp { now: self.clock.time(now), revision: self.revision }
     }
 
     fn known(&self, session: TicketKey, owner: (DuelId, UserId)) -> Known {
@@ -55,11 +52,7 @@ impl TicketLedger {
         }
     }
 
-    pub(super) fn redeem(
-        &mut self,
-        ticket: &Ticket,
-        now: UnixMs,
-    ) -> Result<Redemption, RedeemError> {
+    pub(super) fn redeem(&mut self, ticket: &Ticket, now: UnixMs) -> Result<Stamp, RedeemError> {
         self.prune(now);
         let session = ticket.generation.session;
         let itself = self.sessions.get(&TicketKey::of(&ticket.jti));
@@ -67,12 +60,13 @@ impl TicketLedger {
             revoked: itself.is_some_and(|record| record.revoked),
             ..self.known(session, (ticket.duel, ticket.viewer.user))
         };
-        let redeemed = rules::redeem(ticket, known, self.config.resume_ttl, self.time(now))?;
+        let stamp = self.stamp(now);
+        let redeemed = rules::redeem(ticket, known, self.config.resume_ttl, stamp.now)?;
         self.sessions.insert(session, redeemed.record, redeemed.expires_at);
         if redeemed.is_copy {
             return Err(RedeemError::Copied);
         }
-        Ok(Redemption { stamp: self.stamp(now), uses: redeemed.record.uses })
+        Ok(stamp)
     }
 
     pub(super) fn renew(
@@ -92,7 +86,7 @@ impl TicketLedger {
         now: UnixMs,
     ) -> Result<(), EngineError> {
         self.prune(now);
-        let now = self.time(now);
+        let now = self.clock.time(now);
         match revocation {
             Revocation::Ticket(jti) => {
                 let key = TicketKey::of(jti);
@@ -113,8 +107,10 @@ impl TicketLedger {
     }
 
     pub(super) fn prune(&mut self, now: UnixMs) {
-        self.sessions.prune(now);
-        self.user_marks.prune(now);
+        self.clock.advance(now);
+        let time = self.clock.time(now);
+        self.sessions.prune(time, &mut self.clock);
+        self.user_marks.prune(time, &mut self.clock);
     }
 }
 
@@ -123,17 +119,11 @@ impl TicketLedger {
 struct Expiring<K, V> {
     entries: HashMap<K, (V, UnixMs)>,
     soonest_first: BTreeSet<(UnixMs, K)>,
-    /// The latest expiry of what was removed.
-    forgotten_until: UnixMs,
 }
 
 impl<K, V> Default for Expiring<K, V> {
     fn default() -> Self {
-        Self {
-            entries: HashMap::new(),
-            soonest_first: BTreeSet::new(),
-            forgotten_until: UnixMs::default(),
-        }
+        Self { entries: HashMap::new(), soonest_first: BTreeSet::new() }
     }
 }
 
@@ -153,13 +143,13 @@ impl<K: Copy + Eq + Ord + Hash, V: Copy> Expiring<K, V> {
         self.soonest_first.insert((expires_at, key));
     }
 
-    fn prune(&mut self, now: UnixMs) {
+    fn prune(&mut self, now: UnixMs, clock: &mut LedgerClock) {
         for _ in 0..PRUNE_AT_ONCE {
             match self.soonest_first.first().copied() {
                 Some((expires_at, key)) if expires_at <= now => {
                     self.soonest_first.pop_first();
                     self.entries.remove(&key);
-                    self.forgotten_until = self.forgotten_until.max(expires_at);
+                    clock.forget(expires_at);
                 }
                 _ => break,
             }

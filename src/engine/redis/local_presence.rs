@@ -9,10 +9,11 @@ use prost::Message as _;
 
 use crate::clock::UnixMs;
 use crate::engine::event_row::Malformed;
-use crate::engine::{NewConnection, Online, Opening, SignalKind, Target};
+use crate::engine::{NewConnection, Online, SignalKind, Target};
 use crate::event::{Role, Viewer};
 use crate::id::{ConnectionId, TicketKey, UserId};
 use crate::limits;
+use crate::ticket::Generation;
 
 /// The users of one node in one duel, as the others read them.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -59,23 +60,37 @@ pub(super) struct Connection {
     session: Vec<u8>,
     #[prost(uint32, tag = "4")]
     generation: u32,
-    #[prost(uint32, tag = "5")]
-    uses: u32,
 }
 
 impl Connection {
-    fn new(user: UserId, connection: &LocalConnection) -> Self {
-        let mut row = Self { user: user.get(), number: connection.number, ..Self::default() };
-        if let Some(Opening { session, generation, uses }) = connection.opening {
-            (row.session, row.generation, row.uses) = (session.0.to_vec(), generation, uses);
+    fn new(user: UserId, Entry { number, generation }: Entry) -> Self {
+        let mut row = Self { user: user.get(), number, ..Self::default() };
+        if let Some(Generation { session, number }) = generation {
+            (row.session, row.generation) = (session.0.to_vec(), number);
         }
         row
     }
 
-    /// Returns its place in its session, if it has one.
-    pub(super) fn opening(&self) -> Option<Opening> {
-        let session = TicketKey(self.session[..].try_into().ok()?);
-        Some(Opening { session, generation: self.generation, uses: self.uses })
+    pub(super) fn entry(&self) -> Entry {
+        let session = self.session[..].try_into().ok().map(TicketKey);
+        let generation = session.map(|session| Generation { session, number: self.generation });
+        Entry { number: self.number, generation }
+    }
+}
+
+/// How a connection entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Its place in the order in which the connections of all nodes entered.
+    pub(super) number: u64,
+    generation: Option<Generation>,
+}
+
+impl Entry {
+    /// Whether it takes the place of another in their session.
+    pub(super) fn supersedes(&self, other: &Self) -> bool {
+        let generations = self.generation.zip(other.generation);
+        generations.is_some_and(|(own, others)| own.supersedes(others, self.number > other.number))
     }
 }
 
@@ -109,8 +124,7 @@ struct LocalUser {
 #[derive(Debug)]
 struct LocalConnection {
     id: ConnectionId,
-    number: u64,
-    opening: Option<Opening>,
+    entry: Entry,
     /// The hub knows that it has to go.
     leaving: bool,
 }
@@ -160,7 +174,7 @@ impl LocalPresence {
 
     /// Adds a connection. `elsewhere`: its user is on other nodes as well, so that it matters who was the last.
     pub(super) fn attach(&mut self, new: &NewConnection, elsewhere: bool) {
-        let NewConnection { viewer, since, number, opening, connection: id, .. } = *new;
+        let NewConnection { viewer, since, number, generation, connection: id, .. } = *new;
         let mut local = self.take(viewer.user).unwrap_or_else(|| LocalUser {
             online: Online { viewer, since, acked_seq: 0 },
             number,
@@ -169,7 +183,8 @@ impl LocalPresence {
         if elsewhere || local.online.viewer != viewer {
             (local.online.viewer, local.number) = (viewer, number);
         }
-        local.connections.push(LocalConnection { id, number, opening, leaving: false });
+        let entry = Entry { number, generation };
+        local.connections.push(LocalConnection { id, entry, leaving: false });
         self.insert(local);
     }
 
@@ -215,28 +230,23 @@ impl LocalPresence {
         });
         let connections = listed().flat_map(|local| {
             let user = local.online.viewer.user;
-            local.connections.iter().map(move |connection| Connection::new(user, connection))
+            local.connections.iter().map(move |connection| Connection::new(user, connection.entry))
         });
         let connections = Connections { connections: connections.collect() };
         [Users { users: users.collect() }.encode_to_vec(), connections.encode_to_vec()]
     }
 
-    /// The numbers of a user's connections.
-    pub(super) fn numbers(&self, user: UserId) -> impl Iterator<Item = u64> {
+    /// How those connections of a user entered that stay.
+    pub(super) fn entries(&self, user: UserId) -> impl Iterator<Item = Entry> {
         let of_user = self.0.iter().filter(move |local| local.online.viewer.user == user);
-        of_user.flat_map(|local| local.connections.iter().map(|connection| connection.number))
-    }
-
-    /// How the connections of a user came into their sessions.
-    pub(super) fn openings(&self, user: UserId) -> impl Iterator<Item = Opening> {
-        let of_user = self.0.iter().filter(move |local| local.online.viewer.user == user);
-        of_user.flat_map(|local| local.connections.iter().filter_map(|c| c.opening))
+        let connections = of_user.flat_map(|local| &local.connections);
+        connections.filter(|connection| !connection.leaving).map(|connection| connection.entry)
     }
 
     /// The number of the connection that entered last; 0 if there is none.
     pub(super) fn highest_number(&self) -> u64 {
         let connections = self.0.iter().flat_map(|local| &local.connections);
-        connections.map(|connection| connection.number).max().unwrap_or(0)
+        connections.map(|connection| connection.entry.number).max().unwrap_or(0)
     }
 
     /// Connections that have to go and have not been told so, and what they are told.
@@ -244,7 +254,7 @@ impl LocalPresence {
         let meant = |user| order.whose == Target::Everybody || order.whose == Target::User(user);
         let users = self.0.iter_mut().filter(|local| meant(local.online.viewer.user));
         let connections = users.flat_map(|local| &mut local.connections);
-        let meant = connections.filter(|c| c.number < order.below && !c.leaving);
+        let meant = connections.filter(|c| c.entry.number < order.below && !c.leaving);
         let kinds = meant.map(|connection| {
             connection.leaving = true;
             let (whom, reconnect) = (Target::Connection(connection.id), order.reconnect);
@@ -253,26 +263,14 @@ impl LocalPresence {
         kinds.collect()
     }
 
-    /// The same of connections of a user that entered before one.
-    pub(super) fn replaced(&mut self, user: UserId, below: u64) -> Vec<SignalKind> {
-        self.make_leave(user, |connection| connection.number < below)
-    }
-
-    /// The same of connections of a user whose sessions have newer ones elsewhere.
-    pub(super) fn superseded(&mut self, user: UserId, elsewhere: &[Opening]) -> Vec<SignalKind> {
-        self.make_leave(user, |connection| {
-            let newer = |opening| elsewhere.iter().any(|other| other.supersedes(opening));
-            connection.opening.is_some_and(newer)
-        })
-    }
-
-    fn make_leave(
+    /// The same of those of a user that have to make room.
+    pub(super) fn replaced(
         &mut self,
         user: UserId,
-        meant: impl Fn(&LocalConnection) -> bool,
+        meant: impl Fn(&Entry) -> bool,
     ) -> Vec<SignalKind> {
         let Some(local) = self.find(user) else { return Vec::new() };
-        let leaving = local.connections.iter_mut().filter(|c| !c.leaving && meant(c));
+        let leaving = local.connections.iter_mut().filter(|c| !c.leaving && meant(&c.entry));
         let kinds = leaving.map(|connection| {
             connection.leaving = true;
             SignalKind::Replace { connection: connection.id }

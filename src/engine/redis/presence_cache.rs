@@ -8,7 +8,7 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::local_presence::{
-    Connection, Connections, DisconnectOrder, LocalPresence, User, Users, list_order,
+    Connection, Connections, DisconnectOrder, Entry, LocalPresence, User, Users, list_order,
 };
 use super::message;
 use super::reply::Parts;
@@ -232,70 +232,65 @@ impl CachedPresence {
         }
     }
 
-    /// Of users with more connections than they may have over all nodes, all but the newest have to go; of sessions with several,
-    /// all but the one that opened it last. Returns those of this node.
+    /// Of sessions with several connections, all but the one that entered it last have to go; of users who then still have more than
+    /// they may over all nodes, all but the newest. Returns those of this node.
     ///
     /// Connections of other nodes count only if the node has written them since the user's newest one entered. Until then it may be
-    /// dead, whatever its lease says, and what it has left takes no place from anybody. What has opened a session later is newer in
+    /// dead, whatever its lease says, and what it has left takes no place from anybody. What has entered a session later is newer in
     /// any case.
     pub(super) fn replaced(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<SignalKind> {
         let mut replaced = Vec::new();
         if self.connections_max == 0 {
             return replaced;
         }
-        let users: Vec<_> = self.local.listed().map(|(online, _)| online.viewer.user).collect();
+        let users = self.local.listed().map(|(online, _)| online.viewer.user);
+        let users: Vec<_> = users.filter(|user| self.is_elsewhere(*user)).collect();
         for user in users {
-            if !self.is_elsewhere(user) {
-                continue;
-            }
-            let openings: Vec<_> = self
-                .elsewhere(user, |other| !is_gone(&other.node))
-                .filter_map(Connection::opening)
-                .collect();
-            replaced.extend(self.local.superseded(user, &openings));
-            let newest =
-                self.local.numbers(user).chain(self.numbers_elsewhere(user, |_| true)).max();
+            let elsewhere: Vec<_> = self.elsewhere(user, |other| !is_gone(&other.node)).collect();
+            let is_superseded =
+                |entry: &Entry| elsewhere.iter().any(|other| other.supersedes(entry));
+            replaced.extend(self.local.replaced(user, is_superseded));
+            let all = self.local.entries(user).chain(self.elsewhere(user, |_| true));
+            let newest = all.map(|entry| entry.number).max();
             let lives = |other: &NodePresence| Some(other.seen) >= newest && !is_gone(&other.node);
-            let others = self.numbers_elsewhere(user, lives);
-            let mut numbers: Vec<_> = self.local.numbers(user).chain(others).collect();
+            let staying = self.local.entries(user).chain(self.elsewhere(user, lives));
+            let mut numbers = not_superseded(staying);
             numbers.sort_unstable_by(|one, other| other.cmp(one));
             if let Some(oldest_kept) = numbers.get(self.connections_max.saturating_sub(1)) {
-                replaced.extend(self.local.replaced(user, *oldest_kept));
+                replaced.extend(self.local.replaced(user, |entry| entry.number < *oldest_kept));
             }
         }
         replaced
     }
 
-    /// A user's connections on those of the other nodes.
+    /// How a user's connections entered on those of the other nodes.
     fn elsewhere(
         &self,
         user: UserId,
         counts: impl Fn(&NodePresence) -> bool,
-    ) -> impl Iterator<Item = &Connection> {
+    ) -> impl Iterator<Item = Entry> {
         let others = self.others.iter().filter(move |other| counts(other));
         let others = others.flat_map(|other| &other.connections);
-        others.filter(move |other| other.user == user.get())
-    }
-
-    /// The numbers of these.
-    fn numbers_elsewhere(
-        &self,
-        user: UserId,
-        counts: impl Fn(&NodePresence) -> bool,
-    ) -> impl Iterator<Item = u64> {
-        self.elsewhere(user, counts).map(|other| other.number)
+        others.filter(move |other| other.user == user.get()).map(Connection::entry)
     }
 
     /// Whether a user has more connections than they may have over all nodes, those of dead ones included, or has taken over a session
     /// from another node.
     pub(super) fn replaces_elsewhere(&self, user: UserId) -> bool {
-        let others = self.elsewhere(user, |_| true).count();
-        let is_over_limit =
-            others > 0 && self.local.numbers(user).count() + others > self.connections_max;
-        let mut openings = self.elsewhere(user, |_| true).filter_map(Connection::opening);
-        is_over_limit
-            || openings.any(|other| self.local.openings(user).any(|o| o.supersedes(other)))
+        let here: Vec<_> = self.local.entries(user).collect();
+        let elsewhere: Vec<_> = self.elsewhere(user, |_| true).collect();
+        let staying = not_superseded(here.iter().chain(&elsewhere).copied()).len();
+        let takes_over =
+            elsewhere.iter().any(|other| here.iter().any(|entry| entry.supersedes(other)));
+        !elsewhere.is_empty() && staying > self.connections_max || takes_over
     }
+}
+
+/// Returns the numbers of those that no other one of their session has taken the place of.
+fn not_superseded(entries: impl Iterator<Item = Entry>) -> Vec<u64> {
+    let entries: Vec<_> = entries.collect();
+    let stays = |entry: &&Entry| !entries.iter().any(|other| other.supersedes(entry));
+    entries.iter().filter(stays).map(|entry| entry.number).collect()
 }
 
 /// Who is online in a duel that is not cached.
@@ -309,24 +304,28 @@ mod tests {
     use crate::clock::UnixMs;
     use crate::engine::NewConnection;
     use crate::event::{Role, Viewer};
-    use crate::id::{ConnectionId, DuelId};
+    use crate::id::{ConnectionId, DuelId, TicketKey};
+    use crate::ticket::Generation;
+
+    fn connection(number: u64, viewer: Viewer, generation: Option<Generation>) -> NewConnection {
+        NewConnection {
+            duel: DuelId::try_from(77).unwrap(),
+            viewer,
+            since: UnixMs(number),
+            first: true,
+            number,
+            connection: ConnectionId(number),
+            generation,
+            connections_max: 3,
+        }
+    }
 
     #[test]
     fn who_makes_room_for_a_player_is_unlisted_and_does_not_go_twice() {
         let user = |id| UserId::try_from(id).unwrap();
         let mut cached = CachedPresence::default();
         let mut attach = |id, role| {
-            let new = NewConnection {
-                duel: DuelId::try_from(77).unwrap(),
-                viewer: Viewer { user: user(id), role },
-                since: UnixMs(id),
-                first: true,
-                number: id,
-                connection: ConnectionId(id),
-                opening: None,
-                connections_max: 3,
-            };
-            cached.local.attach(&new, false);
+            cached.local.attach(&connection(id, Viewer { user: user(id), role }, None), false);
             cached.changes(|_| false)
         };
         let listed = limits::ONLINE_LISTED_MAX as u64;
@@ -344,5 +343,30 @@ mod tests {
         cached.remove(unlisted, OfflineReason::ClientClosed);
         assert_eq!(cached.changes(|_| false), []);
         assert!(cached.reasons.is_empty(), "nobody waits for the reason");
+    }
+
+    #[test]
+    fn of_two_connections_of_a_session_on_two_nodes_the_one_that_entered_last_stays() {
+        let session = TicketKey([7; 16]);
+        let generation = Some(Generation { session, number: 1 });
+        let user = UserId::try_from(1).unwrap();
+        let viewer = Viewer { user, role: Role::Player };
+        let node_with = |number| {
+            let mut cached = CachedPresence { connections_max: 3, ..CachedPresence::default() };
+            cached.local.attach(&connection(number, viewer, generation), false);
+            cached
+        };
+        let (mut older, mut newer) = (node_with(1), node_with(2));
+        let seen_by = |other: &CachedPresence| NodePresence {
+            node: "other".into(),
+            seen: 9,
+            online: other.local.listed().collect(),
+            connections: Connections::decode(&other.local.fields()[1][..]).unwrap().connections,
+            fields: other.local.fields(),
+        };
+        (older.others, newer.others) = (vec![seen_by(&newer)], vec![seen_by(&older)]);
+        assert!(newer.replaces_elsewhere(user) && !older.replaces_elsewhere(user));
+        assert_eq!(newer.replaced(|_| false), []);
+        assert_eq!(older.replaced(|_| false).len(), 1);
     }
 }

@@ -11,7 +11,7 @@ use super::script::{self, Args as _, millis};
 use crate::clock::UnixMs;
 use crate::engine::event_row::Malformed;
 use crate::engine::rules::{TICKET_LIFE_MAX, TICKETS_FULL};
-use crate::engine::{EngineFuture, RedeemError, Redemption, Revocation, TicketEngine};
+use crate::engine::{EngineFuture, RedeemError, Revocation, TicketEngine};
 use crate::id::{DuelId, TicketKey, UserId};
 use crate::ticket::{Revision, Stamp, Ticket};
 
@@ -34,7 +34,7 @@ impl TicketEngine for RedisEngine {
         })
     }
 
-    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Redemption, RedeemError> {
+    fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Stamp, RedeemError> {
         let command = self
             .tickets(&script::REDEEM)
             .with(&ticket.generation.session.0[..])
@@ -49,10 +49,7 @@ impl TicketEngine for RedisEngine {
             let outcome = parts.text()?;
             counts.remember_tickets(parts.number()?);
             Err(ReplyError::Rejected(match &outcome[..] {
-                "redeemed" => {
-                    let uses = u32::try_from(parts.number()?).unwrap_or(u32::MAX);
-                    return Ok(Redemption { uses, stamp: stamp(&mut parts)? });
-                }
+                "redeemed" => return Ok(stamp(&mut parts)?),
                 "expired" => RedeemError::Expired,
                 "revoked" => RedeemError::Revoked,
                 "used" => RedeemError::AlreadyUsed,

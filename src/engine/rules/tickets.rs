@@ -8,8 +8,9 @@
 //! | is of an older generation | refused: a newer one was used |
 //! | is of the generation used last, but is another one | refused, and the session ends: one of the two is a copy |
 //!
-//! *Time.* The ledger has one clock for all nodes. It never goes back behind the records that it has forgotten, so no record is
-//! needed again that is gone. Tickets are issued by this clock, and expire by it.
+//! *Time.* The ledger has one clock for all nodes, a [`LedgerClock`]. It never goes back behind the records that it has forgotten, so
+//! no record is needed again that is gone. Tickets are issued by this clock, and expire by it. An engine never shortens the life of
+//! an entry.
 //!
 //! *Revocation* compares no times. Revoking a user's tickets raises the ledger's revision, and marks the user with it. A
 //! ticket says which revision it was issued at, and is refused if the mark is above it.
@@ -38,10 +39,34 @@ pub(in crate::engine) struct TicketRecord {
     pub(in crate::engine) generation: u32,
     /// The ticket of that generation which was used.
     pub(in crate::engine) used: Option<TicketKey>,
-    /// How often it was used.
-    pub(in crate::engine) uses: u32,
     /// The ticket was revoked, or the session has ended. No ticket of it is accepted any more.
     pub(in crate::engine) revoked: bool,
+}
+
+/// The ledger's clock: the wall clock, as far ahead as that has ever gone back behind what was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::engine) struct LedgerClock {
+    /// The latest expiry of what was forgotten.
+    pub(in crate::engine) forgotten_until: UnixMs,
+    /// By how many milliseconds it is ahead.
+    pub(in crate::engine) ahead_ms: u64,
+}
+
+impl LedgerClock {
+    /// Returns the ledger's time when the wall clock says `now`.
+    pub(in crate::engine) fn time(&self, now: UnixMs) -> UnixMs {
+        UnixMs(now.0.saturating_add(self.ahead_ms)).max(self.forgotten_until)
+    }
+
+    /// Has the clock go on from its present time, should the wall clock have gone back. Until then it stands still.
+    pub(in crate::engine) fn advance(&mut self, now: UnixMs) {
+        self.ahead_ms = self.ahead_ms.max(self.forgotten_until.0.saturating_sub(now.0));
+    }
+
+    /// Notes that something was forgotten that had expired.
+    pub(in crate::engine) fn forget(&mut self, expired_at: UnixMs) {
+        self.forgotten_until = self.forgotten_until.max(expired_at);
+    }
 }
 
 /// What the ledger knows when a ticket comes.
@@ -90,22 +115,20 @@ pub(in crate::engine) fn redeem(
     let (generation, key) = (ticket.generation.number, TicketKey::of(&ticket.jti));
     // All tickets of this generation and of those before were issued by now.
     let expires_at = now.plus(resume_ttl).max(ticket.expires_at);
-    let accepted = |uses| {
-        let record = TicketRecord { generation, used: Some(key), uses, revoked: false };
-        Ok(Redeemed { record, expires_at, is_copy: false })
-    };
     match known.session {
-        None if known.is_full => Err(TICKETS_FULL.into()),
-        None => accepted(1),
-        Some(last) if generation > last.generation => accepted(1),
-        Some(last) if generation < last.generation => Err(RedeemError::AlreadyUsed),
-        Some(last) if last.used != Some(key) => {
+        None if known.is_full => return Err(TICKETS_FULL.into()),
+        Some(last) if generation < last.generation => return Err(RedeemError::AlreadyUsed),
+        Some(last) if generation == last.generation && last.used != Some(key) => {
             let record = TicketRecord { revoked: true, ..last };
-            Ok(Redeemed { record, expires_at, is_copy: true })
+            return Ok(Redeemed { record, expires_at, is_copy: true });
         }
-        Some(_) if generation == 0 => Err(RedeemError::Spent),
-        Some(last) => accepted(last.uses.saturating_add(1)),
+        Some(last) if generation == last.generation && generation == 0 => {
+            return Err(RedeemError::Spent);
+        }
+        _ => {}
     }
+    let record = TicketRecord { generation, used: Some(key), revoked: false };
+    Ok(Redeemed { record, expires_at, is_copy: false })
 }
 
 /// Decides whether a ticket or a user may be revoked: always, if there is an entry of it. Returns until when the revocation
@@ -148,13 +171,13 @@ mod tests {
     }
 
     /// Presents tickets one after another, as jti and generation. Returns how each was answered.
-    fn present(tickets: &[(&str, u32)]) -> Vec<Result<u32, RedeemError>> {
+    fn present(tickets: &[(&str, u32)]) -> Vec<Result<(), RedeemError>> {
         let mut known = Known::default();
         let mut answers = Vec::new();
         for (jti, number) in tickets {
             answers.push(redeem(&ticket(jti, *number), known, TTL, NOW).and_then(|redeemed| {
                 known.session = Some(redeemed.record);
-                if redeemed.is_copy { Err(RedeemError::Copied) } else { Ok(redeemed.record.uses) }
+                if redeemed.is_copy { Err(RedeemError::Copied) } else { Ok(()) }
             }));
         }
         answers
@@ -163,18 +186,15 @@ mod tests {
     #[test]
     fn a_resume_ticket_is_good_until_its_successor_is_used() {
         use RedeemError::{AlreadyUsed, Copied, Revoked, Spent};
-        assert_eq!(present(&[("a", 0), ("a", 0)]), [Ok(1), Err(Spent)]);
-        assert_eq!(
-            present(&[("a", 0), ("b", 1), ("b", 1), ("b", 1)]),
-            [Ok(1), Ok(1), Ok(2), Ok(3)]
-        );
+        assert_eq!(present(&[("a", 0), ("a", 0)]), [Ok(()), Err(Spent)]);
+        assert_eq!(present(&[("a", 0), ("b", 1), ("b", 1), ("b", 1)]), [Ok(()); 4]);
         assert_eq!(
             present(&[("b", 1), ("d", 3), ("b", 1), ("c", 2), ("d", 3)]),
-            [Ok(1), Ok(1), Err(AlreadyUsed), Err(AlreadyUsed), Ok(2)]
+            [Ok(()), Ok(()), Err(AlreadyUsed), Err(AlreadyUsed), Ok(())]
         );
         assert_eq!(
             present(&[("b", 1), ("copy", 1), ("b", 1), ("c", 2)]),
-            [Ok(1), Err(Copied), Err(Revoked), Err(Revoked)]
+            [Ok(()), Err(Copied), Err(Revoked), Err(Revoked)]
         );
     }
 
@@ -189,6 +209,18 @@ mod tests {
         assert_eq!(at(Known { is_full: true, ..Known::default() }, 0), Err(TICKETS_FULL.into()));
         assert_eq!(next_revision(Revision(9), UnixMs(4)), Revision(10));
         assert_eq!(next_revision(Revision(0), UnixMs(4)), Revision(4));
+    }
+
+    #[test]
+    fn the_ledgers_clock_never_goes_back_and_never_stands_still_for_good() {
+        let mut clock = LedgerClock::default();
+        assert_eq!(clock.time(UnixMs(1000)), UnixMs(1000));
+        clock.forget(UnixMs(900));
+        assert_eq!(clock.time(UnixMs(400)), UnixMs(900));
+        clock.advance(UnixMs(400));
+        assert_eq!([400, 450].map(|now| clock.time(UnixMs(now))), [900, 950].map(UnixMs));
+        clock.advance(UnixMs(1000));
+        assert_eq!(clock.time(UnixMs(1000)), UnixMs(1500), "what was issued stays in order");
     }
 
     #[test]

@@ -3,27 +3,23 @@
 
 local session_key, key, user = ARGV[3], ARGV[4], ARGV[5]
 local issued_at, generation, expires_at, resume_ttl = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local time = ledger_time(now)
 forget(now)
-local time = ledger_time()
 if expires_at <= time then return { 'expired', count() } end
 local last = record(session_key)
 local itself = key ~= session_key and record(key)
 if itself and itself.revoked or is_revoked(last, user, issued_at) then return { 'revoked', count() } end
 local until_ms = math.max(expires_at, time + resume_ttl)
-local function accept(uses)
-    put_record(session_key, { generation = generation, uses = uses, revoked = false, used = key }, until_ms)
-    return { 'redeemed', count(), uses, number(time), revision() }
-end
 if not last then
     if count() >= entries_max then return { 'full', count() } end
-    return accept(1)
-end
-if generation > last.generation then return accept(1) end
-if generation < last.generation then return { 'used', count() } end
-if last.used ~= key then
+elseif generation < last.generation then
+    return { 'used', count() }
+elseif generation == last.generation and last.used ~= key then
     last.revoked = true
     put_record(session_key, last, until_ms)
     return { 'copied', count() }
+elseif generation == last.generation and generation == 0 then
+    return { 'spent', count() }
 end
-if generation == 0 then return { 'spent', count() } end
-return accept(last.uses + 1)
+put_record(session_key, { generation = generation, revoked = false, used = key }, until_ms)
+return { 'redeemed', count(), number(time), revision }

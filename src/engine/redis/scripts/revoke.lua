@@ -2,17 +2,17 @@
 -- in a duel; for how long that is remembered.
 
 local ticket, user, life_ms = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local time = ledger_time(now)
 forget(now)
-local time = ledger_time()
 local entry = ticket ~= '' and 's' .. ticket or 'w' .. user
 -- What is remembered of it already needs no room.
 if not redis.call('ZSCORE', remembered, entry) and count() >= entries_max then return { 'full', count() } end
 if ticket ~= '' then
-    local known = record(ticket) or { generation = 0, uses = 0, used = '' }
+    local known = record(ticket) or { generation = 0, used = '' }
     known.revoked = true
     put_record(ticket, known, time + life_ms)
 else
-    local next_revision = number(math.max(tonumber(revision()) + 1, time))
+    local next_revision = number(math.max(tonumber(revision) + 1, time))
     redis.call('HSET', ledger, 'r', next_revision)
     redis.call('HSET', users, user, next_revision)
     remember(entry, time + life_ms)

@@ -3,4 +3,4 @@
 
 local session_key, user, issued_at = ARGV[3], ARGV[4], ARGV[5]
 if session_key ~= '' and is_revoked(record(session_key), user, tonumber(issued_at)) then return { 'revoked', count() } end
-return { 'stamped', count(), number(ledger_time()), revision() }
+return { 'stamped', count(), number(ledger_time(now)), revision }
