@@ -243,19 +243,11 @@ impl PresenceEngine for RedisEngine {
                 self.presence.disconnect(duel, whom, reconnect, reason.as_deref())
             }
             SignalKind::SessionEnded { user, session } => {
-                let [to_duel, to_watch] =
-                    message::show_session_ended(&self.keys.node, duel, user, session);
-                let to_duel =
-                    redis::cmd(self.keys.publish).with(self.keys.duel(duel)).with(to_duel);
-                let to_watch = redis::cmd("PUBLISH").with(self.keys.watch()).with(to_watch);
-                let published = [to_duel, to_watch].map(|command| self.commands.reply_to(command));
+                let command = self.presence.script(&script::SESSION_ENDED, duel);
+                let command = command.with(user.get()).with(session.to_string());
+                let told = self.commands.reply_to(command);
                 self.dispatcher.signal(signal);
-                Box::pin(async move {
-                    for published in published {
-                        published.await?;
-                    }
-                    Ok(())
-                })
+                Box::pin(async move { told.await.map(drop) })
             }
             // They follow from who attaches.
             SignalKind::Online { .. }

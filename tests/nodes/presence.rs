@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use duelhub::hub::{Change, ChangeKind, CloseRequest};
+use duelhub::hub::{AttachError, Change, ChangeKind, CloseRequest};
 use duelhub::limits;
+use duelhub_testkit::redis_topology::Cluster;
 use tokio::time::{Instant, timeout};
 
-use crate::kit::{DEADLINE, Node, id_of, until, user};
+use crate::kit::{DEADLINE, Node, id_of, resume_ticket, ticket, until, user};
 use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
@@ -50,6 +51,32 @@ async fn the_oldest_connection_of_a_user_is_replaced_whichever_node_it_is_on() {
     }
     nodes[0].push(7, 1).await.unwrap();
     other_user.read_until(1).await;
+}
+
+/// The copy is noticed on one node, its session is on another, and a third one watches.
+async fn a_copied_ticket_ends_its_session(url: &str) {
+    let [nodes @ .., watching] = [(); 3].map(|()| Node::at(url.to_owned()));
+    watching.ready().await;
+    let mut watch = watching.watch_all().await;
+    let first = ticket(7, 1);
+    let [mine, copy] = [1, 1].map(|number| resume_ticket(&first, number));
+    let mut open = nodes[0].enter_by(&mine, None).await.unwrap();
+    assert_eq!(nodes[1].enter_by(&copy, None).await.err(), Some(AttachError::Revoked));
+    assert_eq!(open.closed().await, None);
+    assert_eq!(open.attachment.close_request(), Some(&CloseRequest::SessionEnded));
+    let ended =
+        async { while watch.next().await.unwrap().kind != ChangeKind::SessionEnded(user(1)) {} };
+    timeout(DEADLINE, ended).await.expect("whoever watches is told");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copied_ticket_ends_its_session_on_whichever_node() {
+    a_copied_ticket_ends_its_session(&RedisServer::start(&[]).url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copied_ticket_ends_its_session_over_a_cluster_as_well() {
+    a_copied_ticket_ends_its_session(&Cluster::start().await.url()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

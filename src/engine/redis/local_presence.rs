@@ -206,16 +206,17 @@ impl LocalPresence {
         }
     }
 
-    /// Takes over what is known of a user from other nodes, so that it outlasts them.
-    pub(super) fn adopt(&mut self, known: &Online) {
-        let Some(local) = self.find(known.viewer.user) else { return };
+    /// Takes over what is known of a user from other nodes, so that it outlasts them. Returns whether it was news.
+    pub(super) fn adopt(&mut self, known: &Online) -> bool {
+        let Some(local) = self.find(known.viewer.user) else { return false };
+        let is_acked = local.online.acked_seq < known.acked_seq;
         local.online.acked_seq = known.acked_seq.max(local.online.acked_seq);
-        if known.since < local.online.since
-            && let Some(mut local) = self.take(known.viewer.user)
-        {
+        let is_earlier = known.since < local.online.since;
+        if is_earlier && let Some(mut local) = self.take(known.viewer.user) {
             local.online.since = known.since;
             self.insert(local);
         }
+        is_acked || is_earlier
     }
 
     /// The fields that others read: the users, empty if there are none, and their connections.

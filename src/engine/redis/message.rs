@@ -158,17 +158,6 @@ fn signal(mut words: Words<'_>) -> Result<SignalKind, Malformed> {
     }
 }
 
-/// Writes that a session has ended: for the nodes that follow the duel, and for those that watch.
-pub(super) fn show_session_ended(
-    node: &str,
-    duel: DuelId,
-    user: UserId,
-    session: TicketKey,
-) -> [String; 2] {
-    let (duel, user) = (duel.get(), user.get());
-    ["s", "w"].map(|kind| format!("{kind} {node} {duel} session_ended {user} {session}"))
-}
-
 const REASONS: [(&str, OfflineReason); 6] = [
     ("client_closed", OfflineReason::ClientClosed),
     ("lost", OfflineReason::Lost),
@@ -196,9 +185,9 @@ mod tests {
         let message = |news| Ok(Message { node: "ab".into(), duel, news });
         let session = TicketKey([7; 16]);
         let ended = SignalKind::SessionEnded { user, session };
-        let [to_duel, to_watch] = show_session_ended("ab", duel, user, session);
-        assert_eq!(read(to_duel.as_bytes()), message(News::Signal(ended.clone())));
-        assert_eq!(read(to_watch.as_bytes()), message(News::Watched(ended)));
+        let to_nodes = |kind| format!("{kind} ab 7 session_ended {user} {session}");
+        assert_eq!(read(to_nodes("s").as_bytes()), message(News::Signal(ended.clone())));
+        assert_eq!(read(to_nodes("w").as_bytes()), message(News::Watched(ended)));
         for gone in [None, Some((user, OfflineReason::ClientClosed))] {
             let text = format!("p ab 7{}", show_gone(gone));
             assert_eq!(read(text.as_bytes()), message(News::Presence(gone)));

@@ -401,7 +401,7 @@ impl ClusterPresence {
 
 /// What Redis is asked.
 impl ClusterPresence {
-    fn script(&self, script: &'static Script, duel: DuelId) -> Cmd {
+    pub(super) fn script(&self, script: &'static Script, duel: DuelId) -> Cmd {
         script::call(script, &[self.keys.duel(duel)])
             .with(duel.get())
             .with(&self.keys.node)

@@ -223,12 +223,10 @@ impl CachedPresence {
         changes
     }
 
-    /// Takes into this node's part what is known of its users from others, so that it outlasts them.
+    /// Takes into this node's part what is known of its users from others, which may be gone.
     pub(super) fn settle(&mut self) {
-        if !self.local.is_empty() && !self.others.is_empty() {
-            let before = self.local.fields();
-            self.told.iter().for_each(|known| self.local.adopt(known));
-            self.is_unwritten |= before != self.local.fields();
+        for known in &self.told {
+            self.is_unwritten |= self.local.adopt(known);
         }
     }
 
@@ -343,6 +341,19 @@ mod tests {
         cached.remove(unlisted, OfflineReason::ClientClosed);
         assert_eq!(cached.changes(|_| false), []);
         assert!(cached.reasons.is_empty(), "nobody waits for the reason");
+    }
+
+    #[test]
+    fn what_a_user_has_acked_elsewhere_is_written_although_the_other_node_has_gone_meanwhile() {
+        let user = UserId::try_from(1).unwrap();
+        let viewer = Viewer { user, role: Role::Player };
+        let acked = Online { viewer, since: UnixMs(1), acked_seq: 4 };
+        let mut cached = CachedPresence { told: vec![acked], ..CachedPresence::default() };
+        cached.local.attach(&connection(2, viewer, None), true);
+        assert_eq!(cached.changes(|_| false), [], "the user was online, and is");
+        cached.settle();
+        assert!(cached.is_unwritten);
+        assert!(cached.local.online().eq(cached.told()), "every node reads what this one says");
     }
 
     #[test]

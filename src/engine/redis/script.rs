@@ -46,10 +46,11 @@ pub(super) static PRESENCE_WRITE: Script =
     script!("allow_oom", "common", "presence", "presence_write");
 pub(super) static DISCONNECT: Script = script!("allow_oom", "common", "presence", "disconnect");
 pub(super) static EVICT: Script = script!("allow_oom", "common", "presence", "evict");
+pub(super) static SESSION_ENDED: Script = script!("allow_oom", "common", "session_ended");
 pub(super) static HEARTBEAT: Script = script!("allow_oom", "common", "heartbeat");
 
 /// All of them, to be loaded.
-pub(super) fn all() -> [&'static Script; 17] {
+pub(super) fn all() -> [&'static Script; 18] {
     [
         &APPEND,
         &CLOSE,
@@ -67,6 +68,7 @@ pub(super) fn all() -> [&'static Script; 17] {
         &PRESENCE_WRITE,
         &DISCONNECT,
         &EVICT,
+        &SESSION_ENDED,
         &HEARTBEAT,
     ]
 }
