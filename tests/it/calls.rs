@@ -153,7 +153,7 @@ async fn a_call_that_had_not_begun_by_its_deadline_has_not_taken_effect() {
     let mut half = raw.grpc("PushEvent", &[("grpc-timeout", "50m")]);
     half.send(framed(&push(77, "{}")).slice(..9), false);
     half.answer().await.assert_deadline_exceeded("false");
-    let read_only = raw.grpc("WatchDuels", &[("grpc-timeout", "50m")]);
+    let read_only = raw.grpc("WatchDuels", &[("grpc-timeout", "2S")]);
     let watched = read_only.exchange(&pb::WatchDuelsRequest::default()).await;
     watched.assert_deadline_exceeded("false");
     assert!(!watched.body.is_empty(), "the state was sent before");
@@ -166,7 +166,7 @@ async fn a_call_that_had_not_begun_by_its_deadline_has_not_taken_effect() {
 async fn a_stream_of_pushes_ends_at_its_deadline() {
     let server = TestServer::start().await;
     let raw = Raw::connect(server.addresses.control).await;
-    let mut stream = raw.grpc("PushEvents", &[("grpc-timeout", "200m")]);
+    let mut stream = raw.grpc("PushEvents", &[("grpc-timeout", "2S")]);
     let request = pb::PushEventsRequest { tag: 9, push: Some(push(77, "{}")) };
     stream.send(framed(&request), false);
     let answer = stream.answer().await;
@@ -188,7 +188,7 @@ async fn pushes_that_are_stored_after_their_deadline_are_counted() {
     let raw = Raw::connect(server.addresses.control).await;
     redis.signal("STOP");
     let calls = (0..8).map(|_| {
-        let call = raw.grpc("PushEvent", &[("grpc-timeout", "100m")]);
+        let call = raw.grpc("PushEvent", &[("grpc-timeout", "1S")]);
         async { call.exchange(&push(77, "{}")).await.assert_deadline_exceeded("true") }
     });
     join_all(calls).await;

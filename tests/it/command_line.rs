@@ -1,13 +1,18 @@
 //! The real binary: configuration, exit status, tickets by hand, signals.
 
-use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use duelhub::server::Addresses;
 use duelhub_testkit::{Backend, Join, Player, SECRET, TestServer, get, soon};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// How long a line may be waited for. Generous: a busy machine is no failure.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// With an environment and a directory of its own, and free ports.
 fn duelhub(arguments: &[&str], variables: &[(&str, &str)], directory: &TempDir) -> Command {
@@ -35,7 +40,7 @@ fn env_file(contents: impl AsRef<[u8]>) -> tempfile::NamedTempFile {
 /// A hub, and the lines that it prints. Stopped when the test ends, however it does.
 struct Running {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: mpsc::Receiver<String>,
     _directory: TempDir,
 }
 
@@ -54,21 +59,27 @@ impl Running {
 
     fn of(command: &mut Command, directory: TempDir) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        // It reads no further than what was asked for: some tests leave the rest in the pipe.
+        let (lines_tx, lines) = mpsc::sync_channel(0);
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| lines_tx.send(line))
+        });
         Self { child, lines, _directory: directory }
     }
 
     /// Reads lines until one contains `text`.
     fn until(&mut self, text: &str) -> String {
         let mut read = String::new();
-        for line in self.lines.by_ref() {
-            let line = line.unwrap();
-            read = read + &line + "\n";
-            if line.contains(text) {
+        loop {
+            match self.lines.recv_timeout(DEADLINE) {
+                Ok(line) => read = read + &line + "\n",
+                Err(error) => panic!("{error} before {text:?}:\n{read}"),
+            }
+            if read.lines().next_back().is_some_and(|line| line.contains(text)) {
                 return read;
             }
         }
-        panic!("it ended before {text:?}:\n{read}");
     }
 
     /// Returns where health and metrics are, as the greeting says.

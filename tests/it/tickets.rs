@@ -1,5 +1,7 @@
 //! A ticket of the backend opens one connection, once, and not for long; a resume ticket until its successor is used.
 
+use std::time::Duration;
+
 use duelhub::pb;
 use duelhub::pb::watch_duels_response::Change;
 use duelhub_testkit::{Backend, Join, Player, SECRET, TestServer, get, soon, until};
@@ -141,18 +143,19 @@ async fn a_copied_ticket_ends_its_session_on_both_sides() {
     };
     assert_eq!(soon("those who watch are told", ended).await, (77, 1));
     let metrics = get(server.addresses.admin, "/metrics", &[]).await.body;
-    assert!(metrics.contains("duelhub_sessions_ended_total 1"), "{metrics}");
+    assert!(metrics.contains("duelhub_sessions_ended_total 1\n"), "{metrics}");
     other_session.rejoin(&server).await.ping().await;
 }
 
 #[tokio::test]
 async fn a_resume_ticket_is_renewed_past_half_its_life_and_not_after_a_revocation() {
     let (server, backend) =
-        TestServer::start_with_backend(&[("WEBSOCKET_RESUME_TTL_SECONDS", "2")]).await;
+        TestServer::start_with_backend(&[("WEBSOCKET_RESUME_TTL_SECONDS", "8")]).await;
     let mut one = backend.player(77, 1).await;
     one.ping().await;
     assert!(one.pong.get("resume_ticket").is_none(), "not before half its life");
     let renewed = loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
         one.ping().await;
         if let Some(ticket) = one.pong["resume_ticket"].as_str() {
             break ticket.to_owned();
@@ -165,8 +168,9 @@ async fn a_resume_ticket_is_renewed_past_half_its_life_and_not_after_a_revocatio
     assert_eq!(refused(&server, Join::ticket(before)).await.1, "ticket_already_used");
     backend.revoke_user(77, 1).await;
     assert_eq!(refused(&server, Join::ticket(renewed)).await.1, "invalid_ticket");
-    let half = duelhub::clock::now().seconds() + 2;
+    let half = duelhub::clock::now().seconds() + 4;
     while duelhub::clock::now().seconds() <= half {
+        tokio::time::sleep(Duration::from_millis(100)).await;
         one.ping().await;
         assert!(one.pong.get("resume_ticket").is_none(), "revoked");
     }

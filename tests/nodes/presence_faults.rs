@@ -101,6 +101,8 @@ struct World {
     players: Vec<Attached>,
     fold: Arc<Mutex<Fold>>,
     pushes: u64,
+    /// How often a session was taken over.
+    takeovers: u64,
     _fold: AbortOnDropHandle<()>,
 }
 
@@ -124,7 +126,8 @@ impl World {
         let following = Fold::follow(Arc::clone(&fold), Arc::clone(&nodes[0].hub));
         let random = StdRng::seed_from_u64(seed);
         let _fold = AbortOnDropHandle::new(tokio::spawn(following));
-        Self { random, redis, nodes, players: Vec::new(), fold, pushes: 0, _fold }
+        let (players, pushes, takeovers) = (Vec::new(), 0, 0);
+        Self { random, redis, nodes, players, fold, pushes, takeovers, _fold }
     }
 
     /// Some connections come, at the same time, on any nodes.
@@ -157,6 +160,7 @@ impl World {
             let session = next.generation.session;
             let mine = self.players.iter_mut().filter(|p| p.ticket.generation.session == session);
             mine.for_each(|older| older.has_to_go = true);
+            self.takeovers += 1;
             let (duel, user) = (next.duel.get(), next.viewer.user.get());
             let ticket = next.clone();
             self.players.push(Attached { player, node, duel, user, ticket, has_to_go: false });
@@ -330,6 +334,7 @@ async fn without_a_fault_nobody_comes_who_is_there() {
     let fold = world.fold.lock();
     assert_eq!((fold.interruptions, fold.came_again), (0, 0), "{} came", fold.came);
     assert!(fold.came > 100, "only {} came", fold.came);
+    assert!(world.takeovers > 10, "only {} sessions were taken over", world.takeovers);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -347,6 +352,7 @@ async fn whatever_failed_everybody_knows_who_is_online() {
         world.kill_a_node();
         world.play(5).await;
         world.rest(3 * limits::NODE_LEASE).await;
+        assert!(world.takeovers > 0, "no session was taken over");
     });
     join_all(worlds).await;
 }
