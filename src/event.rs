@@ -230,6 +230,19 @@ pub struct Push {
 pub struct Fingerprint(pub [u8; 16]);
 
 impl Push {
+    /// An event with the same payload for everybody, and nothing said of it otherwise.
+    #[must_use]
+    pub fn new(event_type: EventType, payload: Payload) -> Self {
+        Self {
+            event_type,
+            payload,
+            audience: Audience::All,
+            views: Box::default(),
+            coalesce_key: None,
+            transient: false,
+        }
+    }
+
     /// The payload that `viewer` receives, or `None` if the event is not addressed to them.
     #[must_use]
     pub fn payload_for(&self, viewer: Viewer) -> Option<&Payload> {
@@ -402,14 +415,7 @@ mod tests {
     #[test]
     fn fingerprints_differ_with_every_part_of_the_content() {
         let duel = crate::id::DuelId::try_from(5).unwrap();
-        let base = Push {
-            event_type: EventType::duel_update(),
-            payload: Payload::parse(duel, "{}", 100).unwrap(),
-            audience: Audience::All,
-            views: Box::default(),
-            coalesce_key: None,
-            transient: false,
-        };
+        let base = Push::new(EventType::duel_update(), Payload::parse(duel, "{}", 100).unwrap());
         assert_eq!(base.fingerprint(), base.clone().fingerprint());
         let others = [
             Push { event_type: EventType::parse("x").unwrap(), ..base.clone() },

@@ -4,6 +4,7 @@
 //! CANCELLED when its caller has gone before ([`super::call::Call`]). A call that changes something and has begun is done to
 //! its end, although its deadline has passed or its caller has gone.
 
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -207,18 +208,16 @@ impl CallService {
         let (stop, of_body) = (self.middleware.stop.clone(), context.clone());
         let request = request.map(|incoming| RequestBody::new(incoming, of_body, stop));
         let serving: Serving = if service_and_method(request.uri().path()).0 == SERVICE_NAME {
-            let serving = self.control.clone().call(request);
-            Box::pin(
-                async { serving.await.unwrap_or_else(|never| match never {}) }.instrument(span),
-            )
+            Box::pin(infallible(self.control.clone().call(request)).instrument(span))
         } else {
-            let serving = self.others.clone().call(request);
-            Box::pin(
-                async { serving.await.unwrap_or_else(|never| match never {}) }.instrument(span),
-            )
+            Box::pin(infallible(self.others.clone().call(request)).instrument(span))
         };
         Work { serving: Some(serving), changes: call.method.changes, context }
     }
+}
+
+async fn infallible<T>(serving: impl Future<Output = Result<T, Infallible>>) -> T {
+    serving.await.unwrap_or_else(|never| match never {})
 }
 
 /// Waits for the answer, for no longer than until the deadline.

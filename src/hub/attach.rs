@@ -156,7 +156,7 @@ impl Hub {
     /// dropped, the ticket may be used.
     ///
     /// # Errors
-    /// [`AttachError`]. Unless the ticket was refused, it is used.
+    /// [`AttachError`]. The ticket is used if what failed came after it was redeemed.
     pub async fn attach(
         self: &Arc<Self>,
         ticket: &Ticket,

@@ -142,14 +142,9 @@ mod tests {
     fn of_one_coalesce_key_only_the_newest_addressed_to_the_viewer_is_served() {
         let [one, two] = [1, 2].map(|user| UserId::try_from(user).unwrap());
         let event = |seq, key: Option<&str>, audience| {
-            let push = Push {
-                event_type: EventType::duel_update(),
-                payload: Payload::parse(DuelId::try_from(1).unwrap(), "{}", 100).unwrap(),
-                audience,
-                views: Box::default(),
-                coalesce_key: key.map(Into::into),
-                transient: false,
-            };
+            let payload = Payload::parse(DuelId::try_from(1).unwrap(), "{}", 100).unwrap();
+            let push = Push::new(EventType::duel_update(), payload);
+            let push = Push { audience, coalesce_key: key.map(Into::into), ..push };
             Arc::new(Event { seq, stored_at: UnixMs(0), content: Content::Pushed(push) })
         };
         let events = vec![

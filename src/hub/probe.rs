@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::Hub;
 use super::attachment::Attachment;
 use crate::engine::Obstacle;
-use crate::event::{Audience, EventType, Payload, Push, Role, Viewer};
+use crate::event::{EventType, Payload, Push, Role, Viewer};
 use crate::id::{DuelId, UserId};
 use crate::limits;
 
@@ -128,14 +128,8 @@ impl Hub {
             *slot = Some(self.attach_probe(viewer).await?);
         }
         let Some(attachment) = slot else { return Ok(Duration::ZERO) };
-        let push = Push {
-            event_type: EventType::duel_update(),
-            payload: Payload::parse(DuelId::PROBE, "{}", limits::PUSH_BYTES_MAX)?,
-            audience: Audience::All,
-            views: Box::default(),
-            coalesce_key: None,
-            transient: true,
-        };
+        let payload = Payload::parse(DuelId::PROBE, "{}", limits::PUSH_BYTES_MAX)?;
+        let push = Push { transient: true, ..Push::new(EventType::duel_update(), payload) };
         let started = Instant::now();
         let pushed = self.push(DuelId::PROBE, push, None).await?;
         while attachment.served_seq() < pushed.position.seq {

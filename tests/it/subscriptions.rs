@@ -12,7 +12,7 @@ use duelhub::engine::{
     LogEngine, MemoryEngine, Notice, OpenError, Opened, Page, PresenceEngine, RedeemError,
     Revocation, Signal, Sink, StatusFilter, TicketEngine,
 };
-use duelhub::event::{Audience, EventType, Outcome, Payload, Position, Push, Role, Viewer};
+use duelhub::event::{EventType, Outcome, Payload, Position, Push, Role, Viewer};
 use duelhub::hub::{AttachError, Attachment, Hub, Watch, WatchFilter};
 use duelhub::id::{DuelId, TicketKey, UserId};
 use duelhub::metrics::Metrics;
@@ -140,14 +140,7 @@ fn hub() -> (Arc<Hub>, Tickets) {
 }
 
 fn push(duel: DuelId) -> Push {
-    Push {
-        event_type: EventType::duel_update(),
-        payload: Payload::parse(duel, "{}", 100).unwrap(),
-        audience: Audience::All,
-        views: Box::default(),
-        coalesce_key: None,
-        transient: false,
-    }
+    Push::new(EventType::duel_update(), Payload::parse(duel, "{}", 100).unwrap())
 }
 
 async fn attach(hub: Arc<Hub>, ticket: Ticket) -> Result<Attachment, AttachError> {

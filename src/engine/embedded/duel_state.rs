@@ -93,7 +93,7 @@ mod tests {
     use crate::engine::embedded::store::{StoreHints, WriteBatch};
     use crate::engine::event_row::Unnumbered;
     use crate::engine::{Declaration, Participant};
-    use crate::event::{Audience, Content, EventType, Outcome, Payload, Push};
+    use crate::event::{Content, EventType, Outcome, Payload, Push};
     use crate::id::{TelegramId, UserId};
 
     /// What is done to a duel.
@@ -139,14 +139,10 @@ mod tests {
             }
             Step::Push { event_type, key, size } => {
                 let json = format!(r#"{{"a":"{}"}}"#, "x".repeat(size));
-                let push = Push {
-                    event_type: EventType::parse(if event_type { "a" } else { "b" }).unwrap(),
-                    payload: Payload::parse(duel, json, 1000).unwrap(),
-                    audience: Audience::All,
-                    views: Box::default(),
-                    coalesce_key: None,
-                    transient: false,
-                };
+                let push = Push::new(
+                    EventType::parse(if event_type { "a" } else { "b" }).unwrap(),
+                    Payload::parse(duel, json, 1000).unwrap(),
+                );
                 let key = key.map(|key| IdempotencyKey::new(&key.to_string(), &push));
                 let event = Unnumbered::of(Content::Pushed(push));
                 done(batch.append(duel, event, key.as_ref()));

@@ -344,7 +344,7 @@ mod tests {
     use crate::config::{Config, Durability, StoreConfig};
     use crate::engine::embedded::open::{self, CheckedStore};
     use crate::engine::embedded::store::StoreHints;
-    use crate::event::{Audience, EventType, Payload, Role};
+    use crate::event::{EventType, Payload, Role};
     use crate::id::UserId;
 
     /// A commit is visible in a snapshot before the rows in memory know of it.
@@ -357,14 +357,7 @@ mod tests {
         engine.log_events_max = 3;
         let (CheckedStore { store, meta, .. }, _) = open::open(&engine, &config).unwrap();
         let duel = DuelId::try_from(77).unwrap();
-        let push = || Push {
-            event_type: EventType::duel_update(),
-            payload: Payload::parse(duel, "{}", 100).unwrap(),
-            audience: Audience::All,
-            views: Box::default(),
-            coalesce_key: None,
-            transient: false,
-        };
+        let push = || Push::new(EventType::duel_update(), Payload::parse(duel, "{}", 100).unwrap());
         let mut batch = store.batch(&engine, StoreHints::default(), UnixMs(1));
         for _ in 0..4 {
             let appended = batch.append(duel, Unnumbered::of(Content::Pushed(push())), None);

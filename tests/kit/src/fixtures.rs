@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use duelhub::clock;
-use duelhub::event::{Audience, EventType, Payload, Push, Role, Viewer};
+use duelhub::event::{EventType, Payload, Push, Role, Viewer};
 use duelhub::id::{DuelId, Jti, TicketKey, UserId};
 use duelhub::limits;
 use duelhub::ticket::{Generation, Revision, Ticket};
@@ -41,14 +41,7 @@ pub fn payload(duel: u64, json: &str) -> Payload {
 
 /// A `duel_update` that says `json`, for everybody.
 fn duel_update(duel: u64, json: &str) -> Push {
-    Push {
-        event_type: EventType::duel_update(),
-        payload: payload(duel, json),
-        audience: Audience::All,
-        views: Box::default(),
-        coalesce_key: None,
-        transient: false,
-    }
+    Push::new(EventType::duel_update(), payload(duel, json))
 }
 
 /// The `nth` update, for everybody, of one size whatever `nth` up to 9999.
