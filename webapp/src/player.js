@@ -24,9 +24,10 @@ export class Player {
   #attempts = 0;
   #attempt = null; // AbortController: one abort ends the fetch, the socket and the timers of an attempt
   #resumeTicket = null;
+  #lastTicket = null; // fetches the end of a duel once, when no other ticket can be had
   #refusal = '';
   #head = 0;
-  #retryAfterMs = null; // when the hub wants this client back: it tells each another time
+  #retryAfterMs = null; // when the hub wants this client back
   #ponged = false;
 
   /**
@@ -63,13 +64,26 @@ export class Player {
     this.#retryAfterMs = null;
     this.#become('connecting');
     try {
-      const ticket = this.#resumeTicket ?? (await this.#fetchTicket(attempt.signal));
+      const ticket = this.#resumeTicket ?? (await this.#fetchTicketOrEnd(attempt.signal));
       if (attempt.signal.aborted) return;
+      this.#lastTicket = ticket;
       this.#listen(new WebSocket(this.#socketUrl(ticket, this.position)), attempt.signal, ticket);
     } catch (error) {
       if (attempt.signal.aborted) return;
       if (error.final) this.#end('closed', error.message);
       else this.#retry(error.message);
+    }
+  }
+
+  /** A closed duel issues no tickets. Whoever has one from before its end gets what they missed by it. */
+  async #fetchTicketOrEnd(signal) {
+    const last = this.#lastTicket;
+    this.#lastTicket = null;
+    try {
+      return await this.#fetchTicket(signal);
+    } catch (error) {
+      if (error.code === 'duel_closed' && last) return last;
+      throw error;
     }
   }
 
