@@ -99,6 +99,7 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a backend whose calls are answered may take to acknowledge, at shutdown, that its connection ends. A backend that is
 /// there does so within a round trip.
 pub const GOAWAY_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long a node alone waits at shutdown until its clients have answered their close frames.
 ///
 /// The kernel has the frames by then, and delivers them also when the process is gone. So a phone out of reach does not hold
