@@ -6,6 +6,8 @@
 //! signed a ticket. Only the engine knows whether it has expired, was used or was revoked
 //! ([`crate::engine::TicketEngine::redeem`]), because only the engine's ledger has one clock for all nodes.
 
+mod hs256;
+
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -97,6 +99,8 @@ struct Claims {
     /// Seconds, of which there may be fractions. For people: nothing is decided by it, so that clocks may differ.
     iat: serde_json::Number,
     exp: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nbf: Option<serde_json::Number>,
     jti: String,
     aud: String,
     /// The revision. Without it, the ticket is older than any revocation that is remembered.
@@ -136,6 +140,7 @@ impl Tickets {
     /// Prepares the keys of a configuration.
     #[must_use]
     pub fn new(config: &TicketConfig) -> Self {
+        hs256::install();
         let secrets = std::iter::once(&config.secret).chain(&config.secret_previous);
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&[AUDIENCE]);
@@ -207,6 +212,7 @@ impl Tickets {
                 Role::Spectator => ClaimedRole::Spectator,
             },
             iat: stamp.now.seconds().into(),
+            nbf: None,
             exp: expires_at.seconds(),
             jti: ticket.jti.as_str().to_owned(),
             aud: AUDIENCE.to_owned(),
@@ -238,11 +244,17 @@ impl Tickets {
 
     fn decode(&self, text: &str) -> Option<Ticket> {
         let header = jsonwebtoken::decode_header(text).ok()?;
+        // Extensions that must be understood (RFC 7515, section 4.1.11): none is.
+        if header.crit.is_some() {
+            return None;
+        }
         let (_, key) = self.keys.iter().find(|(kid, _)| Some(kid) == header.kid.as_ref())?;
         let claims = jsonwebtoken::decode::<Claims>(text, key, &self.validation).ok()?.claims;
         let number: u64 = claims.sub.parse().ok()?;
         let is_instant = |seconds: f64| (0.0..1e12).contains(&seconds);
-        if !claims.iat.as_f64().is_some_and(is_instant) || claims.exp > SECONDS_MAX {
+        // A hub's ticket may be used as soon as it is issued.
+        let is_delayed = claims.nbf.is_some_and(|nbf| claims.iat.as_f64() < nbf.as_f64());
+        if !claims.iat.as_f64().is_some_and(is_instant) || claims.exp > SECONDS_MAX || is_delayed {
             return None;
         }
         let role = match claims.role {
@@ -278,7 +290,9 @@ fn kid(secret: &Secret) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hmac::{Hmac, KeyInit, Mac};
     use serde_json::{Value, json};
+    use sha2::{Sha384, Sha512};
 
     use super::*;
     use crate::clock;
@@ -304,10 +318,37 @@ mod tests {
         Stamp { now: clock::now(), revision: Revision(7) }
     }
 
-    fn signed(alg: Algorithm, kid: Option<String>, claims: &Value, key: &str) -> String {
-        let mut header = Header::new(alg);
+    fn signed(kid: Option<String>, claims: &Value, key: &str) -> String {
+        let mut header = Header::new(Algorithm::HS256);
         header.kid = kid;
         jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(key.as_bytes())).unwrap()
+    }
+
+    fn signed_with_header(tickets: &Tickets, change: impl Fn(&mut Header)) -> String {
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some(tickets.kid.clone());
+        change(&mut header);
+        jsonwebtoken::encode(&header, &claims(), &tickets.encoding).unwrap()
+    }
+
+    /// Signs with another algorithm than the hub's, as it would be right for that one.
+    fn signed_otherwise<M: Mac + KeyInit>(alg: &str, kid: &str) -> String {
+        let header = json!({"typ": "JWT", "alg": alg, "kid": kid}).to_string();
+        let [header, claims] = [header, claims().to_string()].map(|json| base64(json.as_bytes()));
+        let message = format!("{header}.{claims}");
+        let mac = <M as KeyInit>::new_from_slice(KEY.as_bytes()).unwrap();
+        let signature = base64(&mac.chain_update(&message).finalize().into_bytes());
+        format!("{message}.{signature}")
+    }
+
+    /// RFC 4648, section 5, without padding.
+    fn base64(bytes: &[u8]) -> String {
+        let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let bits: Vec<_> =
+            bytes.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1)).collect();
+        let value =
+            |bits: &[u8]| (0..6).fold(0, |value, at| value * 2 + bits.get(at).unwrap_or(&0));
+        bits.chunks(6).map(|bits| char::from(digits[usize::from(value(bits))])).collect()
     }
 
     fn claims() -> Value {
@@ -325,7 +366,7 @@ mod tests {
         for iat in [json!(clock::now().seconds()), json!(1_795_767_128.25)] {
             let mut claims = claims();
             claims["iat"] = iat;
-            let text = signed(Algorithm::HS256, Some(tickets.kid.clone()), &claims, KEY);
+            let text = signed(Some(tickets.kid.clone()), &claims, KEY);
             assert!(tickets.verify(&text).is_ok());
         }
     }
@@ -345,7 +386,7 @@ mod tests {
         for name in ["sub", "duel", "role", "iat", "exp", "jti", "aud"] {
             let mut missing = claims();
             missing.as_object_mut().unwrap().remove(name);
-            let text = signed(Algorithm::HS256, kid(), &missing, KEY);
+            let text = signed(kid(), &missing, KEY);
             assert_eq!(tickets.verify(&text), Err(InvalidTicket), "without {name}");
         }
         let wrong = [
@@ -357,6 +398,7 @@ mod tests {
             ("role", json!("admin")),
             ("iat", json!("now")),
             ("iat", json!(-1)),
+            ("nbf", json!(1_u64 << 40)),
             ("iat", json!(1e300)),
             ("exp", json!(-1)),
             ("exp", json!(u64::MAX)),
@@ -371,7 +413,7 @@ mod tests {
         for (name, value) in wrong {
             let mut claims = claims();
             claims[name] = value.clone();
-            let text = signed(Algorithm::HS256, kid(), &claims, KEY);
+            let text = signed(kid(), &claims, KEY);
             assert_eq!(tickets.verify(&text), Err(InvalidTicket), "{name}: {value}");
         }
     }
@@ -409,11 +451,12 @@ mod tests {
         let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
         let doubled = r#"{"sub":"5","sub":"6","duel":77,"role":"player","iat":1,"exp":9999999999,"jti":"j","aud":"duelhub"}"#;
         let refused = [
-            signed(Algorithm::HS384, kid(), &claims(), KEY),
-            signed(Algorithm::HS512, kid(), &claims(), KEY),
-            signed(Algorithm::HS256, kid(), &claims(), "another key"),
-            signed(Algorithm::HS256, None, &claims(), KEY),
-            signed(Algorithm::HS256, Some("nobody".into()), &claims(), KEY),
+            signed_otherwise::<Hmac<Sha384>>("HS384", &tickets.kid),
+            signed_otherwise::<Hmac<Sha512>>("HS512", &tickets.kid),
+            signed(kid(), &claims(), "another key"),
+            signed(None, &claims(), KEY),
+            signed(Some("nobody".into()), &claims(), KEY),
+            signed_with_header(&tickets, |header| header.crit = Some(vec!["exp".to_owned()])),
             format!("{none}.{body}."),
             format!("{none}.{body}.{signature}"),
             format!("{head}.{body}."),
