@@ -234,6 +234,12 @@ pub struct EdgeConfig {
     pub connections_per_address_max: usize,
     /// Opening handshakes a second.
     pub handshakes_per_second_max: u32,
+    /// Opening handshakes of one user a minute.
+    pub handshakes_per_user_max: u32,
+    /// Handshakes and ticket requests of one address a minute that show nothing valid.
+    pub invalid_per_address_max: u32,
+    /// Messages of one client a minute.
+    pub messages_per_minute_max: u32,
     /// Sockets without a valid ticket yet.
     pub pending_handshakes_max: usize,
     /// How long such a socket may take.

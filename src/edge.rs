@@ -11,7 +11,10 @@ mod client;
 mod close_reason;
 mod handshake;
 mod origin;
+mod pending;
 mod protocol;
+mod rate;
+mod refusal_log;
 mod request;
 mod session;
 mod shared_socket;
@@ -20,6 +23,7 @@ mod tickets;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -30,6 +34,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +46,9 @@ use self::admission::Admission;
 use self::client::TrustedProxies;
 use self::handshake::Handshake;
 use self::origin::Origins;
+use self::pending::PendingSocket;
+use self::rate::Rate;
+use self::refusal_log::RefusalLog;
 use self::request::RequestInfo;
 pub use self::request::{CLIENT_ERROR, failure, success};
 use self::session::Session;
@@ -51,6 +59,8 @@ use crate::limits;
 use crate::metrics::{Metrics, ReasonLabel, at_zero};
 use crate::ticket::Tickets;
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// What every request on the data plane needs.
 #[derive(Debug)]
 pub struct Edge {
@@ -60,6 +70,8 @@ pub struct Edge {
     tickets: Arc<Tickets>,
     metrics: Arc<Metrics>,
     admission: Admission,
+    message_rate: Rate,
+    refusals_logged: RefusalLog,
     origins: Origins,
     proxies: TrustedProxies,
 }
@@ -83,7 +95,20 @@ impl Edge {
         let proxies = TrustedProxies::new(config.trusted_proxies.clone(), unreadable);
         at_zero(&metrics.ticket_api_answers, tickets::answer_kinds());
         at_zero(&metrics.tickets_issued, ["http", "resume"]);
-        Arc::new(Self { config, telegram, hub, tickets, metrics, admission, origins, proxies })
+        let message_rate = Rate::per(MINUTE, config.messages_per_minute_max);
+        let refusals_logged = RefusalLog::default();
+        Arc::new(Self {
+            config,
+            telegram,
+            hub,
+            tickets,
+            metrics,
+            admission,
+            message_rate,
+            refusals_logged,
+            origins,
+            proxies,
+        })
     }
 
     /// Serves `listener` until `stop`. Then no socket is accepted, and those without a finished handshake are dropped. Each
@@ -163,12 +188,18 @@ impl Edge {
         };
         // Frames are small and written whole. Waiting to fill a packet would only delay them.
         let _nodelay = stream.set_nodelay(true);
-        let http = self.speak_http(stream, peer, router);
+        let _bounded = set_socket_send_buffer_size(&stream, limits::SEND_BUFFER_BYTES as usize);
+        let http = self.speak_http(stream, peer, router, &pending);
         let (stream, unread, handshake) = tokio::select! {
             // For all requests together: repeating them is no way to stay without a ticket.
             opened = timeout(self.config.handshake_timeout, http) => opened.ok().flatten()?,
+            () = pending.evicted() => {
+                self.admission.count_evicted();
+                return None;
+            }
             () = stop.cancelled() => return None,
         };
+        pending.set_busy();
         session::attach(self, (stream, unread), handshake, pending).await
     }
 
@@ -178,10 +209,17 @@ impl Edge {
         stream: TcpStream,
         peer: SocketAddr,
         router: Router,
+        pending: &PendingSocket,
     ) -> Option<(TcpStream, Vec<u8>, Handshake)> {
         let cell = HandshakeCell::default();
         let service = service_fn(|request: Request<hyper::body::Incoming>| {
-            self.respond(request, peer, router.clone(), Arc::clone(&cell))
+            let response = self.respond(request, peer, router.clone(), Arc::clone(&cell));
+            async {
+                pending.set_busy();
+                let response = response.await;
+                pending.set_idle();
+                response
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -218,8 +256,12 @@ impl Edge {
         request.extensions_mut().insert(info.clone());
         request.extensions_mut().insert(cell);
         let head = (request.method().clone(), request.uri().path().to_owned());
-        let response = router.oneshot(request).await?;
-        Ok(info.finish(&head.0, &head.1, response))
+        let response = if request::has_one_host(&request) {
+            router.oneshot(request).await?
+        } else {
+            request::host_required(&info.id)
+        };
+        Ok(info.finish(&head.0, &head.1, response, &self.refusals_logged))
     }
 }
 

@@ -219,6 +219,9 @@ pub enum Obstacle {
     /// Nothing can be acknowledged.
     #[error("Redis has fewer replicas than REDIS_WAIT_REPLICAS, or they do not answer")]
     TooFewReplicas,
+    /// Soon no session can begin.
+    #[error("nearly as many tickets are remembered as ENGINE_MAX_REMEMBERED_TICKETS allows")]
+    TicketsNearlyFull,
 }
 
 /// The engine could not do it, for its own reasons.

@@ -154,6 +154,26 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 /// Descriptors for players below which the process does not start: a few duels, and a quarter of it for handshakes.
 pub const DESCRIPTORS_FOR_PLAYERS_MIN: u64 = 64;
 
+/// Users, and addresses, whose rates are told apart at a time. More of them come in a minute only if they are made up.
+pub const RATED_KEYS_MAX: usize = 64 * 1024;
+
+/// Reads of a client's socket a minute, each of at most [`READ_BUFFER_BYTES`] unless a message is larger. Whatever a client sends, in
+/// messages or in pieces of them, costs no more than so many turns.
+pub const READS_PER_MINUTE_MAX: u32 = 12_000;
+
+/// Lines of the log about requests that were refused, a second. The rest is counted.
+pub const REFUSALS_LOGGED_PER_SECOND: u32 = 20;
+
+/// Bytes of a path that the log shows. The paths of the API are shorter; the first part of a ticket, which is no secret, is longer.
+pub const PATH_BYTES_SHOWN_MAX: usize = 32;
+
+/// Bytes that the kernel holds for one client, doubled by it for its own needs (socket(7), `SO_SNDBUF`). A client that does not read
+/// holds no more, and 200 ms away one still gets 600 KB a second.
+pub const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+
+/// How long the kernel goes on to deliver what a client has not acknowledged once its connection is closed (tcp(7), `TCP_USER_TIMEOUT`).
+pub const ORPHAN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Lines of the log that wait for standard output. A second of a mass reconnect has about as many.
 pub const LOG_LINES_MAX: usize = 8192;
 

@@ -282,7 +282,16 @@ fn shown_limits(config: &Config) -> Vec<(&'static str, u64)> {
         ("WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS", config.edge.connections_per_address_max),
         ("WEBSOCKET_MAX_CONNECTIONS_PER_USER", config.hub.connections_per_user_max),
         ("WEBSOCKET_MAX_HANDSHAKES_PER_SECOND", config.edge.handshakes_per_second_max as usize),
+        (
+            "WEBSOCKET_MAX_HANDSHAKES_PER_USER_PER_MINUTE",
+            config.edge.handshakes_per_user_max as usize,
+        ),
+        (
+            "WEBSOCKET_MAX_INVALID_PER_ADDRESS_PER_MINUTE",
+            config.edge.invalid_per_address_max as usize,
+        ),
         ("WEBSOCKET_MAX_PENDING_HANDSHAKES", config.edge.pending_handshakes_max),
+        ("WEBSOCKET_MAX_MESSAGES_PER_MINUTE", config.edge.messages_per_minute_max as usize),
         ("WEBSOCKET_MAX_MESSAGE_BYTES", config.edge.message_bytes_max),
         ("CONTROL_MAX_PUSHES_IN_FLIGHT", config.control.pushes_in_flight_max),
         ("CONTROL_MAX_PAYLOAD_BYTES", config.control.payload_bytes_max),

@@ -108,6 +108,7 @@ impl TargetHub {
             .env("WEBSOCKET_MAX_PENDING_HANDSHAKES", "240")
             // The load is wanted.
             .env("WEBSOCKET_MAX_HANDSHAKES_PER_SECOND", "1000000")
+            .env("WEBSOCKET_MAX_HANDSHAKES_PER_USER_PER_MINUTE", "1000000")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)

@@ -73,6 +73,11 @@ impl<'a> Reader<'a> {
         usize::try_from(number).unwrap_or(usize::MAX)
     }
 
+    /// Returns how many there may be of something in a period: at least one.
+    pub(super) fn rate(&mut self, name: &'static str) -> u32 {
+        u32::try_from(self.number(name, 1, 1_000_000)).unwrap_or(u32::MAX)
+    }
+
     /// Returns a duration of `min` to `max` whole seconds.
     pub(super) fn seconds(&mut self, name: &'static str, min: u64, max: u64) -> Duration {
         Duration::from_secs(self.number(name, min, max))

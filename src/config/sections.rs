@@ -209,12 +209,10 @@ pub(super) fn read_edge(reader: &mut Reader<'_>, production: bool) -> EdgeConfig
             1,
             10_000_000,
         ),
-        handshakes_per_second_max: u32::try_from(reader.number(
-            "WEBSOCKET_MAX_HANDSHAKES_PER_SECOND",
-            1,
-            1_000_000,
-        ))
-        .unwrap_or(u32::MAX),
+        handshakes_per_second_max: reader.rate("WEBSOCKET_MAX_HANDSHAKES_PER_SECOND"),
+        handshakes_per_user_max: reader.rate("WEBSOCKET_MAX_HANDSHAKES_PER_USER_PER_MINUTE"),
+        invalid_per_address_max: reader.rate("WEBSOCKET_MAX_INVALID_PER_ADDRESS_PER_MINUTE"),
+        messages_per_minute_max: reader.rate("WEBSOCKET_MAX_MESSAGES_PER_MINUTE"),
         pending_handshakes_max: reader.count("WEBSOCKET_MAX_PENDING_HANDSHAKES", 1, 1_000_000),
         handshake_timeout: reader.seconds("WEBSOCKET_HANDSHAKE_TIMEOUT_SECONDS", 1, 60),
     }

@@ -75,6 +75,21 @@ pub const VARIABLES: &[Variable] = &[
         "opening handshakes a second, with a burst of as many; as many requests for tickets",
     ),
     with(
+        "WEBSOCKET_MAX_HANDSHAKES_PER_USER_PER_MINUTE",
+        "60",
+        "opening handshakes of one user a minute, with a burst of as many; as many requests for tickets",
+    ),
+    with(
+        "WEBSOCKET_MAX_INVALID_PER_ADDRESS_PER_MINUTE",
+        "300",
+        "handshakes without a valid ticket of one address a minute; as many requests for tickets without valid initData",
+    ),
+    with(
+        "WEBSOCKET_MAX_MESSAGES_PER_MINUTE",
+        "600",
+        "messages of one client a minute, with a burst of as many; past it the connection is closed",
+    ),
+    with(
         "WEBSOCKET_MAX_PENDING_HANDSHAKES",
         "2048",
         "sockets that have not yet shown a valid ticket",

@@ -1,29 +1,43 @@
-//! Admission control: how many sockets there may be, and how fast they may come.
+//! Admission control: how many connections there may be, and how fast they may come.
 //!
-//! Bounds, each with its variable: sockets without a valid ticket yet, connections in all, connections of one address,
-//! handshakes per second. What exceeds one of them is refused with 429 or 503 and counted.
+//! Whoever shows a valid ticket, or valid initData, uses up the rate of the user, and then the one of all. Whoever shows none uses up
+//! the rate of the address, and then one of all such; so no stranger uses up what is for players, whatever address they share.
+//! What exceeds a bound is refused with 429 or 503 and counted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use super::client::Client;
+use super::pending::{PendingSocket, PendingSockets};
+use super::rate::{Rate, RateByKey, SharedRate};
 use crate::config::EdgeConfig;
+use crate::id::{TelegramId, UserId};
 use crate::metrics::{KindLabel, Metrics, at_zero};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The limits of this node, and how much of each is used.
 #[derive(Debug)]
 pub(super) struct Admission {
-    pending: Arc<Semaphore>,
-    handshakes: Mutex<TokenBucket>,
-    ticket_requests: Mutex<TokenBucket>,
+    pending: Arc<PendingSockets>,
+    handshakes: Rates<UserId>,
+    ticket_requests: Rates<TelegramId>,
+    strangers: Rates<IpAddr>,
     counts: Arc<ConnectionCounts>,
     metrics: Arc<Metrics>,
+}
+
+/// A rate for each key, and one for all together.
+#[derive(Debug)]
+struct Rates<K> {
+    each: RateByKey<K>,
+    all: SharedRate,
 }
 
 #[derive(Debug)]
@@ -32,13 +46,6 @@ struct ConnectionCounts {
     connections_max: usize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
     per_address_max: usize,
-}
-
-/// A socket that has not shown a valid ticket yet. Dropped when it has, or is closed.
-#[derive(Debug)]
-pub(super) struct PendingSocket {
-    _permit: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
 }
 
 /// One of the connections that the limits allow. Dropped with the connection.
@@ -52,8 +59,12 @@ pub(super) struct ConnectionSlot {
 /// The limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LimitReached {
-    /// Too many handshakes a second.
+    /// Too many a second in all.
     Rate,
+    /// Too many of this user.
+    UserRate,
+    /// Too many of this address without a valid ticket or initData.
+    StrangerRate,
     /// Too many connections in all.
     Full,
     /// Too many connections of this address.
@@ -61,12 +72,15 @@ pub(super) enum LimitReached {
 }
 
 impl LimitReached {
-    const LIMITS: [&str; 3] = [Self::Rate.limit(), Self::Full.limit(), Self::Address.limit()];
+    const ALL: [Self; 5] =
+        [Self::Rate, Self::UserRate, Self::StrangerRate, Self::Full, Self::Address];
 
     /// Returns the variable that sets the limit.
     pub(super) const fn limit(self) -> &'static str {
         match self {
             Self::Rate => "WEBSOCKET_MAX_HANDSHAKES_PER_SECOND",
+            Self::UserRate => "WEBSOCKET_MAX_HANDSHAKES_PER_USER_PER_MINUTE",
+            Self::StrangerRate => "WEBSOCKET_MAX_INVALID_PER_ADDRESS_PER_MINUTE",
             Self::Full => "WEBSOCKET_MAX_CONNECTIONS",
             Self::Address => "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS",
         }
@@ -78,11 +92,16 @@ const PENDING: &str = "WEBSOCKET_MAX_PENDING_HANDSHAKES";
 
 impl Admission {
     pub(super) fn new(config: &EdgeConfig, metrics: Arc<Metrics>) -> Self {
-        at_zero(&metrics.limits_reached, [PENDING].into_iter().chain(LimitReached::LIMITS));
+        let limits = [PENDING].into_iter().chain(LimitReached::ALL.map(LimitReached::limit));
+        at_zero(&metrics.limits_reached, limits);
+        let per_user = Rate::per(MINUTE, config.handshakes_per_user_max);
+        let per_address = Rate::per(MINUTE, config.invalid_per_address_max);
+        let all = Rate::per(SECOND, config.handshakes_per_second_max);
         Self {
-            pending: Arc::new(Semaphore::new(config.pending_handshakes_max)),
-            handshakes: Mutex::new(TokenBucket::new(config.handshakes_per_second_max)),
-            ticket_requests: Mutex::new(TokenBucket::new(config.handshakes_per_second_max)),
+            pending: PendingSockets::new(config.pending_handshakes_max, Arc::clone(&metrics)),
+            handshakes: Rates::new(per_user, all),
+            ticket_requests: Rates::new(per_user, all),
+            strangers: Rates::new(per_address, all),
             counts: Arc::new(ConnectionCounts {
                 connections: AtomicUsize::new(0),
                 connections_max: config.connections_max,
@@ -93,41 +112,68 @@ impl Admission {
         }
     }
 
-    /// Admits a new socket. Returns `None` if there are too many without a ticket.
+    /// Admits a new socket. Returns `None` if there are too many without a ticket that the hub is busy with.
     pub(super) fn pending(&self) -> Option<PendingSocket> {
-        let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else {
+        let pending = self.pending.add();
+        if pending.is_none() {
             self.count(PENDING);
-            return None;
-        };
-        self.metrics.pending_handshakes.inc();
-        Some(PendingSocket { _permit: permit, metrics: Arc::clone(&self.metrics) })
+        }
+        pending
     }
 
-    /// Reserves a connection for a handshake from `client`.
-    pub(super) fn reserve(&self, client: Client) -> Result<ConnectionSlot, LimitReached> {
-        let reserved = if self.handshakes.lock().take(Instant::now()) {
-            ConnectionCounts::reserve(&self.counts, client.counted())
-        } else {
-            Err(LimitReached::Rate)
-        };
-        if let Err(reached) = reserved {
-            self.count(reached.limit());
-        }
-        reserved
+    /// Reserves a connection for a handshake of `user` from `client`.
+    pub(super) fn reserve(
+        &self,
+        user: UserId,
+        client: Client,
+    ) -> Result<ConnectionSlot, LimitReached> {
+        let reserved = self.handshakes.take(user, LimitReached::UserRate);
+        let reserved =
+            reserved.and_then(|()| ConnectionCounts::reserve(&self.counts, client.counted()));
+        self.counted(reserved)
     }
 
-    /// Returns whether a request for a ticket is within the rate. The rate is that of handshakes, but counted apart, so that
-    /// requests without a right to a ticket do not use up the handshakes of others.
-    pub(super) fn allow_ticket_request(&self) -> bool {
-        let allowed = self.ticket_requests.lock().take(Instant::now());
-        if !allowed {
-            self.count(LimitReached::Rate.limit());
-        }
-        allowed
+    /// Admits a request for a ticket by a user whom Telegram vouches for.
+    pub(super) fn admit_ticket_request(&self, user: TelegramId) -> Result<(), LimitReached> {
+        self.counted(self.ticket_requests.take(user, LimitReached::UserRate))
+    }
+
+    /// Admits the refusal, in words that its client understands, of a handshake without a valid ticket, or of a request for a
+    /// ticket without valid initData.
+    pub(super) fn admit_stranger(&self, client: Client) -> Result<(), LimitReached> {
+        let admitted = match client.counted() {
+            Some(address) => self.strangers.take(address, LimitReached::StrangerRate),
+            None => self.strangers.take_of_all(),
+        };
+        self.counted(admitted)
+    }
+
+    /// Counts a socket that had to make room for another one.
+    pub(super) fn count_evicted(&self) {
+        self.count(PENDING);
+    }
+
+    fn counted<T>(&self, outcome: Result<T, LimitReached>) -> Result<T, LimitReached> {
+        outcome.inspect_err(|reached| self.count(reached.limit()))
     }
 
     fn count(&self, limit: &'static str) {
         self.metrics.limits_reached.get_or_create(&KindLabel { kind: limit }).inc();
+    }
+}
+
+impl<K: std::hash::Hash + Eq> Rates<K> {
+    fn new(each: Rate, all: Rate) -> Self {
+        Self { each: RateByKey::new(each), all: SharedRate::new(all) }
+    }
+
+    fn take(&self, key: K, reached: LimitReached) -> Result<(), LimitReached> {
+        // First its own: what is refused by that uses up nothing of the others'.
+        if self.each.allows(key) { self.take_of_all() } else { Err(reached) }
+    }
+
+    fn take_of_all(&self) -> Result<(), LimitReached> {
+        if self.all.allows() { Ok(()) } else { Err(LimitReached::Rate) }
     }
 }
 
@@ -166,53 +212,9 @@ impl Drop for ConnectionSlot {
     }
 }
 
-impl Drop for PendingSocket {
-    fn drop(&mut self) {
-        self.metrics.pending_handshakes.dec();
-    }
-}
-
-/// A token bucket that holds the tokens of one second. `governor` would add five crates to the build.
-#[derive(Debug)]
-struct TokenBucket {
-    per_second: f64,
-    tokens: f64,
-    filled_at: Instant,
-}
-
-impl TokenBucket {
-    fn new(per_second: u32) -> Self {
-        let per_second = f64::from(per_second);
-        Self { per_second, tokens: per_second, filled_at: Instant::now() }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * self.per_second).min(self.per_second);
-        self.filled_at = now;
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn a_bucket_gives_its_rate_and_one_second_of_burst() {
-        let mut bucket = TokenBucket::new(10);
-        let start = bucket.filled_at;
-        let taken = |bucket: &mut TokenBucket, at| (0..100).filter(|_| bucket.take(at)).count();
-        assert_eq!(taken(&mut bucket, start), 10);
-        assert_eq!(taken(&mut bucket, start + Duration::from_millis(550)), 5);
-        assert_eq!(taken(&mut bucket, start + Duration::from_secs(60)), 10);
-    }
 
     #[test]
     fn a_place_given_back_is_free_again() {

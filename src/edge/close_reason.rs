@@ -46,6 +46,8 @@ pub(super) enum CloseReason {
     ProtocolError,
     /// The client sent text that is not UTF-8.
     NotUtf8,
+    /// The client sent more messages than it may.
+    TooManyMessages,
     /// The client closed.
     ClientClosed,
     /// The network connection is gone.
@@ -117,6 +119,9 @@ impl CloseReason {
             Self::Internal => error(1011, "internal", true, Offline::ServerRestart),
             Self::ProtocolError => row("protocol_error", silent(1002, true), Offline::ClientFault),
             Self::NotUtf8 => row("not_utf8", silent(1007, true), Offline::ClientFault),
+            Self::TooManyMessages => {
+                row("too_many_messages", silent(1008, true), Offline::ClientFault)
+            }
             Self::ClientClosed => row("client_closed", None, Offline::ClientClosed),
             Self::Lost => row("lost", None, Offline::Lost),
         }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header,
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::admission::{ConnectionSlot, LimitReached};
@@ -14,6 +16,7 @@ use super::{Edge, HandshakeCell, origin};
 use crate::config::Secret;
 use crate::event::{Epoch, Position};
 use crate::metrics::ReasonLabel;
+use crate::ticket::{InvalidTicket, Ticket};
 
 /// The subprotocol of this hub. A ticket may be offered beside it, which keeps the ticket out of access logs.
 const SUBPROTOCOL: &str = "duelhub.v1";
@@ -22,12 +25,10 @@ const SUBPROTOCOL: &str = "duelhub.v1";
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) info: RequestInfo,
-    /// The text that the client gave as its ticket.
-    pub(super) ticket: Option<Secret>,
+    /// The ticket, and the connection that is reserved for it. Held for as long as the connection lives.
+    pub(super) admitted: Result<(Ticket, ConnectionSlot), InvalidTicket>,
     /// The position that the client asks to resume from.
     pub(super) resume: Option<Position>,
-    /// Held for as long as the connection lives.
-    pub(super) slot: ConnectionSlot,
 }
 
 /// Answers `GET /`, `/ws` and `/ws/`.
@@ -45,17 +46,24 @@ pub(super) async fn open(
     if !edge.origins.admit(headers) {
         return HandshakeRefusal::Origin.answer(&edge, &info);
     }
-    let slot = match edge.admission.reserve(info.client) {
-        Ok(slot) => slot,
-        Err(limit) => return HandshakeRefusal::Limit(limit).answer(&edge, &info),
-    };
     let (speaks, offered_ticket) = subprotocols(headers);
     let query = request.uri().query().unwrap_or_default();
     let ticket = offered_ticket.or_else(|| parameter(query, "ticket")).map(Secret::new);
+    let verified = edge.tickets.verify(ticket.as_ref().map_or("", Secret::as_str));
+    let admitted = match verified {
+        Ok(ticket) => {
+            edge.admission.reserve(ticket.viewer.user, info.client).map(|slot| Ok((ticket, slot)))
+        }
+        Err(invalid) => edge.admission.admit_stranger(info.client).map(|()| Err(invalid)),
+    };
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(limit) => return HandshakeRefusal::Limit(limit).answer(&edge, &info),
+    };
     // An unreadable position is in no history, so that the client is told that it was not recovered.
     let resume = parameter(query, "resume")
         .map(|text| text.parse().unwrap_or_else(|_| Position { epoch: Epoch::random(), seq: 0 }));
-    *cell.lock() = Some(Handshake { info, ticket, resume, slot });
+    *cell.lock() = Some(Handshake { info, admitted, resume });
     switching_protocols(&accept, speaks)
 }
 
@@ -110,6 +118,9 @@ impl HandshakeRefusal {
             Self::Limit(LimitReached::Address) => {
                 (StatusCode::TOO_MANY_REQUESTS, "too_many_connections", "Too many connections")
             }
+            Self::Limit(LimitReached::UserRate | LimitReached::StrangerRate) => {
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too many handshakes")
+            }
             Self::Limit(LimitReached::Rate) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many handshakes at a time")
             }
@@ -146,16 +157,22 @@ fn accept_key(version: Version, headers: &HeaderMap) -> Result<String, Handshake
     if version < Version::HTTP_11 || !upgrade {
         return Err(HandshakeRefusal::NotAHandshake);
     }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if only(headers, &header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(HandshakeRefusal::Version);
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(HandshakeRefusal::Key)?.as_bytes();
+    let key = only(headers, &header::SEC_WEBSOCKET_KEY).ok_or(HandshakeRefusal::Key)?.as_bytes();
     let base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
     // 16 bytes are 22 characters of base64 and two of padding.
     if key.len() != 24 || !key[..22].iter().all(base64) || &key[22..] != b"==" {
         return Err(HandshakeRefusal::Key);
     }
     Ok(derive_accept_key(key))
+}
+
+/// Returns the value of a header that must not be given twice (RFC 6455, sections 11.3.1 and 11.3.5).
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// Returns whether the client offers our subprotocol, and the ticket that it offers beside it.
@@ -166,7 +183,8 @@ fn subprotocols(headers: &HeaderMap) -> (bool, Option<String>) {
     if !offered.contains(&SUBPROTOCOL) {
         return (false, None);
     }
-    let ticket = offered.iter().find(|offer| **offer != SUBPROTOCOL);
+    // An empty element of a list is none (RFC 9110, section 5.6.1.2).
+    let ticket = offered.iter().find(|offer| !offer.is_empty() && **offer != SUBPROTOCOL);
     (true, ticket.map(|ticket| (*ticket).to_owned()))
 }
 

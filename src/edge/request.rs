@@ -2,7 +2,7 @@
 
 use axum::Extension;
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use axum::response::{IntoResponse as _, Json};
 use serde::Serialize;
 use serde_json::json;
@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::client::Client;
+use super::refusal_log::RefusalLog;
 use crate::id::RequestId;
+use crate::limits;
 
 /// The header that carries a request's id, both ways.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -36,24 +38,43 @@ impl RequestInfo {
         }
     }
 
-    /// Adds the request's id to the answer, and logs the request without its query, which may hold a ticket.
+    /// Adds the request's id to the answer, and logs the request without its query, which may hold a ticket. Of many that are
+    /// refused, some.
     pub(super) fn finish(
         &self,
         method: &Method,
         path: &str,
         mut response: Response<Body>,
+        refusals: &RefusalLog,
     ) -> Response<Body> {
         if let Ok(id) = HeaderValue::from_str(self.id.as_str()) {
             response.headers_mut().insert(X_REQUEST_ID, id);
         }
         let status = response.status();
-        if status != StatusCode::SWITCHING_PROTOCOLS {
+        let is_refused = status.is_client_error() || status.is_server_error();
+        let told = if is_refused { refusals.admit() } else { Some(0) };
+        if let Some(suppressed) = told.filter(|_| status != StatusCode::SWITCHING_PROTOCOLS) {
             let duration_us = u64::try_from(self.received_at.elapsed().as_micros()).unwrap_or(0);
-            info!(request_id = %self.id, %method, path, status = status.as_u16(),
-                duration_us, client = %self.client, "request");
+            info!(request_id = %self.id, %method, path = shown(path), status = status.as_u16(),
+                duration_us, client = %self.client, suppressed, "request");
         }
         response
     }
+}
+
+/// Returns what the log shows of a path. One that is none of the hub's may be long, and hold a ticket.
+fn shown(path: &str) -> &str {
+    &path[..path.floor_char_boundary(limits::PATH_BYTES_SHOWN_MAX)]
+}
+
+/// Returns whether a request says once which host it is for (RFC 9112, section 3.2).
+pub(super) fn has_one_host<B>(request: &Request<B>) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11
+}
+
+pub(super) fn host_required(id: &RequestId) -> Response<Body> {
+    failure(id, StatusCode::BAD_REQUEST, CLIENT_ERROR, "A request must have one Host header")
 }
 
 /// Returns a successful answer in the envelope of the API.

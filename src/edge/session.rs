@@ -20,12 +20,14 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use tracing::{debug, info};
 
 use super::Edge;
-use super::admission::{ConnectionSlot, PendingSocket};
+use super::admission::ConnectionSlot;
 use super::close_reason::CloseReason;
 use super::handshake::Handshake;
+use super::pending::PendingSocket;
 use super::protocol::{self, ClientFrame};
-use super::shared_socket::SharedSocket;
-use crate::config::Secret;
+use super::rate::Used;
+use super::request::RequestInfo;
+use super::shared_socket::{SharedSocket, TOO_MANY_READS};
 use crate::event::{Content, Event};
 use crate::hub::{Attachment, Batch, Welcome};
 use crate::id::{DuelId, RequestId};
@@ -64,23 +66,20 @@ pub(super) async fn attach(
     handshake: Handshake,
     pending: PendingSocket,
 ) -> Option<Box<Session>> {
-    let Handshake { info, ticket, resume, slot } = handshake;
+    let Handshake { info, admitted, resume } = handshake;
     let socket = SharedSocket::new(stream, Arc::clone(&edge.metrics));
-    let mut ws = websocket(socket.clone(), unread, edge.config.message_bytes_max).await;
+    let ws = websocket(socket.clone(), unread, edge.config.message_bytes_max).await;
     let attached = async {
-        let ticket = edge.tickets.verify(ticket.as_ref().map_or("", Secret::as_str))?;
+        let (ticket, slot) = admitted?;
         let attaching = edge.hub.attach(&ticket, resume);
         let attached = timeout(edge.config.handshake_timeout, attaching).await;
         let (attachment, welcome) = attached.map_err(|_| CloseReason::Internal)??;
-        Ok::<_, CloseReason>((ticket, attachment, welcome))
+        Ok::<_, CloseReason>((ticket, slot, attachment, welcome))
     };
-    let (ticket, attachment, welcome) = match attached.await {
+    let (ticket, slot, attachment, welcome) = match attached.await {
         Ok(attached) => attached,
         Err(reason) => {
-            let label = reason.label();
-            edge.metrics.handshakes_refused.get_or_create(&ReasonLabel { reason: label }).inc();
-            info!(request_id = %info.id, reason = label, client = %info.client, "refused");
-            close_socket(&mut ws, &reason, &info.id).await;
+            refuse(&edge, ws, &reason, &info, &pending).await;
             return None;
         }
     };
@@ -94,6 +93,26 @@ pub(super) async fn attach(
             session.close(&reason).await;
             None
         }
+    }
+}
+
+/// Tells the client why it is refused. Its socket makes room for others if it takes long.
+async fn refuse(
+    edge: &Edge,
+    mut ws: WebSocketStream<SharedSocket>,
+    reason: &CloseReason,
+    info: &RequestInfo,
+    pending: &PendingSocket,
+) {
+    let label = reason.label();
+    edge.metrics.handshakes_refused.get_or_create(&ReasonLabel { reason: label }).inc();
+    if let Some(suppressed) = edge.refusals_logged.admit() {
+        info!(request_id = %info.id, reason = label, client = %info.client, suppressed, "refused");
+    }
+    pending.set_idle();
+    tokio::select! {
+        () = close_socket(&mut ws, reason, &info.id) => {}
+        () = pending.evicted() => {}
     }
 }
 
@@ -126,6 +145,8 @@ pub(super) struct Session {
     opened_at: Instant,
     /// When the client last sent anything.
     seen_at: Instant,
+    /// How far the rate of its messages is used up.
+    messages: Used,
     resume: ResumeTicket,
 }
 
@@ -158,6 +179,7 @@ impl Session {
             request_id,
             opened_at: now,
             seen_at: now,
+            messages: Used::none(),
             resume: ResumeTicket {
                 generation: ticket.generation,
                 revision: ticket.revision,
@@ -268,11 +290,16 @@ impl Session {
     }
 
     /// Sends what is unsent, and the answer to a control frame that the library holds (RFC 6455, section 5.5). A client that
-    /// does not take it in time is too slow.
+    /// does not take it in time is too slow. Nothing more is sent once the hub wants the connection to close.
     async fn flush(&mut self) -> Result<(), CloseReason> {
-        match timeout(limits::WRITE_TIMEOUT, self.ws.flush()).await {
-            Ok(flushed) => flushed.map_err(|_| CloseReason::Lost),
-            Err(_) => Err(CloseReason::TooSlow),
+        let flushing = timeout(limits::WRITE_TIMEOUT, self.ws.flush());
+        tokio::select! {
+            biased;
+            flushed = flushing => match flushed {
+                Ok(flushed) => flushed.map_err(|_| CloseReason::Lost),
+                Err(_) => Err(CloseReason::TooSlow),
+            },
+            request = self.attachment.close_requested() => Err(request.into()),
         }
     }
 
@@ -323,6 +350,9 @@ impl Session {
             Some(Ok(message)) => message,
         };
         self.seen_at = Instant::now();
+        if !self.edge.message_rate.allows(&mut self.messages, self.seen_at) {
+            return Err(CloseReason::TooManyMessages);
+        }
         match message {
             Message::Text(text) => match protocol::parse(&text) {
                 Some(ClientFrame::Ping) => {
@@ -387,6 +417,9 @@ async fn close_socket(
     request_id: &RequestId,
 ) {
     let Some(notice) = reason.notice() else { return };
+    // A client that does not read does not answer either.
+    let does_not_read = *reason == CloseReason::TooSlow || ws.get_ref().has_unsent();
+    let patience = if does_not_read { Duration::from_millis(100) } else { limits::CLOSE_TIMEOUT };
     let closing = async {
         if let Some(error) = notice.error {
             let frame = protocol::error(error, request_id, notice.retry, reason.retry_after());
@@ -403,11 +436,9 @@ async fn close_socket(
         while stream.read(&mut unread).await? > 0 {}
         Ok::<_, Error>(())
     };
-    // A client that does not read does not answer either.
-    let too_slow = *reason == CloseReason::TooSlow;
-    let patience = if too_slow { Duration::from_millis(100) } else { limits::CLOSE_TIMEOUT };
     // On the heap, so that a connection has no room for its end throughout its life.
-    let _closed: Result<_, _> = timeout(patience, Box::pin(closing)).await;
+    let closed = timeout(patience, Box::pin(closing)).await;
+    ws.get_ref().end_without_peer(closed.is_err() && does_not_read);
 }
 
 fn reason_of(error: &Error) -> CloseReason {
@@ -421,6 +452,8 @@ fn reason_of(error: &Error) -> CloseReason {
         CloseReason::NotUtf8
     } else if matches!(error, Error::ConnectionClosed) {
         CloseReason::ClientClosed
+    } else if matches!(error, Error::Io(error) if error.kind() == TOO_MANY_READS) {
+        CloseReason::TooManyMessages
     } else {
         CloseReason::Lost
     }

@@ -11,21 +11,41 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::protocol;
+use super::rate::{Rate, Used};
 use crate::event::Event;
 use crate::hub::{Connection, DirectWriter, WriteOutcome};
+use crate::limits;
 use crate::metrics::Metrics;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[expect(clippy::cast_possible_truncation, reason = "asserted")]
+const ORPHAN_TIMEOUT_MS: u32 = {
+    let millis = limits::ORPHAN_TIMEOUT.as_millis();
+    assert!(millis <= u32::MAX as u128);
+    millis as u32
+};
+
+/// The kind of the error with which a client is read no further that sends too much.
+pub(super) const TOO_MANY_READS: io::ErrorKind = io::ErrorKind::QuotaExceeded;
 
 /// A handle of the socket. Dropping the last one closes the socket.
 #[derive(Debug, Clone)]
-pub(super) struct SharedSocket(Arc<Inner>);
+pub(super) struct SharedSocket {
+    inner: Arc<Inner>,
+    /// How far the rate of this handle's reads is used up. One handle is read from.
+    reads: Used,
+}
 
 struct Inner {
     stream: TcpStream,
@@ -42,32 +62,44 @@ impl fmt::Debug for Inner {
 
 impl SharedSocket {
     pub(super) fn new(stream: TcpStream, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Inner { stream, unsent: Mutex::default(), metrics }))
+        let inner = Arc::new(Inner { stream, unsent: Mutex::default(), metrics });
+        Self { inner, reads: Used::none() }
     }
 
     pub(super) fn direct_writer(&self) -> Arc<dyn DirectWriter> {
-        Arc::clone(&self.0) as Arc<dyn DirectWriter>
+        Arc::clone(&self.inner) as Arc<dyn DirectWriter>
     }
 
     /// Returns whether something is unsent. A flush sends it.
     pub(super) fn has_unsent(&self) -> bool {
-        !self.0.unsent.lock().is_empty()
+        !self.inner.unsent.lock().is_empty()
     }
 
     /// Sends whole frames after what is unsent, as far as the socket takes them without waiting.
     pub(super) fn send(&self, frames: Bytes) -> io::Result<()> {
-        let mut unsent = self.0.unsent.lock();
+        let mut unsent = self.inner.unsent.lock();
         *unsent = match unsent.is_empty() {
             true => frames,
             // An event was written directly since the task last looked, and did not fit.
             false => [&unsent[..], &frames].concat().into(),
         };
-        unless_blocked(self.0.send_unsent(&mut unsent)).map(|_| ())
+        unless_blocked(self.inner.send_unsent(&mut unsent)).map(|_| ())
+    }
+
+    /// Sees to it that the kernel does not keep for long what the client has not acknowledged when the socket is closed now: it
+    /// forgets it at once if the client `does_not_read`.
+    pub(super) fn end_without_peer(&self, does_not_read: bool) {
+        let stream = &self.inner.stream;
+        // Neither fails on a socket that is connected; what it does to another one does not matter.
+        let _set = sockopt::set_tcp_user_timeout(stream, ORPHAN_TIMEOUT_MS);
+        if does_not_read {
+            let _set = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+        }
     }
 
     fn poll_unsent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while unless_blocked(self.0.send_unsent(&mut self.0.unsent.lock()))?.is_none() {
-            ready!(self.0.stream.poll_write_ready(context))?;
+        while unless_blocked(self.inner.send_unsent(&mut self.inner.unsent.lock()))?.is_none() {
+            ready!(self.inner.stream.poll_write_ready(context))?;
         }
         Poll::Ready(Ok(()))
     }
@@ -137,12 +169,15 @@ impl AsyncRead for SharedSocket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
         loop {
-            ready!(self.0.stream.poll_read_ready(context))?;
-            if let Some(count) = unless_blocked(self.0.try_read(buffer.initialize_unfilled()))? {
-                buffer.advance(count);
-                return Poll::Ready(Ok(()));
-            }
+            ready!(this.inner.stream.poll_read_ready(context))?;
+            let read = this.inner.try_read(buffer.initialize_unfilled());
+            let Some(count) = unless_blocked(read)? else { continue };
+            buffer.advance(count);
+            let rate = Rate::per(MINUTE, limits::READS_PER_MINUTE_MAX);
+            let allowed = rate.allows(&mut this.reads, Instant::now());
+            return Poll::Ready(if allowed { Ok(()) } else { Err(TOO_MANY_READS.into()) });
         }
     }
 }
@@ -157,10 +192,10 @@ impl AsyncWrite for SharedSocket {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_unsent(context))?;
-            let mut unsent = self.0.unsent.lock();
+            let mut unsent = self.inner.unsent.lock();
             // Else an event was written directly meanwhile, and did not fit.
             if unsent.is_empty() {
-                let sent = unless_blocked(self.0.stream.try_write(frames))?.unwrap_or(0);
+                let sent = unless_blocked(self.inner.stream.try_write(frames))?.unwrap_or(0);
                 *unsent = Bytes::copy_from_slice(&frames[sent..]);
                 return Poll::Ready(Ok(frames.len()));
             }
@@ -173,7 +208,7 @@ impl AsyncWrite for SharedSocket {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_unsent(context))?;
-        let shut_down = rustix::net::shutdown(&self.0.stream, rustix::net::Shutdown::Write);
+        let shut_down = rustix::net::shutdown(&self.inner.stream, rustix::net::Shutdown::Write);
         Poll::Ready(Ok(shut_down?))
     }
 }

@@ -135,10 +135,12 @@ async fn try_issue(
     headers: &HeaderMap,
     query: &str,
 ) -> Result<Issued, TicketRefusal> {
-    if !edge.admission.allow_ticket_request() {
-        return Err(TicketRefusal::TooMany);
-    }
-    let telegram = authenticate(edge, info, headers)?;
+    let telegram = authenticate(edge, info, headers).map_err(|refusal| {
+        let is_stranger = matches!(refusal, TicketRefusal::Unauthorized);
+        let is_one_too_many = is_stranger && edge.admission.admit_stranger(info.client).is_err();
+        if is_one_too_many { TicketRefusal::TooMany } else { refusal }
+    })?;
+    edge.admission.admit_ticket_request(telegram).map_err(|_| TicketRefusal::TooMany)?;
     let duel = duel_id(query).ok_or(TicketRefusal::DuelMissing)?;
     let view = edge.hub.duel(duel).await?.ok_or(TicketRefusal::DuelUnknown)?;
     let participants = view.record.participants.ok_or(TicketRefusal::DuelUnknown)?;
@@ -180,12 +182,16 @@ fn authenticate(
         return user.ok_or(TicketRefusal::Unauthorized);
     }
     let Some(bot_token) = &config.bot_token else {
-        warn!(request_id = %info.id, "no ticket: TELEGRAM_BOT_TOKEN is not set");
+        if let Some(suppressed) = edge.refusals_logged.admit() {
+            warn!(request_id = %info.id, suppressed, "no ticket: TELEGRAM_BOT_TOKEN is not set");
+        }
         return Err(TicketRefusal::NotConfigured);
     };
     let init_data = init_data.ok_or(TicketRefusal::Unauthorized)?;
     telegram::verify(init_data, bot_token, config.init_data_ttl, clock::now()).map_err(|error| {
-        info!(request_id = %info.id, %error, "initData refused");
+        if let Some(suppressed) = edge.refusals_logged.admit() {
+            info!(request_id = %info.id, %error, suppressed, "initData refused");
+        }
         TicketRefusal::Unauthorized
     })
 }

@@ -49,8 +49,8 @@ use self::writer::{Call, DiskPriority, Writer, WriterMessage};
 use super::event_row::Unnumbered;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
-    EngineFuture, Head, LogEngine, Notice, OpenError, Page, PresenceEngine, RedeemError,
-    Revocation, Signal, Sink, StatusFilter, StoreCounts, TicketEngine,
+    EngineFuture, Head, LogEngine, Notice, Obstacle, OpenError, Page, PresenceEngine, RedeemError,
+    Revocation, Signal, Sink, StatusFilter, StoreCounts, TicketEngine, rules,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, StoreConfig};
@@ -441,6 +441,11 @@ impl Engine for EmbeddedEngine {
 
     fn counts(&self) -> EngineCounts {
         *self.shared.counts.lock()
+    }
+
+    fn obstacle(&self) -> Option<Obstacle> {
+        let remembered = self.counts().remembered_tickets;
+        rules::ledger_obstacle(remembered, self.shared.config.tickets_max)
     }
 
     fn store(&self) -> Option<StoreCounts> {

@@ -20,8 +20,8 @@ use self::duel_state::DuelState;
 use self::ticket_ledger::TicketLedger;
 use super::{
     AppendError, Appended, Declaration, DuelRecord, Engine, EngineCounts, EngineError,
-    EngineFuture, Head, LogEngine, Notice, OpenError, Opened, Page, PresenceEngine, RedeemError,
-    Revocation, Signal, Sink, StatusFilter, TicketEngine, rules,
+    EngineFuture, Head, LogEngine, Notice, Obstacle, OpenError, Opened, Page, PresenceEngine,
+    RedeemError, Revocation, Signal, Sink, StatusFilter, TicketEngine, rules,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::EngineConfig;
@@ -338,6 +338,11 @@ impl Engine for MemoryEngine {
     fn counts(&self) -> EngineCounts {
         let duels = count(&self.duels.read());
         EngineCounts { duels, remembered_tickets: self.ledger.lock().len() }
+    }
+
+    fn obstacle(&self) -> Option<Obstacle> {
+        let ledger = self.ledger.lock();
+        rules::ledger_obstacle(ledger.len(), ledger.tickets_max())
     }
 
     fn stop(&self) -> EngineFuture<'_, ()> {

@@ -53,7 +53,7 @@ use self::script::{Args as _, millis};
 use self::subscribers::SubscriberPool;
 use super::{
     Engine, EngineCounts, EngineError, EngineFuture, NewConnection, Obstacle, OnlineByDuel,
-    PresenceEngine, Signal, SignalKind, Sink, StoreCounts,
+    PresenceEngine, Signal, SignalKind, Sink, StoreCounts, rules,
 };
 use crate::clock::{self, UnixMs};
 use crate::config::{EngineConfig, RedisConfig};
@@ -286,7 +286,9 @@ impl Engine for RedisEngine {
     }
 
     fn obstacle(&self) -> Option<Obstacle> {
-        self.commands.obstacle()
+        let remembered = self.counts.tickets.load(Ordering::Relaxed);
+        let obstacle = self.commands.obstacle();
+        obstacle.or_else(|| rules::ledger_obstacle(remembered, self.config.tickets_max))
     }
 
     fn stop(&self) -> EngineFuture<'_, ()> {

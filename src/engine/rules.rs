@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 pub(super) use self::tickets::{
-    Known, LedgerClock, TICKET_LIFE_MAX, TICKETS_FULL, TicketRecord, next_revision, redeem, revoke,
+    Known, LedgerClock, TICKET_LIFE_MAX, TICKETS_FULL, TicketRecord, ledger_obstacle,
+    next_revision, redeem, revoke, sessions_max,
 };
 use super::{AppendError, EngineError, OpenError, Participant};
 use crate::clock::UnixMs;

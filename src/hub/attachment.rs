@@ -77,6 +77,18 @@ impl Attachment {
         self.connection().close_request()
     }
 
+    /// Waits until the hub wants the connection to close. Cancel safe.
+    pub async fn close_requested(&self) -> &CloseRequest {
+        // What wakes for another reason is not for whoever waits here.
+        let _wakes = WakeOnDrop(self.connection());
+        loop {
+            if let Some(request) = self.close_request() {
+                return request;
+            }
+            self.woken().await;
+        }
+    }
+
     /// Returns when the client should come back if it is closed for a reason that concerns many at once.
     #[must_use]
     pub fn retry_after(&self) -> Duration {
@@ -128,6 +140,15 @@ impl Attachment {
     /// Sets why the connection closes, for those who watch the duel.
     pub const fn set_offline_reason(&mut self, reason: OfflineReason) {
         self.listed.offline_reason = reason;
+    }
+}
+
+/// Gives back the wake-ups that somebody took for another one.
+struct WakeOnDrop<'a>(&'a Connection);
+
+impl Drop for WakeOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.wake();
     }
 }
 

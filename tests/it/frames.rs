@@ -1,5 +1,7 @@
 //! What clients send, well-formed or not.
 
+use std::time::Duration;
+
 use duelhub_testkit::{Backend, Player, TestServer, get};
 use futures_util::SinkExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -116,7 +118,7 @@ async fn who_is_silent_for_too_long_is_closed_and_who_pings_is_not() {
     let code = loop {
         tokio::select! {
             code = &mut closing => break code,
-            () = lively.ping() => {}
+            () = lively.ping() => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     };
     drop(closing);

@@ -3,6 +3,7 @@
 
 mod load;
 
+mod bounds;
 mod calls;
 mod command_line;
 mod control;

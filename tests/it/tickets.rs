@@ -197,13 +197,22 @@ async fn a_ticket_store_that_is_full_lets_nobody_in_twice() {
         ("WEBSOCKET_MAX_CONNECTIONS_PER_USER", "1"),
     ])
     .await;
-    for n in 0..999 {
+    // 62 of 1,000 are for revocations.
+    for n in 0..937 {
         backend.revoke_ticket(format!("filler-{n}")).await;
     }
     let (last, over) = (backend.ticket(77, 1).await, backend.ticket(77, 1).await);
     Player::join(&server, Join::ticket(&last)).await;
     assert_eq!(refused(&server, Join::ticket(over)).await, (1011, "internal".into(), true));
     assert_eq!(refused(&server, Join::ticket(last)).await.1, "ticket_already_used");
+    backend.revoke_user(77, 1).await;
+    let admin = server.addresses.admin;
+    let text = "nearly as many tickets are remembered as ENGINE_MAX_REMEMBERED_TICKETS allows";
+    until(text, async || {
+        let readyz = get(admin, "/readyz", &[]).await;
+        readyz.status == 503 && readyz.body.contains(text)
+    })
+    .await;
 }
 
 #[tokio::test]

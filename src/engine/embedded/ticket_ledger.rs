@@ -117,7 +117,8 @@ impl WriteBatch<'_> {
             session,
             revoked: itself.is_some_and(|record| record.revoked),
             user_mark: mark.map(|row| Revision(row.revision)),
-            is_full: self.is_full(),
+            is_full: self.hints.counts.remembered_tickets
+                >= rules::sessions_max(self.config.tickets_max),
         };
         let stamp = self.ledger()?.stamp(self.now);
         let redeemed = rules::redeem(ticket, known, self.config.resume_ttl, stamp.now)?;

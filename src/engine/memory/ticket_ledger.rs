@@ -35,6 +35,10 @@ impl TicketLedger {
         self.sessions.entries.len() + self.user_marks.entries.len()
     }
 
+    pub(super) const fn tickets_max(&self) -> usize {
+        self.config.tickets_max
+    }
+
     fn is_full(&self) -> bool {
         self.len() >= self.config.tickets_max
     }
@@ -48,7 +52,7 @@ impl TicketLedger {
             session: self.sessions.get(&session),
             revoked: false,
             user_mark: self.user_marks.get(&owner),
-            is_full: self.is_full(),
+            is_full: self.len() >= rules::sessions_max(self.config.tickets_max),
         }
     }
 

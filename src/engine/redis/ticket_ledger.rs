@@ -43,7 +43,8 @@ impl TicketEngine for RedisEngine {
             .with(ticket.revision.0)
             .with(ticket.generation.number)
             .with(ticket.expires_at.0)
-            .with(millis(self.config.resume_ttl));
+            .with(millis(self.config.resume_ttl))
+            .with(millis(TICKET_LIFE_MAX));
         let counts = Arc::clone(&self.counts);
         self.ask(Request::kept(command), move |mut parts, _| {
             let outcome = parts.text()?;

@@ -15,22 +15,34 @@
 //! *Revocation* compares no times. Revoking a user's tickets raises the ledger's revision, and marks the user with it. A
 //! ticket says which revision it was issued at, and is refused if the mark is above it.
 //!
-//! Bound: `ENGINE_MAX_REMEMBERED_TICKETS` entries. At the bound new sessions are refused, because forgetting one would let
-//! a ticket be used twice. What concerns a remembered entry needs no new one, and goes on.
+//! Bound: `ENGINE_MAX_REMEMBERED_TICKETS` entries. A sixteenth of them is kept for revocations. Past the rest new sessions are
+//! refused, because forgetting one would let a ticket be used twice. What concerns a remembered entry needs no new one, and
+//! goes on. The node is not ready from seven eighths on.
 
 use std::time::Duration;
 
 use crate::clock::UnixMs;
-use crate::engine::{EngineError, RedeemError};
+use crate::engine::{EngineError, Obstacle, RedeemError};
 use crate::id::TicketKey;
 use crate::ticket::{Revision, Ticket};
 
-/// The longest life of a ticket, and so the longest time for which a revocation is remembered.
-pub(in crate::engine) const TICKET_LIFE_MAX: Duration = Duration::from_secs(86_400);
+/// The longest life of a ticket, and so the time for which a revocation is remembered: a day, and the second to which a ticket's
+/// expiry is rounded up.
+pub(in crate::engine) const TICKET_LIFE_MAX: Duration = Duration::from_secs(86_401);
 
 /// The engine remembers as many tickets as it may.
 pub(in crate::engine) const TICKETS_FULL: EngineError =
     EngineError::Full { limit: "ENGINE_MAX_REMEMBERED_TICKETS" };
+
+/// Returns how many entries there may be for one more session to begin.
+pub(in crate::engine) const fn sessions_max(tickets_max: usize) -> usize {
+    tickets_max - tickets_max / 16
+}
+
+/// Returns whether so many entries are close to the bound.
+pub(in crate::engine) fn ledger_obstacle(count: usize, tickets_max: usize) -> Option<Obstacle> {
+    (count >= tickets_max - tickets_max / 8).then_some(Obstacle::TicketsNearlyFull)
+}
 
 /// What the ledger remembers of a session, or of a single ticket that was revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -106,7 +118,8 @@ pub(in crate::engine) fn redeem(
     resume_ttl: Duration,
     now: UnixMs,
 ) -> Result<Redeemed, RedeemError> {
-    if ticket.expires_at <= now {
+    // One that expires later than any that is issued now was issued before the clock went back, or not by a hub.
+    if ticket.expires_at <= now || ticket.expires_at > now.plus(TICKET_LIFE_MAX) {
         return Err(RedeemError::Expired);
     }
     if known.is_revoked(ticket.revision) {
@@ -206,6 +219,9 @@ mod tests {
         assert_eq!(at(marked(6), 1000), Err(RedeemError::Revoked));
         assert_eq!(at(Known::default(), 4999), Ok(()));
         assert_eq!(at(Known::default(), 5000), Err(RedeemError::Expired));
+        let endless = Ticket { expires_at: UnixMs(1 << 50), ..ticket("a", 0) };
+        let used = redeem(&endless, Known::default(), TTL, NOW);
+        assert_eq!(used, Err(RedeemError::Expired), "its revocation would be forgotten before it");
         assert_eq!(at(Known { is_full: true, ..Known::default() }, 0), Err(TICKETS_FULL.into()));
         assert_eq!(next_revision(Revision(9), UnixMs(4)), Revision(10));
         assert_eq!(next_revision(Revision(0), UnixMs(4)), Revision(4));

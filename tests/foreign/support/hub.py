@@ -21,6 +21,8 @@ _BASE = {
     "ADMIN_PORT": "0",
     # Nobody has to be spared a rush of reconnects here, and shutdown is quicker.
     "WEBSOCKET_DRAIN_SECONDS": "0",
+    # Players of tests come back more often than people do.
+    "WEBSOCKET_MAX_HANDSHAKES_PER_USER_PER_MINUTE": "1000000",
 }
 
 
