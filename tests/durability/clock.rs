@@ -1,6 +1,8 @@
 //! A clock that steps shuts nobody out for good, and opens nothing twice.
 
-use crate::kit::{HowToEnd, Hub, Join, Player, Site, WallClock, get, until};
+use duelhub_testkit::WallClock;
+
+use crate::kit::{HowToEnd, Hub, Join, Player, Site, get, until};
 
 const HOUR: i64 = 3600;
 

@@ -4,8 +4,6 @@ mod facts;
 mod faults;
 mod loop_device;
 mod noise;
-mod preload;
-mod wall_clock;
 
 pub(crate) use duelhub_testkit::{
     Away, Backend, Exit, HowToEnd, Hub, Join, Player, Site, error_info, get, push, say, soon, until,
@@ -17,7 +15,6 @@ pub(crate) use self::facts::Facts;
 pub(crate) use self::faults::{Disk, Fault};
 pub(crate) use self::loop_device::{Loop, run};
 pub(crate) use self::noise::noise;
-pub(crate) use self::wall_clock::WallClock;
 
 /// A number that the environment may set, so that a long run is the same test.
 pub(crate) fn number(name: &str, default: u64) -> u64 {

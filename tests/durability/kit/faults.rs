@@ -8,11 +8,11 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use duelhub_testkit::preload::library;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::Site;
-use super::preload::library;
 
 /// What disks write at once.
 const SECTOR: u64 = 512;
@@ -45,8 +45,9 @@ impl Disk {
     pub(crate) fn under(site: &mut Site) -> Self {
         let (control, trace) = (site.path().join("fault"), site.path().join("trace"));
         fs::write(&control, "0").unwrap();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/durability/faults.c");
         for (name, path) in [
-            ("LD_PRELOAD", &library("faults")),
+            ("LD_PRELOAD", &library(source)),
             ("FAULTS_DIR", &site.data_dir()),
             ("FAULTS_FILE", &control),
             ("FAULTS_TRACE", &trace),

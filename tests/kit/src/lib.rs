@@ -12,6 +12,7 @@ mod http;
 mod hub;
 pub mod node;
 mod player;
+pub mod preload;
 pub mod proxy;
 pub mod redis_server;
 pub mod redis_topology;
@@ -20,6 +21,7 @@ mod site;
 pub mod store;
 mod tools;
 mod wait;
+mod wall_clock;
 
 pub use self::backend::{Backend, Client, Token, assert_refused, error_info, numbered, push};
 pub use self::http::{Reply, exchange, get};
@@ -29,6 +31,7 @@ pub use self::server::{BOT_TOKEN, TestServer};
 pub use self::site::{SECRET, Site};
 pub use self::tools::has_tool;
 pub use self::wait::{is_ready, soon, until};
+pub use self::wall_clock::WallClock;
 
 use duelhub::server::Addresses;
 
