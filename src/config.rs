@@ -332,19 +332,25 @@ impl Config {
 /// # Errors
 /// A text for each problem, without the contents of the line, which may be a secret.
 pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Vec<String>> {
-    let problem = |text: &str| vec![format!("--env-file {} {text}", path.display())];
-    let bytes = std::fs::read(path).map_err(|_| problem("cannot be read"))?;
-    let text = env_file_text(&bytes).map_err(problem)?;
+    let shown = path.display().to_string();
+    let bytes =
+        std::fs::read(path).map_err(|_| vec![format!("--env-file {shown} cannot be read")])?;
+    env_file_variables(&shown, &bytes)
+}
+
+pub(crate) fn env_file_variables(
+    shown: &str,
+    bytes: &[u8],
+) -> Result<Vec<(String, String)>, Vec<String>> {
+    let text = env_file_text(bytes).map_err(|text| vec![format!("--env-file {shown} {text}")])?;
     let mut variables = Vec::new();
     let mut problems = Vec::new();
     for (index, entry) in dotenvy::from_read_iter(text.as_bytes()).enumerate() {
         match entry {
             Ok(variable) => variables.push(variable),
-            Err(_) => problems.push(format!(
-                "--env-file {}: entry {} is not NAME=value",
-                path.display(),
-                index + 1
-            )),
+            Err(_) => {
+                problems.push(format!("--env-file {shown}: entry {} is not NAME=value", index + 1))
+            }
         }
     }
     if problems.is_empty() { Ok(variables) } else { Err(problems) }

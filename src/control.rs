@@ -9,6 +9,8 @@ mod call;
 mod connections;
 mod convert;
 mod deadline;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod middleware;
 mod status;
 mod streams;

@@ -9,6 +9,8 @@
 mod admission;
 mod client;
 mod close_reason;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod handshake;
 mod origin;
 mod pending;

@@ -21,6 +21,8 @@
 
 mod embedded;
 mod event_row;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod head;
 mod memory;
 mod notice;

@@ -41,4 +41,6 @@ pub mod admin;
 pub mod bench;
 pub mod check;
 pub mod demo;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod server;

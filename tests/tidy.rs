@@ -38,6 +38,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("admin", &["clock", "hub", "metrics"]),
     ("demo", &["config", "edge", "id", "pb"]),
     ("bench", &["config", "demo", "pb"]),
+    (
+        "fuzz",
+        &["clock", "config", "control", "edge", "engine", "event", "id", "telegram", "ticket"],
+    ),
     ("check", &["clock", "config", "demo", "id", "pb", "telegram"]),
     (
         "server",

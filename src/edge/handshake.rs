@@ -145,6 +145,14 @@ impl HandshakeRefusal {
     }
 }
 
+/// Reads all that a handshake says.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(query: &str, version: Version, headers: &HeaderMap) {
+    drop((accept_key(version, headers), subprotocols(headers)));
+    let resume = parameter(query, "resume").map(|text| text.parse::<Position>());
+    drop((parameter(query, "ticket"), resume));
+}
+
 /// Returns the value of `Sec-WebSocket-Accept` (RFC 6455, section 4.2.2).
 fn accept_key(version: Version, headers: &HeaderMap) -> Result<String, HandshakeRefusal> {
     let has = |name, token: &str| {

@@ -125,6 +125,30 @@ fn record(lives: &Lives, row: &DuelRow) -> Result<DuelRecord, EngineError> {
     })
 }
 
+/// Reads a row of the store: of a duel, or of the ledger.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(kind: u8, row: &[u8]) {
+    let mut meta = rows::MetaRow::new();
+    meta.begin_life();
+    if kind == 2 {
+        let Ok(row) = rows::decode::<DuelRow>(row) else { return };
+        drop((row.record(&meta.lives()), row.participants()));
+    } else {
+        let _record = rows::decode::<ticket_ledger::TicketRow>(row).and_then(|row| row.record());
+        drop(rows::decode::<rows::MetaRow>(row).map(|row| row.lives()));
+    }
+}
+
+/// Rows that [`fuzz`] reads, each after its kind.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_rows() -> Vec<Vec<u8>> {
+    use prost::Message as _;
+    let mut meta = rows::MetaRow::new();
+    meta.begin_life();
+    let duel = DuelRow::new(UnixMs(1), &meta.lives());
+    vec![[vec![2], duel.encode_to_vec()].concat(), [vec![3], meta.encode_to_vec()].concat()]
+}
+
 impl EmbeddedEngine {
     /// Opens the store and reads all of it, which blocks: 1 to 2 s for 100 MB.
     ///

@@ -257,6 +257,22 @@ impl PresenceEngine for RedisEngine {
     }
 }
 
+/// Reads a message of another node, and what Redis may answer.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    use ::redis::Value;
+    let _message = message::read(bytes);
+    let value = || Value::BulkString(bytes.to_vec());
+    drop((reply::entry(Value::Array(vec![value(), value()])), reply::retained(value())));
+    let field = |name: &str| Value::BulkString(name.as_bytes().to_vec());
+    for name in ["u:ab", "c:ab", "s:ab", "x:all", "v"] {
+        drop(presence_cache::Whole::read(Value::Array(vec![field(name), value()])));
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    drop((reply::participants(text), reply::settings(text), reply::status(text)));
+    drop((reply::epoch(text), message::disconnect_order("5", text)));
+}
+
 fn done() -> EngineFuture<'static, ()> {
     Box::pin(std::future::ready(Ok(())))
 }
