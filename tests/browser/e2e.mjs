@@ -8,6 +8,7 @@ import { Evidence } from './lib/evidence.mjs';
 import { startStack } from './lib/stack.mjs';
 import { checkDisconnect } from './steps/disconnect.mjs';
 import { checkDuel, checkThoseKeptOut } from './steps/duel.mjs';
+import { checkLimits } from './steps/limits.mjs';
 import { checkLogs, loseTheHub } from './steps/logs.mjs';
 import { checkOrigins, checkWaysToOpen } from './steps/origins.mjs';
 import { checkResume } from './steps/resume.mjs';
@@ -28,6 +29,7 @@ await part('the whole deployment in a browser', async () => {
   await checkDisconnect(stack);
   await checkOrigins(stack);
   await checkWaysToOpen(stack);
+  await checkLimits({ ...stack, accessLog: 'quizbot-access.log' });
   await loseTheHub(stack);
   await stack.browser.close();
   await checkLogs(stack);

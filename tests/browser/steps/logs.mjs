@@ -1,6 +1,7 @@
 // What the logs of nginx and the hub say, and what they must not, also when things go wrong.
 
 import { equal, ok, until } from '../lib/check.mjs';
+import { HANDSHAKE } from '../lib/https.mjs';
 import { initDataOf } from '../lib/telegram.mjs';
 
 const SITE_LOGS = ['quizbot-access.log', 'quizbot-error.log', 'quizbot-ws-error.log'];
@@ -12,11 +13,8 @@ export async function loseTheHub({ link, get, call, evidence }) {
   const initData = initDataOf(980001);
   evidence.initData(initData);
   await link.shut();
-  const upgrade = {
-    Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': btoa('x'.repeat(16)),
-  };
   for (const path of ['/ws', '/ws/']) {
-    const { status } = await get(`${path}?ticket=${ticket}`, { headers: upgrade });
+    const { status } = await get(`${path}?ticket=${ticket}`, { headers: HANDSHAKE });
     equal(status, 502, `${path} without the hub: 502`);
   }
   const { status } = await get('/api/duel/ws-ticket?duel_id=80', { headers: { 'X-Telegram-Init-Data': initData } });
