@@ -58,7 +58,7 @@ async function whoAsks(get, hub) {
     equal(status, 401, `${what}: answered`);
     const id = headers['x-request-id'];
     ok(/^[0-9a-f]{16}$/.test(id) && id !== madeUp, `${what}: the request id is nginx's`, id);
-    const lines = () => hub.log().split('\n').filter((line) => line.includes(id)).map((line) => JSON.parse(line));
+    const lines = () => hub.log().split('\n').slice(0, -1).filter((line) => line.includes(id)).map((line) => JSON.parse(line));
     const { client: seen } = await until(`${what}: is logged`, () => lines().find((line) => line.client));
     equal(seen, client, `${what}: the hub takes them for`);
   };
