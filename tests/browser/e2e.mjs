@@ -8,7 +8,8 @@ import { Evidence } from './lib/evidence.mjs';
 import { startStack } from './lib/stack.mjs';
 import { checkDisconnect } from './steps/disconnect.mjs';
 import { checkDuel, checkThoseKeptOut } from './steps/duel.mjs';
-import { checkLogs, loseTheHub } from './steps/logs.mjs';
+import { checkLimits } from './steps/limits.mjs';
+import { checkLogs, checkRequestIds, loseTheHub } from './steps/logs.mjs';
 import { checkOrigins, checkWaysToOpen } from './steps/origins.mjs';
 import { checkResume } from './steps/resume.mjs';
 import { checkRouting } from './steps/routing.mjs';
@@ -28,6 +29,8 @@ await part('the whole deployment in a browser', async () => {
   await checkDisconnect(stack);
   await checkOrigins(stack);
   await checkWaysToOpen(stack);
+  await checkRequestIds(stack);
+  await checkLimits({ ...stack, accessLog: 'quizbot-access.log' });
   await loseTheHub(stack);
   await stack.browser.close();
   await checkLogs(stack);

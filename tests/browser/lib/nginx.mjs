@@ -1,4 +1,4 @@
-// The real nginx with the configuration that we ship, moved to a directory and ports of its own.
+// The real nginx with the configurations that we ship, moved to a directory and ports of its own.
 
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -9,7 +9,10 @@ import { join } from 'node:path';
 import { poll } from './check.mjs';
 import { start } from './processes.mjs';
 
-const SHIPPED = new URL('../../../deploy/nginx.conf', import.meta.url);
+const SHIPPED = new URL('../../../deploy/', import.meta.url);
+
+// The master of root would start workers that may not read a private directory.
+const USER = process.getuid() === 0 ? `user ${userInfo().username};\n` : '';
 
 /**
  * Starts it for `domain` on the ports `http` and `https`, with the certificate that lies in `directory`.
@@ -19,17 +22,7 @@ export async function startNginx({ directory, domain, http, https, hub, backend,
   const logDirectory = join(directory, 'nginx-logs');
   mkdirSync(logDirectory);
   const site = join(directory, 'site.conf');
-  writeFileSync(site, moved({ directory, logDirectory, domain, http, https, hub, backend, webRoot }));
-  const main = join(directory, 'nginx.conf');
-  writeFileSync(main, mainConfiguration(directory, logDirectory, site));
-  execFileSync('nginx', ['-t', '-c', main, '-p', directory], { stdio: 'pipe' });
-  start('nginx', ['-c', main, '-p', directory], { log: join(logDirectory, 'output.log') });
-  if (!(await poll(() => accepts(https)))) throw new Error(`nginx does not listen:\n${logsIn(logDirectory)}`);
-  return { logs: () => logsIn(logDirectory) };
-}
-
-function moved({ directory, logDirectory, domain, http, https, hub, backend, webRoot }) {
-  const moves = [
+  writeFileSync(site, moved('nginx.conf', [
     ['/etc/letsencrypt/live/your-domain.com/', `${directory}/`],
     ['/var/log/nginx/', `${logDirectory}/`],
     ['/var/www/webapp', webRoot],
@@ -39,11 +32,52 @@ function moved({ directory, logDirectory, domain, http, https, hub, backend, web
     ['listen 443 ssl;', `listen 127.0.0.1:${https} ssl;`],
     ['server 127.0.0.1:8090;', `server ${hub};`],
     ['server 127.0.0.1:8080;', `server ${backend};`],
-  ];
-  let text = readFileSync(SHIPPED, 'utf8');
+  ]));
+  return run({ directory, logDirectory, main: mainConfiguration(directory, logDirectory, site), port: https });
+}
+
+/**
+ * Starts the nginx of several nodes, those of compose.yaml, on the ports `edge` and `control`. A connection from `gateway` comes
+ * from the TLS proxy in front. Returns the same.
+ */
+export async function startNodesNginx({ directory, edge, control, nodes, gateway }) {
+  const logDirectory = join(directory, 'nginx-logs');
+  mkdirSync(logDirectory);
+  const site = join(directory, 'nodes.conf');
+  const addresses = nodes.flatMap((node, nth) => [
+    [`server node${nth + 1}:8090 `, `server ${node.edge} `],
+    [`server node${nth + 1}:50051 `, `server ${node.control} `],
+  ]);
+  writeFileSync(site, moved('nginx-nodes.conf', [
+    ...addresses,
+    ['/var/log/nginx/', `${logDirectory}/`],
+    ['listen 8080;', `listen 127.0.0.1:${edge};`],
+    ['listen 50051 http2;', `listen 127.0.0.1:${control} http2;`],
+    ['set_real_ip_from  172.30.0.1;', `set_real_ip_from ${gateway};`],
+  ]));
+  const main = moved('nginx-main.conf', [
+    ['/tmp/', `${directory}/`],
+    ['/var/log/nginx/', `${logDirectory}/`],
+    ['/etc/nginx/conf.d/*.conf', site],
+  ]);
+  return run({ directory, logDirectory, main: `daemon off;\n${USER}${main}`, port: edge });
+}
+
+async function run({ directory, logDirectory, main: text, port }) {
+  const main = join(directory, 'nginx.conf');
+  writeFileSync(main, text);
+  execFileSync('nginx', ['-t', '-c', main, '-p', directory], { stdio: 'pipe' });
+  start('nginx', ['-c', main, '-p', directory], { log: join(logDirectory, 'output.log') });
+  if (!(await poll(() => accepts(port)))) throw new Error(`nginx does not listen:\n${logsIn(logDirectory)}`);
+  return { logs: () => logsIn(logDirectory) };
+}
+
+/** A file of deploy/ with other addresses and paths. */
+function moved(name, moves) {
+  let text = readFileSync(new URL(name, SHIPPED), 'utf8');
   for (const [from, to] of moves) {
     // Otherwise the test would run with something that is not what we ship, on paths that are not its own.
-    if (!text.includes(from)) throw new Error(`deploy/nginx.conf has no "${from}" any more`);
+    if (!text.includes(from)) throw new Error(`deploy/${name} has no "${from}" any more`);
     text = text.replaceAll(from, to);
   }
   return text;
@@ -53,11 +87,9 @@ function mainConfiguration(directory, logDirectory, site) {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
     (name) => `${name}_temp_path ${directory}/${name};`,
   );
-  // The master of root would start workers that may not read a private directory.
-  const user = process.getuid() === 0 ? `user ${userInfo().username};` : '';
   return `
     daemon off;
-    ${user}
+    ${USER}
     worker_processes 2;
     pid ${directory}/nginx.pid;
     error_log ${logDirectory}/main-error.log info;

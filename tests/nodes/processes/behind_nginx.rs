@@ -29,18 +29,19 @@ impl Nginx {
         let directory = tempfile::tempdir().unwrap();
         let [edge, control] =
             [(); 2].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
+        let path = directory.path().display();
         let mut config = include_str!("../../../deploy/nginx-nodes.conf").to_owned();
         let mut put = |what: &str, instead: String| {
             assert!(config.contains(what), "{what}");
             config = config.replace(what, &instead);
         };
+        put("/var/log/nginx/", format!("{path}/"));
         put("listen 8080", format!("listen {edge}"));
         put("listen 50051", format!("listen {control}"));
         for ((edge, control), nth) in nodes.into_iter().zip(1..) {
             put(&format!("node{nth}:8090"), edge.to_string());
             put(&format!("node{nth}:50051"), control.to_string());
         }
-        let path = directory.path().display();
         let all = format!(
             "worker_processes 1; pid {path}/pid; error_log {path}/log; events {{}}\n\
              http {{\nclient_body_temp_path {path}; proxy_temp_path {path};\n{config}}}"

@@ -12,6 +12,9 @@ process_is_confined() {
     has_filters_of_its_own "$pid"
     is "no core dump with secrets in it" "0 0" "$(inside awk '/^Max core/ { print $5, $6 }' "/proc/$pid/limits")"
     is "its state directory is its own" "www-data 700" "$(inside stat -c '%U %a' /var/lib/duelhub)"
+    is "and what it has written there" "" "$(inside find /var/lib/duelhub -mindepth 1 -perm /077)"
+    holds "which is something" inside_sh '[ -n "$(ls /var/lib/duelhub)" ]'
+    is "threads are bounded" 1024 "$(property TasksMax)"
     sandbox_holds
     notify_is_set_up
 }
