@@ -8,6 +8,8 @@ mod command;
 
 use std::process::ExitCode;
 
+use rustix::fs::Mode;
+
 fn main() -> ExitCode {
     let matches = match command::tree().try_get_matches() {
         Ok(matches) => matches,
@@ -16,6 +18,8 @@ fn main() -> ExitCode {
             return if error.use_stderr() { command::USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
+    // What the hub stores is for its own user, wherever it is started.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(command::run(&matches)),
         Err(error) => command::fail(&format!("the runtime does not start: {error}")),

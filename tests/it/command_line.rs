@@ -1,7 +1,9 @@
 //! The real binary: configuration, exit status, tickets by hand, signals.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -272,6 +274,37 @@ async fn a_service_manager_that_does_not_read_holds_nothing_up_and_is_told_later
     while sender.send_to_addr(b"full", &address).is_ok() {}
     hub.signal("TERM");
     hub.until("stopped");
+}
+
+#[test]
+fn what_is_stored_is_for_its_own_user_and_a_directory_that_is_open_is_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    let variables = [("DATA_DIR", data.to_str().unwrap()), ("WEBSOCKET_TICKET_SECRET", SECRET)];
+    let hub = duelhub(&[], &variables, &directory);
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 022 && exec \"$0\""]).arg(hub.get_program()).env_clear();
+    command.envs(hub.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut hub = Running::of(&mut command, directory);
+    let started = hub.until("/readyz");
+    assert!(
+        started.contains("DATA_DIR is open to other users") && started.contains("0755"),
+        "{started}"
+    );
+    let mut found = 0;
+    let mut directories = vec![data];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = path.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{path:?}: {mode:o}");
+            found += 1;
+            directories.extend(path.is_dir().then_some(path));
+        }
+    }
+    assert!(found > 3, "{found} files");
 }
 
 /// Asks for a page so often, over one connection.

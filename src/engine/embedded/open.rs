@@ -19,7 +19,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use tracing::{info, warn};
@@ -59,6 +59,11 @@ pub(super) fn acquire(config: &StoreConfig) -> Result<DirectoryLock, StoreError>
     let directory = &config.data_dir;
     let failed = StoreError::directory(directory);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    let mode = directory.metadata().map_err(failed)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        warn!(directory = %directory.display(), mode = %format_args!("{:04o}", mode & 0o7777),
+            "DATA_DIR is open to other users of this machine: chmod 700");
+    }
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(directory.join(LOCK)).map_err(failed)?;
