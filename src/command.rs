@@ -108,6 +108,9 @@ fn configuration(matches: &ArgMatches) -> Result<Config, Vec<String>> {
     match read {
         Ok(mut config) if problems.is_empty() => {
             config.warnings.extend(unknown);
+            let flag = |name: &str| matches.get_one::<String>(name).cloned();
+            let env_file = matches.get_one::<PathBuf>("env-file");
+            config.warn_of_command_line(&flag, env_file.map(PathBuf::as_path));
             Ok(config)
         }
         Ok(_) => Err(problems),

@@ -7,6 +7,7 @@ mod ip_network;
 mod reader;
 mod sections;
 mod variables;
+mod warnings;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -316,7 +317,7 @@ impl Config {
             engine,
             hub: sections::read_hub(&mut reader, several_nodes, edge.handshakes_per_second_max),
             edge,
-            control: sections::read_control(&mut reader),
+            control,
             admin: sections::read_admin(&mut reader, production, &mut warnings),
             warnings,
         };
@@ -344,6 +345,10 @@ pub(crate) fn env_file_variables(
 ) -> Result<Vec<(String, String)>, Vec<String>> {
     let text = env_file_text(bytes).map_err(|text| vec![format!("--env-file {shown} {text}")])?;
     let mut variables = Vec::new();
+        let control = sections::read_control(&mut reader);
+        if production {
+            warnings.extend(warnings::of_control(&control).map(str::to_owned));
+        }
     let mut problems = Vec::new();
     for (index, entry) in dotenvy::from_read_iter(text.as_bytes()).enumerate() {
         match entry {
