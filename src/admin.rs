@@ -1,5 +1,8 @@
 //! Health, readiness and metrics, in plain text on a listener of their own. It has no authentication, and so stays on
 //! loopback.
+//!
+//! A connection is for one request, and has [`limits::ADMIN_TIMEOUT`] for it and its answer. There are
+//! [`limits::ADMIN_CONNECTIONS_MAX`]; past that the oldest gives way, so that who sends nothing keeps no health check out.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,15 +13,21 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::clock;
 use crate::hub::Hub;
+use crate::limits;
 use crate::metrics::{BuildLabels, Metrics};
+use crate::newcomers::Newcomers;
 
 /// The media type of OpenMetrics, and the content type (OpenMetrics 1.0, "Content Type").
 const OPENMETRICS: [&str; 2] =
@@ -32,32 +41,54 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Admin {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
+    timeout: Duration,
 }
 
 impl Admin {
-    /// Creates the listener of `hub`.
+    /// Creates the listener of `hub`. A connection has `timeout` for its one request and the answer.
     #[must_use]
-    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>, timeout: Duration) -> Self {
         let build = BuildLabels { version: env!("CARGO_PKG_VERSION") };
         metrics.build_info.get_or_create(&build).set(1);
         if let Some(seconds) = start_seconds() {
             metrics.start_seconds.set(seconds);
         }
-        Self { hub, metrics }
+        Self { hub, metrics, timeout }
     }
 
     /// Serves `listener` until `stop`.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let timeout = self.timeout;
+        let newcomers = Newcomers::new(limits::ADMIN_CONNECTIONS_MAX);
+        let crowded_out = self.metrics.admin_connections_crowded_out.clone();
         let router = Router::new()
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(Arc::new(self));
-        let serving = axum::serve(listener, router);
-        tokio::select! {
-            _never = serving => {}
-            () = stop.cancelled() => {}
-        }
+        let serving = async {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let (newcomer, router) = (newcomers.enter().await, router.clone());
+                        let crowded_out = crowded_out.clone();
+                        let answer = answer(stream, router, timeout);
+                        tokio::spawn(async move {
+                            let has_to_go = newcomer.crowded_out();
+                            if has_to_go.run_until_cancelled(answer).await.is_none() {
+                                crowded_out.inc();
+                            }
+                            drop(newcomer);
+                        });
+                    }
+                    Err(error) => {
+                        warn!(%error, "a connection to the admin port could not be accepted");
+                        tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        stop.run_until_cancelled(serving).await;
     }
 
     /// Sets the gauges whose values are kept elsewhere.
@@ -88,6 +119,16 @@ impl Admin {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         metrics.max_descriptors.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
+}
+
+/// Answers one request, for no longer than `timeout` in all.
+async fn answer(stream: TcpStream, router: Router, timeout: Duration) {
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // Whoever does not speak HTTP, or goes away, is of no concern.
+    let _ended = tokio::time::timeout(timeout, connection).await;
 }
 
 fn gauge(count: usize) -> i64 {

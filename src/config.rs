@@ -18,6 +18,7 @@ pub use self::ip_network::IpNetwork;
 pub use self::reader::Problem;
 use self::reader::Reader;
 pub use self::variables::{VARIABLES, Variable};
+use crate::limits;
 
 /// Bytes of the shortest ticket secret in production: as many as the hash of HS256 (RFC 7518, section 3.2).
 pub const TICKET_SECRET_BYTES_MIN: usize = 32;
@@ -256,10 +257,38 @@ pub struct ControlConfig {
     pub token: Option<Secret>,
     /// `None`: no TLS.
     pub tls: Option<ControlTls>,
+    /// Connections of which a call was accepted.
+    pub connections_max: usize,
+    /// How long it waits for its peers.
+    pub patience: ControlPatience,
     /// Pushes being stored at a time.
     pub pushes_in_flight_max: usize,
     /// Largest payload, in bytes.
     pub payload_bytes_max: usize,
+}
+
+/// How long the control plane waits for its peers. No variable changes it; tests do.
+#[derive(Debug, Clone, Copy)]
+pub struct ControlPatience {
+    /// For the TLS handshake and the beginning of HTTP/2.
+    pub handshake: Duration,
+    /// For the first call that is accepted, since the connection was opened.
+    pub first_call: Duration,
+    /// For the rest of a message.
+    pub message: Duration,
+    /// For an answer to be taken.
+    pub answer: Duration,
+}
+
+impl Default for ControlPatience {
+    fn default() -> Self {
+        Self {
+            handshake: limits::CONTROL_HANDSHAKE_TIMEOUT,
+            first_call: limits::CONTROL_FIRST_CALL_TIMEOUT,
+            message: limits::GRPC_MESSAGE_TIMEOUT,
+            answer: limits::GRPC_ANSWER_TIMEOUT,
+        }
+    }
 }
 
 /// TLS of the control plane, as PEM.
@@ -285,6 +314,8 @@ impl fmt::Debug for ControlTls {
 pub struct AdminConfig {
     /// The address to listen on.
     pub address: SocketAddr,
+    /// How long a connection may take, for its one request and the answer.
+    pub timeout: Duration,
 }
 
 impl Config {
@@ -306,6 +337,10 @@ impl Config {
         let engine = sections::read_engine(&mut reader, tickets.resume_ttl);
         let several_nodes = engine_kind.is_shared();
         let edge = sections::read_edge(&mut reader, production);
+        let control = sections::read_control(&mut reader);
+        if production {
+            warnings.extend(warnings::of_control(&control).map(str::to_owned));
+        }
         let config = Self {
             app_env,
             log_level: reader.value("LOG_LEVEL", |text| {
@@ -345,10 +380,6 @@ pub(crate) fn env_file_variables(
 ) -> Result<Vec<(String, String)>, Vec<String>> {
     let text = env_file_text(bytes).map_err(|text| vec![format!("--env-file {shown} {text}")])?;
     let mut variables = Vec::new();
-        let control = sections::read_control(&mut reader);
-        if production {
-            warnings.extend(warnings::of_control(&control).map(str::to_owned));
-        }
     let mut problems = Vec::new();
     for (index, entry) in dotenvy::from_read_iter(text.as_bytes()).enumerate() {
         match entry {

@@ -2,8 +2,9 @@
 //!
 //! Every call, health and reflection included, passes [`middleware`] first: authentication, request id, log line. Only
 //! [`status`] turns errors into statuses, and only [`convert`] turns generated types into the hub's. Bounds:
-//! `CONTROL_MAX_PUSHES_IN_FLIGHT`, [`limits::GRPC_MESSAGE_BYTES_MAX`], [`limits::GRPC_STREAMS_MAX`].
+//! `CONTROL_MAX_PUSHES_IN_FLIGHT`, [`limits::GRPC_MESSAGE_BYTES_MAX`], [`limits::GRPC_STREAMS_MAX`], and those of [`peer`].
 
+mod answers;
 mod body;
 mod call;
 mod connections;
@@ -12,6 +13,8 @@ mod deadline;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod middleware;
+mod peer;
+mod receiving;
 mod status;
 mod streams;
 mod subject;
@@ -33,6 +36,7 @@ use self::call::CallContext;
 use self::connections::Connections;
 use self::convert::{duel_id, user_id};
 use self::middleware::{CallMiddleware, CallService};
+use self::peer::Peers;
 use self::status::Failure;
 use self::subject::Named;
 use self::threads::Threads;
@@ -53,6 +57,10 @@ const TICKET_TTL_MAX: Duration = Duration::from_secs(86_400);
 
 /// The variable that bounds the pushes being stored.
 const PUSHES_IN_FLIGHT: &str = "CONTROL_MAX_PUSHES_IN_FLIGHT";
+
+/// The other variables whose limits a call may meet.
+const LIMITS: [&str; 3] =
+    ["CONTROL_MAX_WATCHERS", "ENGINE_MAX_DUELS", "ENGINE_MAX_REMEMBERED_TICKETS"];
 
 /// The control service.
 #[derive(Debug)]
@@ -92,7 +100,8 @@ impl Control {
         limits: Vec<(&'static str, u64)>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        at_zero(&metrics.limits_reached, [PUSHES_IN_FLIGHT]);
+        let limits_reached = [PUSHES_IN_FLIGHT].into_iter().chain(LIMITS).chain(peer::LIMITS);
+        at_zero(&metrics.limits_reached, limits_reached);
         at_zero(&metrics.pushes, ["new", "duplicate"]);
         at_zero(&metrics.tickets_issued, ["grpc"]);
         let limits = limits.into_iter().map(|(name, value)| pb::Limit { name: name.into(), value });
@@ -120,22 +129,22 @@ impl Control {
     ) -> Result<impl Future<Output = ()>, ServeError> {
         let (stop, tls) = (self.stop.clone(), self.config.tls.clone());
         let metrics = Arc::clone(&self.metrics);
+        let peers = Peers::new(&self.config, Arc::clone(&metrics));
         let calls = CallMiddleware::new(&self.config, metrics, stop.clone());
         let control = ControlServiceServer::new(self)
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
         let others = health.into().add_service(reflection_v1()).add_service(reflection_v1alpha());
         let service = CallService::new(calls, control, others.prepare());
-        let connections = Connections::new(service, tls.as_ref(), stop.clone())?;
+        let connections =
+            Connections::new(service, tls.as_ref(), Arc::clone(&peers), stop.clone())?;
         let threads = Threads::start(|incoming| connections.clone().serve(incoming))?;
-        Ok(threads.serve(listener, stop))
+        Ok(threads.serve(listener, Arc::clone(&peers.newcomers), stop))
     }
 
     fn permit(&self) -> Result<PushPermit, Failure> {
         match Arc::clone(&self.in_flight).try_acquire_owned() {
             Ok(permit) => Ok(self.push_permit(permit)),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
-                let label = KindLabel { kind: PUSHES_IN_FLIGHT };
-                self.metrics.limits_reached.get_or_create(&label).inc();
                 Err(Failure::Limit(PUSHES_IN_FLIGHT))
             }
         }
@@ -279,7 +288,7 @@ fn parts<T: Named>(request: Request<T>) -> (CallContext, T) {
 
 fn call<T>(request: &Request<T>) -> CallContext {
     let call = request.extensions().get().cloned();
-    call.unwrap_or_else(|| CallContext::new(RequestId::random()))
+    call.unwrap_or_else(|| CallContext::new(RequestId::random(), None))
 }
 
 /// Answers a call. A failure becomes a status that carries the request's id.

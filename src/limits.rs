@@ -66,6 +66,42 @@ pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// gRPC calls at a time on one connection of a backend (RFC 9113, section 5.1.2).
 pub const GRPC_STREAMS_MAX: u32 = 1024;
 
+/// How long a backend may take for the TLS handshake and for the beginning of HTTP/2. Three round trips, on the worst of
+/// networks.
+pub const CONTROL_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection of the control plane may be open before a call of it is accepted.
+///
+/// Backends call at once, or open a connection ahead of their first call; a client whose connection is ended so opens another one for its next call.
+pub const CONTROL_FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections of the control plane of which no call was accepted yet.
+///
+/// The oldest gives way to the next, so a backend has until so many others have come: all backends of a game may come back together after a restart.
+pub const CONTROL_NEWCOMERS_MAX: usize = 32;
+
+/// How long a message may take from its first byte to its last, and the request of a call that has one message. 4 MiB come
+/// in that time over 4 Mbit/s.
+pub const GRPC_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer may wait for a backend that takes nothing of it. As long as a watcher may fail to read.
+pub const GRPC_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of messages that have come in part, of one connection and of all. 64 of the largest pushes at the same time, and four
+/// connections that do so.
+pub const GRPC_REQUEST_BYTES_MAX: (usize, usize) = (16 * 1024 * 1024, 64 * 1024 * 1024);
+
+/// Bytes of answers that a connection may leave untaken, and all of them together, before further calls of theirs are refused.
+pub const GRPC_ANSWER_BYTES_MAX: (usize, usize) = (4 * 1024 * 1024, 64 * 1024 * 1024);
+
+/// Pages of `ListDuels` under way, of one connection and of all. A page is the largest answer: some 200 KB.
+pub const GRPC_PAGES_MAX: (usize, usize) = (8, 64);
+
+/// Elements of repeated fields that a message may have before it is decoded.
+///
+/// Each takes up to a hundred times its bytes then. Far above what any field takes, so that one with too many is still told how many it takes.
+pub const GRPC_ELEMENTS_MAX: usize = 4096;
+
 /// Calls that wait for the engine's writer. All the pushes in flight that an operator may reasonably allow, and as many
 /// handshakes.
 pub const ENGINE_QUEUE_MAX: usize = 16 * 1024;
@@ -148,8 +184,20 @@ pub const LISTEN_BACKLOG: u32 = 4096;
 /// The pause after a connection could not be accepted, most likely because no descriptor is free.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Descriptors that the process keeps for everything that is not a player's socket.
-pub const DESCRIPTORS_RESERVED: u64 = 256;
+/// Connections of the admin listener. Health checks and scrapes come one by one; the oldest gives way to the next.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+
+/// How long a connection of the admin listener may take, for its one request and the answer.
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Descriptors that the process keeps for everything that has no bound of its own.
+///
+/// 64 tables of the store and its journals, or the connections to Redis; three listeners; runtimes, files and pipes.
+pub const DESCRIPTORS_OF_PROCESS: u64 = 112;
+
+/// Descriptors that the process keeps for everything but players and `CONTROL_MAX_CONNECTIONS`.
+pub const DESCRIPTORS_RESERVED: u64 =
+    DESCRIPTORS_OF_PROCESS + (CONTROL_NEWCOMERS_MAX + ADMIN_CONNECTIONS_MAX) as u64;
 
 /// Descriptors for players below which the process does not start: a few duels, and a quarter of it for handshakes.
 pub const DESCRIPTORS_FOR_PLAYERS_MIN: u64 = 64;
@@ -206,6 +254,9 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const _: () = {
     assert!(TAIL_BYTES_MAX > 3 * PUSH_BYTES_MAX, "the tail holds at least the newest event");
+    assert!(DESCRIPTORS_RESERVED == 160, "with 96 backends 256, as the documents say");
+    assert!(GRPC_MESSAGE_BYTES_MAX < GRPC_REQUEST_BYTES_MAX.0, "the largest message fits");
+    assert!(WATCH_DUELS_MAX < GRPC_ELEMENTS_MAX, "a watch of too many duels is told how many");
     assert!(BATCH_EVENTS_MAX <= TAIL_EVENTS_MAX, "a batch comes from the tail in one step");
     assert!(4 * PUSH_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX, "a push that is too large is decoded");
     assert!(DISCONNECT_REASON_BYTES_MAX <= 123, "fits a close frame");

@@ -110,10 +110,13 @@ metrics! { duelhub {
     push_duration: Histogram = push_buckets(), "push_duration" in Seconds, "From a push's arrival to its answer";
     pushes_in_flight: Gauge, "pushes_in_flight", "Pushes being stored";
     rpcs: Family<RpcLabels, Counter>, "rpcs", "RPCs answered, by method and code";
+    control_connections: Gauge, "control_connections", "Open connections of the control plane, with those that have made no call";
+    control_connections_closed: Family<ReasonLabel, Counter>, "control_connections_closed", "Connections of the control plane that the hub closed, by reason";
+    admin_connections_crowded_out: Counter, "admin_connections_crowded_out", "Connections of the admin listener that gave their place to the next";
     tickets_issued: Family<KindLabel, Counter>, "tickets_issued", "Tickets issued, by kind";
     sessions_ended: Counter, "sessions_ended", "Sessions ended because a resume ticket was copied";
     ticket_api_answers: Family<KindLabel, Counter>, "ticket_api_answers", "Answers of the HTTP ticket API, by code";
-    limits_reached: Family<KindLabel, Counter>, "limits_reached", "Requests that met a limit, by its variable";
+    limits_reached: Family<KindLabel, Counter>, "limits_reached", "Requests that met a limit, by its variable or its name";
     sweep_repairs: Counter, "sweep_repairs", "Duels in which a sweep found missed events";
     watchers_too_slow: Counter, "watchers_too_slow", "Watches ended because the watcher read too slowly";
     duels: Gauge, "duels", "Duels that the engine holds";

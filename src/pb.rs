@@ -10,6 +10,8 @@
     reason = "generated: the documentation is the proto's"
 )]
 
+pub mod bounded;
+
 tonic::include_proto!("duelhub.v1");
 
 /// The compiled protos, for reflection.

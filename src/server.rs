@@ -26,7 +26,7 @@ use self::descriptors::PlayerSockets;
 pub use self::descriptors::{TooFewDescriptors, raise_descriptor_limit};
 use self::service_manager::ServiceManager;
 use crate::admin::Admin;
-use crate::config::{AppEnv, Config, EdgeConfig, EngineConfig, EngineKind, VARIABLES};
+use crate::config::{AppEnv, Config, EngineConfig, EngineKind, VARIABLES};
 use crate::control::{Control, ServeError};
 use crate::demo::Demo;
 use crate::edge::Edge;
@@ -96,7 +96,7 @@ impl Server {
     /// # Errors
     /// [`StartError::Descriptors`], [`StartError::Bind`], [`StartError::Store`], [`StartError::Redis`].
     pub async fn bind(mut config: Config, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        fit_descriptors(&mut config.edge)?;
+        fit_descriptors(&mut config)?;
         let edge = bind("WEBSOCKET_PORT", config.edge.address)?;
         let control = bind("CONTROL_PORT", config.control.address)?;
         let admin = bind("ADMIN_PORT", config.admin.address)?;
@@ -158,7 +158,8 @@ impl Server {
         let manager =
             ServiceManager::new(|name| std::env::var_os(name), metrics.notify_failures.clone());
         let manager = Arc::new(manager);
-        let admin = Admin::new(Arc::clone(&hub), metrics).serve(self.admin, closed.clone());
+        let admin = Admin::new(Arc::clone(&hub), metrics, config.admin.timeout);
+        let admin = admin.serve(self.admin, closed.clone());
         let mut work = tokio::spawn(Arc::clone(&hub).run());
         let background = [
             tokio::spawn(report_health(reporter, Arc::clone(&hub), control_stop.clone())),
@@ -255,13 +256,14 @@ fn bind(
 }
 
 /// Lowers what the descriptor limit does not allow.
-fn fit_descriptors(edge: &mut EdgeConfig) -> Result<(), TooFewDescriptors> {
+fn fit_descriptors(config: &mut Config) -> Result<(), TooFewDescriptors> {
+    let (edge, backends) = (&mut config.edge, config.control.connections_max);
     let Some(descriptors) = raise_descriptor_limit() else { return Ok(()) };
     let wanted = PlayerSockets {
         connections_max: edge.connections_max,
         pending_max: edge.pending_handshakes_max,
     };
-    let fits = wanted.fit(descriptors)?;
+    let fits = wanted.fit(descriptors, backends)?;
     if fits != wanted {
         warn!(
             descriptors,
@@ -293,6 +295,7 @@ fn shown_limits(config: &Config) -> Vec<(&'static str, u64)> {
         ("WEBSOCKET_MAX_PENDING_HANDSHAKES", config.edge.pending_handshakes_max),
         ("WEBSOCKET_MAX_MESSAGES_PER_MINUTE", config.edge.messages_per_minute_max as usize),
         ("WEBSOCKET_MAX_MESSAGE_BYTES", config.edge.message_bytes_max),
+        ("CONTROL_MAX_CONNECTIONS", config.control.connections_max),
         ("CONTROL_MAX_PUSHES_IN_FLIGHT", config.control.pushes_in_flight_max),
         ("CONTROL_MAX_PAYLOAD_BYTES", config.control.payload_bytes_max),
         ("CONTROL_MAX_WATCHERS", config.hub.watchers_max),

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use super::{
-    AdminConfig, CONTROL_TOKEN_BYTES_MIN, Config, ControlConfig, ControlTls, DevAuth, Durability,
-    EdgeConfig, EngineConfig, EngineKind, HubConfig, RedisConfig, Secret, StoreConfig,
-    TICKET_SECRET_BYTES_MIN, TelegramConfig, TicketConfig,
+    AdminConfig, CONTROL_TOKEN_BYTES_MIN, Config, ControlConfig, ControlPatience, ControlTls,
+    DevAuth, Durability, EdgeConfig, EngineConfig, EngineKind, HubConfig, RedisConfig, Secret,
+    StoreConfig, TICKET_SECRET_BYTES_MIN, TelegramConfig, TicketConfig,
 };
 use crate::limits;
 
@@ -262,6 +262,8 @@ pub(super) fn read_control(reader: &mut Reader<'_>) -> ControlConfig {
         address,
         token,
         tls,
+        connections_max: reader.count("CONTROL_MAX_CONNECTIONS", 1, 4096),
+        patience: ControlPatience::default(),
         pushes_in_flight_max: reader.count("CONTROL_MAX_PUSHES_IN_FLIGHT", 1, PUSHES_IN_FLIGHT_MAX),
         payload_bytes_max: reader.count(
             "CONTROL_MAX_PAYLOAD_BYTES",
@@ -302,5 +304,5 @@ pub(super) fn read_admin(
         }
         warnings.push("ADMIN_HOST is not loopback, and has no authentication".into());
     }
-    AdminConfig { address }
+    AdminConfig { address, timeout: limits::ADMIN_TIMEOUT }
 }

@@ -129,6 +129,11 @@ pub const VARIABLES: &[Variable] = &[
         "CONTROL_TLS_CLIENT_CA",
         "PEM file: authority that must have signed a caller's certificate (mutual TLS)",
     ),
+    with(
+        "CONTROL_MAX_CONNECTIONS",
+        "96",
+        "connections of backends, at most 4096; one that has made no call yet does not count",
+    ),
     with("CONTROL_MAX_PUSHES_IN_FLIGHT", "1024", "pushes being stored at a time, at most 8192"),
     with("CONTROL_MAX_PAYLOAD_BYTES", "65536", "largest payload_json, at most 262144"),
     with("CONTROL_MAX_WATCHERS", "64", "streams of WatchDuels at a time"),

@@ -11,10 +11,11 @@ use tonic::codegen::http::HeaderMap;
 use tonic::{Code, Status};
 use tracing::{debug, error, info};
 
+use super::peer::PagePermit;
 use super::status::Failure;
 use super::subject::{Named, Subject};
 use crate::id::RequestId;
-use crate::metrics::{Metrics, RpcLabels};
+use crate::metrics::{KindLabel, Metrics, RpcLabels};
 use crate::pb::control_service_server::SERVICE_NAME;
 
 /// A method out of a fixed set, so that no caller can create time series.
@@ -23,6 +24,10 @@ pub(super) struct Method {
     pub(super) name: &'static str,
     /// Whether a call may change something.
     pub(super) changes: bool,
+    /// Whether its request is a stream of messages, which may pause between them.
+    pub(super) streams: bool,
+    /// Whether its answer is a page of a list.
+    pub(super) lists: bool,
     /// Whether a line for each call that succeeds would drown the others.
     frequent: bool,
 }
@@ -30,27 +35,28 @@ pub(super) struct Method {
 impl Method {
     const HEALTH: Self = Self { frequent: true, ..Self::reads("health") };
     const OTHER: Self = Self::reads("other");
-    const REFLECTION: Self = Self { frequent: true, ..Self::reads("reflection") };
+    const REFLECTION: Self = Self { frequent: true, streams: true, ..Self::reads("reflection") };
+    pub(super) const WATCH: Self = Self::reads("WatchDuels");
     const OF_CONTROL: [Self; 11] = [
         Self::changes("OpenDuel"),
         Self::reads("IssueTicket"),
         Self::changes("RevokeTickets"),
         Self { frequent: true, ..Self::changes("PushEvent") },
-        Self::changes("PushEvents"),
+        Self { streams: true, ..Self::changes("PushEvents") },
         Self::changes("CloseDuel"),
         Self::reads("GetDuel"),
-        Self::reads("ListDuels"),
+        Self { lists: true, ..Self::reads("ListDuels") },
         Self::changes("Disconnect"),
-        Self::reads("WatchDuels"),
+        Self::WATCH,
         Self::reads("GetNode"),
     ];
 
     const fn reads(name: &'static str) -> Self {
-        Self { name, changes: false, frequent: false }
+        Self { name, changes: false, streams: false, lists: false, frequent: false }
     }
 
     const fn changes(name: &'static str) -> Self {
-        Self { name, changes: true, frequent: false }
+        Self { changes: true, ..Self::reads(name) }
     }
 
     pub(super) fn of(path: &str) -> Self {
@@ -78,6 +84,8 @@ pub(super) struct CallContext(Arc<Known>);
 #[derive(Debug)]
 struct Known {
     id: RequestId,
+    /// `None`: nothing is counted.
+    metrics: Option<Arc<Metrics>>,
     /// Its request, or one of a stream's, was read: what it asks for may have been done.
     has_begun: AtomicBool,
     subject: OnceLock<Subject>,
@@ -86,9 +94,10 @@ struct Known {
 }
 
 impl CallContext {
-    pub(super) fn new(id: RequestId) -> Self {
+    pub(super) fn new(id: RequestId, metrics: Option<Arc<Metrics>>) -> Self {
         Self(Arc::new(Known {
             id,
+            metrics,
             has_begun: AtomicBool::new(false),
             subject: OnceLock::new(),
             failure: OnceLock::new(),
@@ -116,12 +125,23 @@ impl CallContext {
     /// Notes why the call fails, and returns the status that its caller receives.
     pub(super) fn fail(&self, failure: Failure) -> Status {
         let status = failure.status(self.id());
+        self.count_limit(&failure);
         let _known = self.0.failure.set(failure);
         status
     }
 
-    /// Logs that one push of a stream was refused.
+    /// Counts a limit that is reached.
+    fn count_limit(&self, failure: &Failure) {
+        if let Some(kind) = failure.limit()
+            && let Some(metrics) = &self.0.metrics
+        {
+            metrics.limits_reached.get_or_create(&KindLabel { kind }).inc();
+        }
+    }
+
+    /// Logs that one push of a stream was refused, and counts the limit that was the reason.
     pub(super) fn log_refused_push(&self, Subject { duel_id, .. }: Subject, failure: &Failure) {
+        self.count_limit(failure);
         let (reason, field, limit) = (failure.reason(), failure.field_at_fault(), failure.limit());
         info!(request_id = %self.id(), duel_id, reason, field, limit, "push refused");
     }
@@ -142,6 +162,8 @@ pub(super) struct Call {
     metrics: Arc<Metrics>,
     /// Its answer, as far as it has one.
     code: Code,
+    /// Room for its answer, if that is a page.
+    pub(super) page: Option<PagePermit>,
     /// Its connection is kept open for it.
     _open: TaskTrackerToken,
 }
@@ -159,8 +181,9 @@ impl Call {
         metrics: Arc<Metrics>,
         open: TaskTrackerToken,
     ) -> Self {
-        let (context, started_at) = (CallContext::new(id), Instant::now());
-        Self { context, method, started_at, metrics, code: Code::Cancelled, _open: open }
+        let context = CallContext::new(id, Some(Arc::clone(&metrics)));
+        let (started_at, code) = (Instant::now(), Code::Cancelled);
+        Self { context, method, started_at, metrics, code, page: None, _open: open }
     }
 
     /// Returns the status of a call that fails.
@@ -168,6 +191,14 @@ impl Call {
         let status = self.context.fail(failure);
         self.code = status.code();
         status
+    }
+
+    /// Notes that its answer is not taken.
+    pub(super) fn give_up(&mut self) {
+        self.fail(Failure::AnswerNotTaken);
+        if self.method == Method::WATCH {
+            self.metrics.watchers_too_slow.inc();
+        }
     }
 
     /// Returns the failure of a call whose deadline has passed.

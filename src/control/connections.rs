@@ -4,18 +4,21 @@
 //! for peers that never spoke.
 //!
 //! At a stop a connection ends as soon as its calls are answered and its client has acknowledged the end (GOAWAY, RFC 9113,
-//! section 6.8). A client that does not is waited for no longer than [`limits::GOAWAY_TIMEOUT`].
+//! section 6.8). A client that does not is waited for no longer than [`limits::GOAWAY_TIMEOUT`]. A connection of which no call
+//! was accepted in time ends in the same way. [`super::peer`] says when one is cut off.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -26,10 +29,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ServeError;
+use super::answers::CallExecutor;
 use super::middleware::CallService;
+use super::peer::{Peer, Peers};
 use super::threads::Incoming;
 use crate::config::ControlTls;
 use crate::limits;
+use crate::newcomers::Newcomer;
 
 /// How often a connection is asked whether its peer is still there, and how long it may take to answer.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -40,7 +46,8 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Connections {
     service: CallService,
     tls: Option<TlsAcceptor>,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<CallExecutor>,
+    peers: Arc<Peers>,
     stop: CancellationToken,
 }
 
@@ -48,9 +55,10 @@ impl Connections {
     pub(super) fn new(
         service: CallService,
         tls: Option<&ControlTls>,
+        peers: Arc<Peers>,
         stop: CancellationToken,
     ) -> Result<Self, ServeError> {
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        let mut http2 = http2::Builder::new(CallExecutor { answer_timeout: peers.patience.answer });
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits::GRPC_STREAMS_MAX)
@@ -59,40 +67,55 @@ impl Connections {
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         let tls = tls.map(|tls| acceptor(tls).ok_or(ServeError::Tls)).transpose()?;
-        Ok(Self { service, tls, http2, stop })
+        Ok(Self { service, tls, http2, peers, stop })
     }
 
     /// Serves the connections that come until `stop`, and returns once all have ended.
     pub(super) async fn serve(self, incoming: Incoming) {
         let (mut incoming, open) = (pin!(incoming), TaskTracker::new());
-        while let Some(Some(stream)) = self.stop.run_until_cancelled(incoming.next()).await {
+        while let Some(Some((stream, newcomer))) =
+            self.stop.run_until_cancelled(incoming.next()).await
+        {
             // One that the runtime does not take is closed.
             let Ok(stream) = stream else { continue };
-            open.spawn(self.clone().serve_stream(stream));
+            open.spawn(self.clone().serve_stream(stream, newcomer));
         }
         open.close();
         open.wait().await;
     }
 
-    async fn serve_stream(self, stream: TcpStream) {
-        let Some(tls) = &self.tls else { return self.serve_http2(stream).await };
-        // Whoever has not finished the handshake has asked nothing.
-        if let Some(Ok(stream)) = self.stop.run_until_cancelled(tls.accept(stream)).await {
-            Box::pin(self.serve_http2(stream)).await;
+    async fn serve_stream(self, stream: TcpStream, newcomer: Newcomer) {
+        let peer = self.peers.peer(newcomer);
+        tokio::select! {
+            () = self.serve_peer(stream, &peer) => {}
+            () = peer.cut_off() => {}
         }
     }
 
-    async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) {
+    async fn serve_peer(&self, stream: TcpStream, peer: &Arc<Peer>) {
+        let Some(tls) = &self.tls else { return self.serve_http2(stream, peer).await };
+        // Whoever has not finished the handshake has asked nothing.
+        if let Some(Ok(stream)) = self.stop.run_until_cancelled(tls.accept(stream)).await {
+            Box::pin(self.serve_http2(stream, peer)).await;
+        }
+    }
+
+    async fn serve_http2<S>(&self, stream: S, peer: &Arc<Peer>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let calls = TaskTracker::new();
         let service = service_fn(|request| {
-            let answer = self.service.call(request, calls.token());
+            let answer = self.service.call(request, calls.token(), peer);
             async { Ok::<_, Infallible>(answer.await) }
         });
-        let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(HeardStream { stream, peer: Arc::clone(peer) });
+        let mut connection = pin!(self.http2.serve_connection(stream, service));
         // Why a connection fails is of no concern here: its calls say what has become of them.
         tokio::select! {
             _ended = &mut connection => return,
             () = self.stop.cancelled() => {}
+            () = peer.first_call_missed() => {}
         }
         connection.as_mut().graceful_shutdown();
         let unanswered = async {
@@ -104,6 +127,55 @@ impl Connections {
             _ended = connection => {}
             () = unanswered => {}
         }
+    }
+}
+
+/// A stream whose peer is noted to have spoken.
+struct HeardStream<S> {
+    stream: S,
+    peer: Arc<Peer>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for HeardStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, into);
+        self.peer.hear(into.filled().len() - before);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeardStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }
 

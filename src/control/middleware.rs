@@ -25,9 +25,11 @@ use tower::Service as _;
 use tracing::{Instrument as _, info_span};
 
 use super::Control;
+use super::answers::AnswerProgress;
 use super::body::{RequestBody, ResponseBody};
 use super::call::{Call, CallContext, Method, service_and_method};
 use super::deadline;
+use super::peer::Peer;
 use super::status::Failure;
 use crate::config::{ControlConfig, Secret};
 use crate::id::RequestId;
@@ -58,7 +60,12 @@ impl CallMiddleware {
     }
 
     /// Returns until when the call is waited for. `None`: without end.
-    fn admit<B>(&self, request: &Request<B>, call: &Call) -> Result<Option<Instant>, Failure> {
+    fn admit<B>(
+        &self,
+        request: &Request<B>,
+        call: &mut Call,
+        peer: &Peer,
+    ) -> Result<Option<Instant>, Failure> {
         let headers = request.headers();
         if request.method() != HttpMethod::POST {
             return Err(Failure::HttpMethod);
@@ -69,6 +76,10 @@ impl CallMiddleware {
         self.authorize(headers)?;
         if self.stop.is_cancelled() {
             return Err(Failure::ShuttingDown);
+        }
+        peer.admit_call()?;
+        if call.method.lists {
+            call.page = Some(peer.page()?);
         }
         if headers.get(GRPC_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(Failure::Compressed);
@@ -171,19 +182,21 @@ impl CallService {
         &self,
         request: Request<Incoming>,
         open: TaskTrackerToken,
+        peer: &Arc<Peer>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
         let mut call = self.begin(&request, open);
-        let admitted = self.middleware.admit(&request, &call);
-        let admitted = admitted.map(|deadline| (self.work(request, &call), deadline));
+        let admitted = self.middleware.admit(&request, &mut call, peer);
+        let admitted = admitted.map(|deadline| (self.work(request, &call, peer), deadline));
+        let unsent = Arc::clone(&peer.unsent);
         async move {
             let id = call.context.id().clone();
-            let mut response = match admitted {
-                Ok((work, deadline)) => answer(work, deadline, call).await,
-                Err(refusal) => {
-                    let refusal = refused(&mut call, refusal);
-                    refusal.map(|body| ResponseBody::new(body, call, None))
-                }
+            let (response, deadline) = match admitted {
+                Ok((work, deadline)) => answer(work, deadline, &mut call).await,
+                Err(refusal) => (refused(&mut call, refusal), None),
             };
+            let progress = AnswerProgress::current();
+            let mut response =
+                response.map(|body| ResponseBody::new(body, call, deadline, unsent, progress));
             if let Ok(mut id) = HeaderValue::from_str(id.as_str()) {
                 // Each id is used once, so it is kept out of the header table (RFC 7541, section 7.1.3).
                 id.set_sensitive(true);
@@ -200,13 +213,14 @@ impl CallService {
         Call::begin(id, method, Arc::clone(&self.middleware.metrics), open)
     }
 
-    fn work(&self, mut request: Request<Incoming>, call: &Call) -> Work {
+    fn work(&self, mut request: Request<Incoming>, call: &Call, peer: &Arc<Peer>) -> Work {
         let context = call.context.clone();
         // For log lines within the call. The call's own line has the id as a field.
         let span = info_span!("call", request_id = %context.id());
         request.extensions_mut().insert(context.clone());
         let (stop, of_body) = (self.middleware.stop.clone(), context.clone());
-        let request = request.map(|incoming| RequestBody::new(incoming, of_body, stop));
+        let streams = call.method.streams;
+        let request = request.map(|body| RequestBody::new(body, of_body, streams, peer, stop));
         let serving: Serving = if service_and_method(request.uri().path()).0 == SERVICE_NAME {
             Box::pin(infallible(self.control.clone().call(request)).instrument(span))
         } else {
@@ -221,7 +235,11 @@ async fn infallible<T>(serving: impl Future<Output = Result<T, Infallible>>) -> 
 }
 
 /// Waits for the answer, for no longer than until the deadline.
-async fn answer(work: Work, deadline: Option<Instant>, mut call: Call) -> Response<ResponseBody> {
+async fn answer(
+    work: Work,
+    deadline: Option<Instant>,
+    call: &mut Call,
+) -> (Response<Body>, Option<Pin<Box<Sleep>>>) {
     let mut deadline: Option<Pin<Box<Sleep>>> = deadline.map(|at| Box::pin(sleep_until(at)));
     let done = match &mut deadline {
         None => work.await,
@@ -234,12 +252,12 @@ async fn answer(work: Work, deadline: Option<Instant>, mut call: Call) -> Respon
     // Only an error has its status in the head. A success has it in the trailers.
     let response = match done {
         Ok(response) => match call.observe(response.headers()) {
-            Some(failure) => refused(&mut call, failure),
+            Some(failure) => refused(call, failure),
             None => response,
         },
-        Err(failure) => refused(&mut call, failure),
+        Err(failure) => refused(call, failure),
     };
-    response.map(|body| ResponseBody::new(body, call, deadline))
+    (response, deadline)
 }
 
 /// Answers a call that fails.
@@ -284,7 +302,7 @@ mod tests {
             done.send(()).expect("the test listens");
             Response::new(Body::empty())
         });
-        let context = CallContext::new(RequestId::random());
+        let context = CallContext::new(RequestId::random(), None);
         (Work { serving: Some(serving), changes, context }, go, heard)
     }
 

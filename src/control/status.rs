@@ -46,6 +46,10 @@ pub(super) enum Failure {
     MessageTooLarge,
     /// There is no such method.
     UnknownMethod,
+    /// The rest of a message has not come in time.
+    RequestIncomplete,
+    /// The caller takes nothing of the answer. Its stream is reset, so that only the log has this.
+    AnswerNotTaken,
     /// The caller's deadline has passed.
     DeadlineExceeded { may_have_taken_effect: bool },
     /// The messages are compressed.
@@ -69,14 +73,22 @@ impl Failure {
     }
 
     fn row(&self) -> StatusRow {
+        let mut row = self.fixed_row();
+        if let Self::Field { field, problem } = self {
+            row.message = format!("{field} {problem}").into();
+        } else if let Self::Limit(limit) = self {
+            row.message = format!("{limit} is reached").into();
+        }
+        row
+    }
+
+    /// Returns the row without what it says of a field or a limit.
+    fn fixed_row(&self) -> StatusRow {
         let row =
             |code, reason, message| StatusRow { code, reason, message: Cow::Borrowed(message) };
         match self {
-            Self::Field { field, problem } => StatusRow {
-                code: Code::InvalidArgument,
-                reason: "INVALID_FIELD",
-                message: format!("{field} {problem}").into(),
-            },
+            Self::Field { .. } => row(Code::InvalidArgument, "INVALID_FIELD", ""),
+            Self::Limit(_) => row(Code::ResourceExhausted, "LIMIT_REACHED", ""),
             Self::DuelClosed => row(Code::FailedPrecondition, "DUEL_CLOSED", "the duel is closed"),
             Self::DuelUnknown => row(Code::NotFound, "DUEL_UNKNOWN", "there is no such duel"),
             Self::NotAParticipant => row(
@@ -89,11 +101,6 @@ impl Failure {
                 "IDEMPOTENCY_KEY_REUSED",
                 "the idempotency key was used for another content",
             ),
-            Self::Limit(limit) => StatusRow {
-                code: Code::ResourceExhausted,
-                reason: "LIMIT_REACHED",
-                message: format!("{limit} is reached").into(),
-            },
             Self::EngineUnavailable { .. } => {
                 row(Code::Unavailable, "ENGINE_UNAVAILABLE", "the engine is unavailable")
             }
@@ -126,6 +133,14 @@ impl Failure {
             ),
             Self::DeadlineExceeded { .. } => {
                 row(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the call's deadline has passed")
+            }
+            Self::RequestIncomplete => row(
+                Code::DeadlineExceeded,
+                "REQUEST_INCOMPLETE",
+                "the rest of the message has not come in time: 10 s are waited",
+            ),
+            Self::AnswerNotTaken => {
+                row(Code::Cancelled, "ANSWER_NOT_TAKEN", "the caller takes nothing of the answer")
             }
             Self::Compressed => row(
                 Code::Unimplemented,
@@ -206,6 +221,9 @@ impl Failure {
             Some(Self::Undecodable)
         } else if status.code() == Code::Unimplemented {
             Some(Self::UnknownMethod)
+        } else if status.code() == Code::InvalidArgument {
+            // What `pb::bounded` says of a message that it does not decode.
+            Some(Self::field(status.message(), "has too many elements to be decoded"))
         } else {
             None
         }

@@ -6,6 +6,7 @@
 //! Called by [`super::Control::serve`]. Bounds: [`ACCEPTED_MAX`] connections wait for each thread.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::{self, available_parallelism};
 
 use futures_util::future::join_all;
@@ -17,18 +18,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::limits;
+use crate::newcomers::{Newcomer, Newcomers};
 
 /// Accepted connections that wait for one thread.
 const ACCEPTED_MAX: usize = 16;
 
 /// The connections of one thread.
-pub(super) type Incoming = stream::BoxStream<'static, io::Result<TcpStream>>;
+pub(super) type Incoming = stream::BoxStream<'static, (io::Result<TcpStream>, Newcomer)>;
 
 /// The threads.
 pub(super) struct Threads(Vec<Thread>);
 
 struct Thread {
-    connections: mpsc::Sender<std::net::TcpStream>,
+    connections: mpsc::Sender<(std::net::TcpStream, Newcomer)>,
     /// Completes once all connections are served. Dropping it stops the thread at once.
     served: oneshot::Receiver<()>,
 }
@@ -44,11 +46,17 @@ impl Threads {
     }
 
     /// Gives the connections of `listener` to the threads in turn until `stop`. Returns once all are served. Dropping the
-    /// future ends what is in flight.
-    pub(super) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+    /// future ends what is in flight. Each connection has one of the places of `newcomers`.
+    pub(super) async fn serve(
+        self,
+        listener: TcpListener,
+        newcomers: Arc<Newcomers>,
+        stop: CancellationToken,
+    ) {
         let accepting = async {
             for thread in self.0.iter().cycle() {
                 let connection = accept(&listener).await;
+                let connection = (connection, newcomers.enter().await);
                 // Waits while the thread is behind. The thread cannot be gone.
                 let _gone = thread.connections.send(connection).await;
             }
@@ -86,11 +94,11 @@ impl Thread {
 
 /// Returns the connections of a thread, registered with its own runtime.
 fn incoming(
-    waiting: mpsc::Receiver<std::net::TcpStream>,
-) -> impl Stream<Item = io::Result<TcpStream>> {
+    waiting: mpsc::Receiver<(std::net::TcpStream, Newcomer)>,
+) -> impl Stream<Item = (io::Result<TcpStream>, Newcomer)> {
     stream::unfold(waiting, async |mut waiting| {
-        let connection = waiting.recv().await?;
-        Some((TcpStream::from_std(connection), waiting))
+        let (connection, newcomer) = waiting.recv().await?;
+        Some(((TcpStream::from_std(connection), newcomer), waiting))
     })
 }
 

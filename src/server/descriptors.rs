@@ -17,12 +17,13 @@ pub(super) struct PlayerSockets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the descriptor limit (LimitNOFILE, ulimit -n) is {limit}: {reserved} are for the store, its files and the backends, \
-     and at least {wanted} for players; it must be at least {least}",
-    reserved = limits::DESCRIPTORS_RESERVED,
-    least = limits::DESCRIPTORS_RESERVED + wanted
+     {backends} of them by CONTROL_MAX_CONNECTIONS, and at least {wanted} for players; it must be at least {least}",
+    least = reserved + wanted
 )]
 pub struct TooFewDescriptors {
     limit: u64,
+    reserved: u64,
+    backends: u64,
     wanted: u64,
 }
 
@@ -37,14 +38,16 @@ pub fn raise_descriptor_limit() -> Option<u64> {
 }
 
 impl PlayerSockets {
-    /// Returns what of these sockets fits under `limit` descriptors. If not all of them do, the pending ones give way down to a
+    /// Returns what of these sockets fits under `limit` descriptors, beside those of `backends` and of the process. If not all of them do, the pending ones give way down to a
     /// quarter, so that there is room for those who stay.
-    pub(super) fn fit(self, limit: u64) -> Result<Self, TooFewDescriptors> {
-        let room = limit.saturating_sub(limits::DESCRIPTORS_RESERVED);
+    pub(super) fn fit(self, limit: u64, backends: usize) -> Result<Self, TooFewDescriptors> {
+        let backends = backends as u64;
+        let reserved = limits::DESCRIPTORS_RESERVED + backends;
+        let room = limit.saturating_sub(reserved);
         let wanted = (self.connections_max as u64).saturating_add(self.pending_max as u64);
         let least = limits::DESCRIPTORS_FOR_PLAYERS_MIN.min(wanted);
         if room < least {
-            return Err(TooFewDescriptors { limit, wanted: least });
+            return Err(TooFewDescriptors { limit, reserved, backends, wanted: least });
         }
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         let pending_room = room.saturating_sub(self.connections_max).max(room / 4);
@@ -59,10 +62,19 @@ mod tests {
 
     const DEFAULT: PlayerSockets = PlayerSockets { connections_max: 100_000, pending_max: 2048 };
 
+    /// The default of `CONTROL_MAX_CONNECTIONS`.
+    const BACKENDS: usize = 96;
+
+    #[test]
+    fn more_backends_leave_less_for_players() {
+        assert_eq!(DEFAULT.fit(1024, 200).unwrap().connections_max, 498);
+        assert_eq!(DEFAULT.fit(1000, 800).unwrap_err().to_string().matches("960").count(), 1);
+    }
+
     #[test]
     fn at_every_limit_it_fits_and_serves_or_is_refused() {
         for limit in 0..200_000 {
-            match DEFAULT.fit(limit) {
+            match DEFAULT.fit(limit, BACKENDS) {
                 Err(_) => assert!(limit < 320, "{limit}"),
                 Ok(fit) => {
                     let used = (fit.connections_max + fit.pending_max) as u64 + 256;
@@ -77,7 +89,7 @@ mod tests {
     #[test]
     fn what_fits_is_left_as_it_is_and_what_does_not_is_told_in_figures() {
         let fit = |connections_max, pending_max, limit| {
-            let sockets = PlayerSockets { connections_max, pending_max }.fit(limit);
+            let sockets = PlayerSockets { connections_max, pending_max }.fit(limit, BACKENDS);
             sockets.map(|sockets| (sockets.connections_max, sockets.pending_max))
         };
         assert_eq!(fit(100_000, 2048, 1_048_576), Ok((100_000, 2048)));
@@ -86,7 +98,13 @@ mod tests {
         assert_eq!(fit(10, 2048, 320), Ok((10, 54)), "few connections leave room for pending ones");
         assert_eq!(fit(3, 2, 261), Ok((3, 2)), "a small hub needs little");
         let told = fit(100_000, 2048, 64).unwrap_err().to_string();
-        for figure in ["is 64:", "256 are for", "at least 64 for players", "at least 320"] {
+        for figure in [
+            "is 64:",
+            "256 are for",
+            "96 of them by CONTROL_MAX_CONNECTIONS",
+            "at least 64 for players",
+            "at least 320",
+        ] {
             assert!(told.contains(figure), "{figure}: {told}");
         }
     }

@@ -7,6 +7,7 @@ mod bounds;
 mod calls;
 mod command_line;
 mod control;
+mod control_bounds;
 mod delivery;
 mod frames;
 mod handshake;

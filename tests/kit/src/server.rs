@@ -40,7 +40,12 @@ impl TestServer {
 
     /// With `variables` besides, or instead.
     pub async fn with(variables: &[(&str, &str)]) -> Self {
-        let (server, data) = Self::bound(variables).await;
+        Self::tuned(variables, |_| {}).await
+    }
+
+    /// With settings besides that no variable changes.
+    pub async fn tuned(variables: &[(&str, &str)], tune: impl FnOnce(&mut Config)) -> Self {
+        let (server, data) = Self::bound_and_tuned(variables, tune).await;
         let addresses = server.addresses();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {
@@ -61,6 +66,13 @@ impl TestServer {
 
     /// One that listens, and does not serve.
     pub async fn bound(variables: &[(&str, &str)]) -> (Server, TempDir) {
+        Self::bound_and_tuned(variables, |_| {}).await
+    }
+
+    async fn bound_and_tuned(
+        variables: &[(&str, &str)],
+        tune: impl FnOnce(&mut Config),
+    ) -> (Server, TempDir) {
         let defaults = [
             ("WEBSOCKET_PORT", "0"),
             ("CONTROL_PORT", "0"),
@@ -76,7 +88,9 @@ impl TestServer {
         let data_dir = [("DATA_DIR", data.path().to_str().unwrap())];
         let set: HashMap<_, _> =
             defaults.iter().chain(&data_dir).chain(variables).copied().collect();
-        let config = Config::read(&|name| set.get(name).map(|text| (*text).to_owned())).unwrap();
+        let config = Config::read(&|name| set.get(name).map(|text| (*text).to_owned()));
+        let mut config = config.unwrap();
+        tune(&mut config);
         (Server::bind(config, Arc::new(Metrics::new())).await.unwrap(), data)
     }
 

@@ -1,0 +1,79 @@
+//! The message of a request that is under way: gRPC's framing, followed as bytes come in.
+//!
+//! The gRPC library keeps what has come of a message until all of it has. Those bytes are held against the bounds of
+//! [`super::peer`]. A message that comes in one frame is never held.
+
+use std::sync::Arc;
+
+use super::peer::Peer;
+use super::status::Failure;
+
+/// Bytes before each message: whether it is compressed, and its length.
+const HEAD_BYTES: usize = 5;
+
+/// What has come of a message.
+pub(super) struct Receiving {
+    peer: Arc<Peer>,
+    head: [u8; HEAD_BYTES],
+    head_bytes: usize,
+    /// Bytes that are to come after a whole head.
+    missing: usize,
+    /// Bytes that are held for it.
+    held: usize,
+}
+
+impl Receiving {
+    pub(super) const fn new(peer: Arc<Peer>) -> Self {
+        Self { peer, head: [0; HEAD_BYTES], head_bytes: 0, missing: 0, held: 0 }
+    }
+
+    /// Returns whether part of a message has come.
+    pub(super) const fn is_under_way(&self) -> bool {
+        self.head_bytes > 0
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+        let mut came = self.held;
+        while !bytes.is_empty() {
+            if self.head_bytes < HEAD_BYTES {
+                let count = bytes.len().min(HEAD_BYTES - self.head_bytes);
+                let (of_head, rest) = bytes.split_at(count);
+                self.head[self.head_bytes..][..count].copy_from_slice(of_head);
+                self.head_bytes += count;
+                came += count;
+                bytes = rest;
+                if self.head_bytes < HEAD_BYTES {
+                    break;
+                }
+                let [_compressed, length @ ..] = self.head;
+                self.missing = u32::from_be_bytes(length).try_into().unwrap_or(usize::MAX);
+            } else {
+                let count = bytes.len().min(self.missing);
+                self.missing -= count;
+                came += count;
+                bytes = &bytes[count..];
+            }
+            if self.missing == 0 {
+                (self.head_bytes, came) = (0, 0);
+            }
+        }
+        self.hold(came)
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), Failure> {
+        if bytes > self.held {
+            self.peer.hold_request(bytes - self.held)?;
+        } else if bytes < self.held {
+            self.peer.give_back_request(self.held - bytes);
+        }
+        self.held = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.peer.give_back_request(self.held);
+    }
+}

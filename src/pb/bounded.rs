@@ -1,0 +1,215 @@
+//! The codec of the messages: prost's, behind a count of the elements that a message has.
+//!
+//! An element of a repeated field takes two bytes on the wire and up to a hundred in memory. So a message with more than
+//! [`limits::GRPC_ELEMENTS_MAX`] is refused before anything is allocated for it. The status then is INVALID_ARGUMENT without
+//! details, and its text is the field's name: [`crate::control`] makes the caller's status of it.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use prost::bytes::Buf as _;
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+
+use crate::limits;
+
+/// Where a message has repeated fields: by number, with their names.
+#[derive(Debug)]
+pub struct Shape {
+    repeated: &'static [(u64, &'static str)],
+    /// Messages within it that have some. A name that is empty is left out of the field's path.
+    nested: &'static [(u64, &'static str, &'static Shape)],
+}
+
+/// A message of which it is known where it has repeated fields.
+pub trait Shaped {
+    /// Where. What only clients decode says nothing.
+    const SHAPE: Shape = Shape { repeated: &[], nested: &[] };
+}
+
+const USER_LIST: Shape = Shape { repeated: &[(1, "user_ids")], nested: &[] };
+const AUDIENCE: Shape =
+    Shape { repeated: &[], nested: &[(2, "only", &USER_LIST), (3, "except", &USER_LIST)] };
+const PUSH: Shape = Shape { repeated: &[(5, "views")], nested: &[(4, "audience", &AUDIENCE)] };
+const LAST_EVENT: Shape =
+    Shape { repeated: &[(4, "views")], nested: &[(3, "audience", &AUDIENCE)] };
+
+macro_rules! shaped {
+    ($($message:ident $(: $shape:expr)?),* $(,)?) => {
+        $(impl Shaped for super::$message {
+            $(const SHAPE: Shape = $shape;)?
+        })*
+    };
+}
+
+shaped! {
+    OpenDuelRequest: Shape { repeated: &[(2, "participants")], nested: &[] },
+    IssueTicketRequest, RevokeTicketsRequest,
+    PushEventRequest: PUSH,
+    PushEventsRequest: Shape { repeated: &[], nested: &[(2, "", &PUSH)] },
+    CloseDuelRequest: Shape { repeated: &[], nested: &[(3, "last_event", &LAST_EVENT)] },
+    GetDuelRequest, ListDuelsRequest, DisconnectRequest,
+    WatchDuelsRequest: Shape { repeated: &[(1, "duel_ids")], nested: &[] },
+    GetNodeRequest,
+    OpenDuelResponse, IssueTicketResponse, RevokeTicketsResponse, PushEventResponse, PushEventsResponse,
+    CloseDuelResponse, GetDuelResponse, ListDuelsResponse, DisconnectResponse, WatchDuelsResponse,
+    GetNodeResponse,
+}
+
+/// prost's codec, which decodes nothing that has too many elements.
+#[derive(Debug)]
+pub struct BoundedCodec<E, D>(PhantomData<(E, D)>);
+
+impl<E, D> Default for BoundedCodec<E, D> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E, D> Codec for BoundedCodec<E, D>
+where
+    E: Message + Send + 'static,
+    D: Message + Default + Shaped + Send + 'static,
+{
+    type Encode = E;
+    type Decode = D;
+    type Encoder = ProstEncoder<E>;
+    type Decoder = BoundedDecoder<D>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<E, D>::raw_encoder(BufferSettings::default())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        BoundedDecoder(ProstCodec::<E, D>::raw_decoder(BufferSettings::default()))
+    }
+}
+
+/// prost's decoder, behind the count.
+#[derive(Debug)]
+pub struct BoundedDecoder<D>(ProstDecoder<D>);
+
+impl<D: Message + Default + Shaped> Decoder for BoundedDecoder<D> {
+    type Item = D;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
+        // The library hands over a message in one piece.
+        let mut room = limits::GRPC_ELEMENTS_MAX;
+        count(bytes.chunk(), &D::SHAPE, &mut room).map_err(Status::invalid_argument)?;
+        self.0.decode(bytes)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
+    }
+}
+
+/// Takes the elements that a message has out of `room`. Stops at what is no protobuf, which prost refuses.
+///
+/// # Errors
+/// The path of the field for which there is no room.
+fn count(mut bytes: &[u8], shape: &Shape, room: &mut usize) -> Result<(), String> {
+    while let Some(key) = varint(&mut bytes) {
+        let (field, wire_type) = (key >> 3, key & 7);
+        let value = match wire_type {
+            0 => varint(&mut bytes).map(|_| &[][..]),
+            1 => bytes.split_off(..8),
+            2 => varint(&mut bytes)
+                .and_then(|length| bytes.split_off(..usize::try_from(length).ok()?)),
+            5 => bytes.split_off(..4),
+            // The bounds of a group, which nothing of ours is: its fields are counted as if they stood here.
+            3 | 4 => Some(&[][..]),
+            _ => None,
+        };
+        let Some(value) = value else { return Ok(()) };
+        if let Some((_, name)) = shape.repeated.iter().find(|(number, _)| *number == field) {
+            // Packed numbers, of which each ends with a byte below 128; or one element, of which nothing is known here.
+            let numbers = value.iter().filter(|byte| **byte < 128).count();
+            let elements = if name.ends_with("_ids") && wire_type == 2 { numbers } else { 1 };
+            *room = room.checked_sub(elements).ok_or_else(|| (*name).to_owned())?;
+        }
+        if let Some((_, name, nested)) = shape.nested.iter().find(|(number, ..)| *number == field) {
+            count(value, nested, room).map_err(|path| match *name {
+                "" => path,
+                name => format!("{name}.{path}"),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.split_off_first()?;
+        value |= u64::from(byte & 127) << shift;
+        if byte < 128 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super as pb;
+    use super::*;
+
+    fn refused<M: Message + Shaped>(message: &M) -> Option<String> {
+        let mut room = limits::GRPC_ELEMENTS_MAX;
+        count(&message.encode_to_vec(), &M::SHAPE, &mut room).err()
+    }
+
+    fn push(views: usize, only: usize) -> pb::PushEventRequest {
+        let users = pb::UserList { user_ids: vec![1 << 40; only] };
+        let audience = pb::Audience { to: Some(pb::audience::To::Only(users)) };
+        pb::PushEventRequest {
+            duel_id: 77,
+            payload_json: "{}".to_owned(),
+            views: vec![pb::View::default(); views],
+            audience: Some(audience),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn the_field_with_too_many_elements_is_named() {
+        let max = limits::GRPC_ELEMENTS_MAX;
+        assert_eq!(refused(&push(max, 0)), None);
+        assert_eq!(refused(&push(max + 1, 0)).as_deref(), Some("views"));
+        assert_eq!(refused(&push(0, max)), None);
+        assert_eq!(refused(&push(0, max + 1)).as_deref(), Some("audience.only.user_ids"));
+        let of_stream = pb::PushEventsRequest { tag: 9, push: Some(push(max + 1, 0)) };
+        assert_eq!(refused(&of_stream).as_deref(), Some("views"));
+        let participants = vec![pb::Participant::default(); max + 1];
+        let open = pb::OpenDuelRequest { duel_id: 77, participants, ..Default::default() };
+        assert_eq!(refused(&open).as_deref(), Some("participants"));
+        let watch = pb::WatchDuelsRequest { duel_ids: vec![1; max + 1] };
+        assert_eq!(refused(&watch).as_deref(), Some("duel_ids"));
+    }
+
+    #[test]
+    fn elements_count_also_where_a_field_comes_again_or_within_a_group() {
+        let max = limits::GRPC_ELEMENTS_MAX;
+        let half = push(max / 2 + 1, 0).encode_to_vec();
+        let whole = [half.clone(), half].concat();
+        assert!(count(&whole, &PUSH, &mut { max }).is_err());
+        let in_parts = pb::PushEventsRequest { tag: 9, push: Some(push(max / 2 + 1, 0)) };
+        let in_parts = in_parts.encode_to_vec();
+        let shape = <pb::PushEventsRequest as Shaped>::SHAPE;
+        assert!(count(&[in_parts.clone(), in_parts].concat(), &shape, &mut { max }).is_err());
+        // A group of field 100 begins and ends; prost skips it.
+        let group = [&[0xa3, 6, 0xa4, 6][..], &push(max + 1, 0).encode_to_vec()].concat();
+        assert!(pb::PushEventRequest::decode(&*group).is_ok());
+        assert!(count(&group, &PUSH, &mut { max }).is_err());
+    }
+
+    #[test]
+    fn what_is_no_protobuf_is_left_to_the_decoder() {
+        for bytes in [&[][..], &[0x2a], &[0x2a, 0xff], &[0xff; 12], &[0x2a, 5, 1], &[7]] {
+            assert_eq!(count(bytes, &PUSH, &mut { 1 }), Ok(()), "{bytes:?}");
+        }
+    }
+}
