@@ -77,7 +77,7 @@ pub const VARIABLES: &[Variable] = &[
     with(
         "WEBSOCKET_MAX_HANDSHAKES_PER_USER_PER_MINUTE",
         "60",
-        "opening handshakes of one user a minute, with a burst of as many; as many requests for tickets",
+        "opening handshakes of one user at one address a minute, with a burst of as many; as many requests for tickets",
     ),
     with(
         "WEBSOCKET_MAX_INVALID_PER_ADDRESS_PER_MINUTE",

@@ -1,6 +1,6 @@
 //! Admission control: how many connections there may be, and how fast they may come.
 //!
-//! Whoever shows a valid ticket, or valid initData, uses up the rate of the user, and then the one of all. Whoever shows none uses up
+//! Whoever shows a valid ticket, or valid initData, uses up the rate of the user at that address, and then the one of all. Whoever shows none uses up
 //! the rate of the address, and then one of all such; so no stranger uses up what is for players, whatever address they share.
 //! What exceeds a bound is refused with 429 or 503 and counted.
 
@@ -26,7 +26,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Admission {
     pending: Arc<PendingSockets>,
-    handshakes: Rates<UserId>,
+    /// By address as well: whoever holds an old ticket of somebody must not use up their rate.
+    handshakes: Rates<(UserId, Option<IpAddr>)>,
     ticket_requests: Rates<TelegramId>,
     strangers: Rates<IpAddr>,
     counts: Arc<ConnectionCounts>,
@@ -127,7 +128,7 @@ impl Admission {
         user: UserId,
         client: Client,
     ) -> Result<ConnectionSlot, LimitReached> {
-        let reserved = self.handshakes.take(user, LimitReached::UserRate);
+        let reserved = self.handshakes.take((user, client.counted()), LimitReached::UserRate);
         let reserved =
             reserved.and_then(|()| ConnectionCounts::reserve(&self.counts, client.counted()));
         self.counted(reserved)

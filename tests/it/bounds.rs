@@ -33,6 +33,8 @@ async fn a_user_comes_back_so_often_a_minute_and_others_do_not_notice() {
     // Another duel, another ticket: it is the same user.
     refused = Join::ticket(backend.ticket(78, 1).await).open(server.addresses.edge).await;
     assert_eq!(refused.map(drop), Err(429));
+    let elsewhere = Join::ticket(backend.ticket(77, 1).await).header("x-forwarded-for", "1.1.1.1");
+    Player::join(&server, elsewhere).await.ping().await;
     backend.player(77, 2).await.ping().await;
     player.ping().await;
     assert_eq!(reached(&server, PER_USER).await, 2);

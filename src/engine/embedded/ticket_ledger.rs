@@ -21,10 +21,11 @@ pub(super) struct TicketRow {
     /// Empty: none.
     #[prost(bytes = "vec", tag = "2")]
     used: Vec<u8>,
-    #[prost(bool, tag = "3")]
+    // Tag 3 was how often the ticket was used.
+    #[prost(bool, tag = "4")]
     revoked: bool,
     /// From then on the row is needed no more.
-    #[prost(uint64, tag = "4")]
+    #[prost(uint64, tag = "5")]
     expires_at: u64,
 }
 
