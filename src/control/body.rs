@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
@@ -50,11 +50,14 @@ impl RequestBody {
     }
 
     fn take(&mut self, frame: &Frame<Bytes>) -> Result<(), Status> {
-        let taken = frame.data_ref().map_or(Ok(()), |bytes| self.receiving.take(bytes));
-        if self.streams && !self.receiving.is_under_way() {
+        let taken = frame.data_ref().map_or(Ok(false), |bytes| self.receiving.take(bytes));
+        let completes = taken.map_err(|failure| self.call.fail(failure))?;
+        // Who had sent more by then was not waited for: the hub did not read, because of its engine or of answers not taken.
+        let is_overdue = |deadline: &Pin<Box<Sleep>>| deadline.deadline() <= Instant::now();
+        if self.streams && completes || self.deadline.as_ref().is_some_and(is_overdue) {
             self.deadline = None;
         }
-        taken.map_err(|failure| self.call.fail(failure))
+        Ok(())
     }
 
     /// Completes when nothing more is waited for.

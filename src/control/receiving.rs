@@ -32,9 +32,9 @@ impl Receiving {
         self.head_bytes > 0
     }
 
-    /// Takes the next bytes.
-    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
-        let mut came = self.held;
+    /// Takes the next bytes. Returns whether a message is complete with them.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<bool, Failure> {
+        let (mut came, mut completes) = (self.held, false);
         while !bytes.is_empty() {
             if self.head_bytes < HEAD_BYTES {
                 let count = bytes.len().min(HEAD_BYTES - self.head_bytes);
@@ -55,10 +55,11 @@ impl Receiving {
                 bytes = &bytes[count..];
             }
             if self.missing == 0 {
-                (self.head_bytes, came) = (0, 0);
+                (self.head_bytes, came, completes) = (0, 0, true);
             }
         }
-        self.hold(came)
+        self.hold(came)?;
+        Ok(completes)
     }
 
     fn hold(&mut self, bytes: usize) -> Result<(), Failure> {

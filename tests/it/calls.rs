@@ -13,6 +13,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use prost::Message as _;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -77,7 +78,7 @@ impl Raw {
 }
 
 /// As gRPC frames a message that is not compressed.
-fn framed(message: &impl prost::Message) -> Bytes {
+pub(crate) fn framed(message: &impl prost::Message) -> Bytes {
     let message = message.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     [&[0][..], &length, &message].concat().into()
@@ -432,8 +433,8 @@ async fn a_stop_does_not_wait_for_silent_peers() {
     assert!(began.elapsed() < STOP, "{:?}", began.elapsed());
 }
 
-#[tokio::test]
-async fn a_stop_does_not_wait_for_half_a_tls_handshake() {
+/// The files of a certificate for `localhost`, and of its key.
+pub(crate) fn certificate() -> (TempDir, [String; 2]) {
     let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, contents: String| {
@@ -441,7 +442,13 @@ async fn a_stop_does_not_wait_for_half_a_tls_handshake() {
         std::fs::write(&path, contents).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let (cert, key) = (file("cert", key.cert.pem()), file("key", key.signing_key.serialize_pem()));
+    let files = [file("cert", key.cert.pem()), file("key", key.signing_key.serialize_pem())];
+    (directory, files)
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_half_a_tls_handshake() {
+    let (_directory, [cert, key]) = certificate();
     let variables = [("CONTROL_TLS_CERT", &*cert), ("CONTROL_TLS_KEY", &*key)];
     let mut server = TestServer::with(&variables).await;
     let mut peers = Vec::new();

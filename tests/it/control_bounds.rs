@@ -17,6 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::codegen::http::Request;
 use tonic::{Code, Status};
 
+use crate::calls::{certificate, framed};
+
 /// What the hub waits for its peers in these tests.
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -89,12 +91,6 @@ async fn status(answer: h2::client::ResponseFuture) -> Status {
     Status::from_header_map(answer.headers()).expect("it fails at once")
 }
 
-fn framed(message: &impl prost::Message) -> Bytes {
-    let message = message.encode_to_vec();
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    [&[0][..], &length, &message].concat().into()
-}
-
 /// A message that is a field of no message of ours, as long as is wanted. Its last byte is missing.
 fn almost(length: usize) -> Bytes {
     let head = [&[0][..], &u32::try_from(length).unwrap().to_be_bytes()].concat();
@@ -143,14 +139,7 @@ async fn who_says_nothing_to_the_control_plane_is_closed_and_a_backend_that_idle
 
 #[tokio::test]
 async fn half_a_tls_handshake_is_closed() {
-    let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let file = |name: &str, contents: String| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, contents).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (cert, key) = (file("cert", key.cert.pem()), file("key", key.signing_key.serialize_pem()));
+    let (_directory, [cert, key]) = certificate();
     let variables = [("CONTROL_TLS_CERT", &*cert), ("CONTROL_TLS_KEY", &*key)];
     let tune = |config: &mut Config| config.control.patience.handshake = SHORT;
     let server = TestServer::tuned(&variables, tune).await;
@@ -245,6 +234,25 @@ async fn half_a_message_is_not_waited_for_and_pauses_of_a_stream_are() {
     let trailers = soon("the end", answers.trailers()).await.unwrap().unwrap();
     let status = Status::from_header_map(&trailers).unwrap();
     assert_eq!(error_info(&status).0, "REQUEST_INCOMPLETE");
+}
+
+/// As clients do that fill frames from one buffer.
+#[tokio::test]
+async fn a_stream_whose_frames_never_end_with_a_message_goes_on() {
+    let tune = |config: &mut Config| config.control.patience.message = SHORT;
+    let server = TestServer::tuned(&[], tune).await;
+    let raw = Raw::connect(server.addresses.control, 1 << 16).await;
+    let (answers, mut stream) = raw.begin("PushEvents").await;
+    let message = |tag| framed(&pb::PushEventsRequest { tag, push: Some(push(77, "{}")) });
+    stream.send_data(message(0).slice(..3), false).unwrap();
+    let mut answers = soon("the head", answers).await.unwrap().into_body();
+    for tag in 0..8 {
+        tokio::time::sleep(SHORT / 3).await;
+        let frame = [message(tag).slice(3..), message(tag + 1).slice(..3)].concat();
+        stream.send_data(frame.into(), false).unwrap();
+        let answer = soon("an answer", answers.data()).await.unwrap().unwrap();
+        assert_eq!(pb::PushEventsResponse::decode(&answer[5..]).unwrap().tag, tag);
+    }
 }
 
 #[tokio::test]
