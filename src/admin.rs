@@ -59,7 +59,8 @@ impl Admin {
     /// Serves `listener` until `stop`.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let timeout = self.timeout;
-        let newcomers = Newcomers::new(limits::ADMIN_CONNECTIONS_MAX);
+        let newcomers =
+            Newcomers::new(limits::ADMIN_CONNECTIONS_MAX, self.metrics.admin_connections.clone());
         let crowded_out = self.metrics.admin_connections_crowded_out.clone();
         let router = Router::new()
             .route("/healthz", get(async || "ok\n"))
@@ -70,7 +71,8 @@ impl Admin {
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        let (newcomer, router) = (newcomers.enter().await, router.clone());
+                        let Some(newcomer) = newcomers.enter() else { continue };
+                        let router = router.clone();
                         let crowded_out = crowded_out.clone();
                         let answer = answer(stream, router, timeout);
                         tokio::spawn(async move {

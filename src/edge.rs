@@ -13,7 +13,6 @@ mod close_reason;
 pub(crate) mod fuzz;
 mod handshake;
 mod origin;
-mod pending;
 mod protocol;
 mod rate;
 mod refusal_log;
@@ -48,7 +47,6 @@ use self::admission::Admission;
 use self::client::TrustedProxies;
 use self::handshake::Handshake;
 use self::origin::Origins;
-use self::pending::PendingSocket;
 use self::rate::Rate;
 use self::refusal_log::RefusalLog;
 use self::request::RequestInfo;
@@ -59,6 +57,7 @@ use crate::config::{EdgeConfig, TelegramConfig};
 use crate::hub::Hub;
 use crate::limits;
 use crate::metrics::{Metrics, ReasonLabel, at_zero};
+use crate::newcomers::Newcomer;
 use crate::ticket::Tickets;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -184,25 +183,25 @@ impl Edge {
         router: Router,
         stop: CancellationToken,
     ) -> Option<Box<Session>> {
-        let Some(pending) = self.admission.pending() else {
+        let Some(newcomer) = self.admission.enter() else {
             refuse(&stream);
             return None;
         };
         // Frames are small and written whole. Waiting to fill a packet would only delay them.
         let _nodelay = stream.set_nodelay(true);
         let _bounded = set_socket_send_buffer_size(&stream, limits::SEND_BUFFER_BYTES as usize);
-        let http = self.speak_http(stream, peer, router, &pending);
+        let http = self.speak_http(stream, peer, router, &newcomer);
         let (stream, unread, handshake) = tokio::select! {
             // For all requests together: repeating them is no way to stay without a ticket.
             opened = timeout(self.config.handshake_timeout, http) => opened.ok().flatten()?,
-            () = pending.evicted() => {
-                self.admission.count_evicted();
+            () = newcomer.crowded_out().cancelled_owned() => {
+                self.admission.count_crowded_out();
                 return None;
             }
             () = stop.cancelled() => return None,
         };
-        pending.set_busy();
-        session::attach(self, (stream, unread), handshake, pending).await
+        newcomer.set_busy();
+        session::attach(self, (stream, unread), handshake, newcomer).await
     }
 
     /// Answers requests until the socket closes, or a handshake has succeeded.
@@ -211,15 +210,15 @@ impl Edge {
         stream: TcpStream,
         peer: SocketAddr,
         router: Router,
-        pending: &PendingSocket,
+        newcomer: &Newcomer,
     ) -> Option<(TcpStream, Vec<u8>, Handshake)> {
         let cell = HandshakeCell::default();
         let service = service_fn(|request: Request<hyper::body::Incoming>| {
             let response = self.respond(request, peer, router.clone(), Arc::clone(&cell));
             async {
-                pending.set_busy();
+                newcomer.set_busy();
                 let response = response.await;
-                pending.set_idle();
+                newcomer.set_idle();
                 response
             }
         });

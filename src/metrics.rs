@@ -112,6 +112,8 @@ metrics! { duelhub {
     rpcs: Family<RpcLabels, Counter>, "rpcs", "RPCs answered, by method and code";
     control_connections: Gauge, "control_connections", "Open connections of the control plane, with those that have made no call";
     control_connections_closed: Family<ReasonLabel, Counter>, "control_connections_closed", "Connections of the control plane that the hub closed, by reason";
+    control_newcomers: Gauge, "control_newcomers", "Connections of the control plane of which no call was accepted yet";
+    admin_connections: Gauge, "admin_connections", "Connections of the admin listener";
     admin_connections_crowded_out: Counter, "admin_connections_crowded_out", "Connections of the admin listener that gave their place to the next";
     tickets_issued: Family<KindLabel, Counter>, "tickets_issued", "Tickets issued, by kind";
     sessions_ended: Counter, "sessions_ended", "Sessions ended because a resume ticket was copied";

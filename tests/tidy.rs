@@ -44,7 +44,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "clock", "config", "engine", "event", "hub", "id", "limits", "metrics", "telegram",
+            "clock",
+            "config",
+            "engine",
+            "event",
+            "hub",
+            "id",
+            "limits",
+            "metrics",
+            "newcomers",
+            "telegram",
             "ticket",
         ],
     ),

@@ -2,7 +2,7 @@
 //!
 //! A connection begins as a newcomer ([`crate::newcomers`]): until a call of it is accepted, it has one of
 //! [`limits::CONTROL_NEWCOMERS_MAX`] places, and little time. Then it has one of `CONTROL_MAX_CONNECTIONS`, and stays for as
-//! long as its peer answers pings. So whoever has no token keeps out nobody who has one. Bounds besides: bytes of requests under
+//! long as its peer answers pings. So whoever has no token keeps out nobody whose first call comes before as many others. Bounds besides: bytes of requests under
 //! way ([`limits::GRPC_REQUEST_BYTES_MAX`]), bytes of answers that are not taken ([`limits::GRPC_ANSWER_BYTES_MAX`]), and
 //! pages of `ListDuels` ([`limits::GRPC_PAGES_MAX`]), each for one connection and for all.
 
@@ -99,7 +99,10 @@ impl Peers {
             drop(metrics.control_connections_closed.get_or_create(&ReasonLabel { reason }));
         }
         Arc::new(Self {
-            newcomers: Newcomers::new(limits::CONTROL_NEWCOMERS_MAX),
+            newcomers: Newcomers::new(
+                limits::CONTROL_NEWCOMERS_MAX,
+                metrics.control_newcomers.clone(),
+            ),
             places: Arc::new(Semaphore::new(config.connections_max)),
             request_bytes: ByteBudget::new(limits::GRPC_REQUEST_BYTES_MAX.1),
             answer_bytes: Arc::default(),
@@ -135,8 +138,12 @@ impl Peer {
         if self.place.get().is_none() {
             let place = Arc::clone(&self.of.places).try_acquire_owned();
             let place = place.map_err(|_| Failure::Limit(CONNECTIONS))?;
+            let newcomer = self.newcomer.lock().take();
+            // From here on it is not crowded out any more, unless it was.
+            if newcomer.is_some_and(|newcomer| !newcomer.set_busy()) {
+                return Err(Failure::Limit(CONNECTIONS));
+            }
             let _two_first_calls = self.place.set(place);
-            drop(self.newcomer.lock().take());
         }
         let (of_peer, of_all) = self.unsent.bytes();
         let (peer_max, all_max) = limits::GRPC_ANSWER_BYTES_MAX;

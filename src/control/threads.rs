@@ -56,9 +56,9 @@ impl Threads {
         let accepting = async {
             for thread in self.0.iter().cycle() {
                 let connection = accept(&listener).await;
-                let connection = (connection, newcomers.enter().await);
+                let Some(newcomer) = newcomers.enter() else { continue };
                 // Waits while the thread is behind. The thread cannot be gone.
-                let _gone = thread.connections.send(connection).await;
+                let _gone = thread.connections.send((connection, newcomer)).await;
             }
         };
         stop.run_until_cancelled(accepting).await;

@@ -13,11 +13,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::client::Client;
-use super::pending::{PendingSocket, PendingSockets};
 use super::rate::{Rate, RateByKey, SharedRate};
 use crate::config::EdgeConfig;
 use crate::id::{TelegramId, UserId};
 use crate::metrics::{KindLabel, Metrics, at_zero};
+use crate::newcomers::{Newcomer, Newcomers};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The limits of this node, and how much of each is used.
 #[derive(Debug)]
 pub(super) struct Admission {
-    pending: Arc<PendingSockets>,
+    newcomers: Arc<Newcomers>,
     /// By address as well: whoever holds an old ticket of somebody must not use up their rate.
     handshakes: Rates<(UserId, Option<IpAddr>)>,
     ticket_requests: Rates<TelegramId>,
@@ -99,7 +99,10 @@ impl Admission {
         let per_address = Rate::per(MINUTE, config.invalid_per_address_max);
         let all = Rate::per(SECOND, config.handshakes_per_second_max);
         Self {
-            pending: PendingSockets::new(config.pending_handshakes_max, Arc::clone(&metrics)),
+            newcomers: Newcomers::new(
+                config.pending_handshakes_max,
+                metrics.pending_handshakes.clone(),
+            ),
             handshakes: Rates::new(per_user, all),
             ticket_requests: Rates::new(per_user, all),
             strangers: Rates::new(per_address, all),
@@ -114,12 +117,12 @@ impl Admission {
     }
 
     /// Admits a new socket. Returns `None` if there are too many without a ticket that the hub is busy with.
-    pub(super) fn pending(&self) -> Option<PendingSocket> {
-        let pending = self.pending.add();
-        if pending.is_none() {
-            self.count(PENDING);
+    pub(super) fn enter(&self) -> Option<Newcomer> {
+        let newcomer = self.newcomers.enter();
+        if newcomer.is_none() {
+            self.count_crowded_out();
         }
-        pending
+        newcomer
     }
 
     /// Reserves a connection for a handshake of `user` from `client`.
@@ -132,6 +135,11 @@ impl Admission {
         let reserved =
             reserved.and_then(|()| ConnectionCounts::reserve(&self.counts, client.counted()));
         self.counted(reserved)
+    }
+
+    /// Uses up the rate of a user who has a connection, so that their next handshake has to wait.
+    pub(super) fn use_up(&self, user: UserId, slot: &ConnectionSlot) {
+        self.handshakes.each.use_up(&(user, slot.address));
     }
 
     /// Admits a request for a ticket by a user whom Telegram vouches for.
@@ -149,8 +157,8 @@ impl Admission {
         self.counted(admitted)
     }
 
-    /// Counts a socket that had to make room for another one.
-    pub(super) fn count_evicted(&self) {
+    /// Counts a socket that had to go for want of a place.
+    pub(super) fn count_crowded_out(&self) {
         self.count(PENDING);
     }
 

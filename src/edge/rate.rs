@@ -92,6 +92,14 @@ impl<K: Hash + Eq> RateByKey<K> {
         self.allows_at(key, Instant::now(), limits::RATED_KEYS_MAX)
     }
 
+    /// Uses up the rate of `key` as far as it goes.
+    pub(super) fn use_up(&self, key: &K) {
+        let now = Instant::now();
+        if let Some(used) = self.keys.lock().used.get_mut(key) {
+            used.0 = now + self.rate.burst;
+        }
+    }
+
     fn allows_at(&self, key: K, now: Instant, keys_max: usize) -> bool {
         let Keys { used, others, swept_at } = &mut *self.keys.lock();
         if used.len() >= keys_max && *swept_at + SWEEP_INTERVAL <= now {

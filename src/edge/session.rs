@@ -23,7 +23,6 @@ use super::Edge;
 use super::admission::ConnectionSlot;
 use super::close_reason::CloseReason;
 use super::handshake::Handshake;
-use super::pending::PendingSocket;
 use super::protocol::{self, ClientFrame};
 use super::rate::Used;
 use super::request::RequestInfo;
@@ -33,6 +32,7 @@ use crate::hub::{Attachment, Batch, Welcome};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
 use crate::metrics::{KindLabel, Metrics, ReasonLabel};
+use crate::newcomers::Newcomer;
 use crate::ticket::{Generation, Issued, Revision, Stamp, Ticket};
 
 /// The library writes its own frames at once, and buffers none for later.
@@ -64,7 +64,7 @@ pub(super) async fn attach(
     edge: Arc<Edge>,
     (stream, unread): (TcpStream, Vec<u8>),
     handshake: Handshake,
-    pending: PendingSocket,
+    newcomer: Newcomer,
 ) -> Option<Box<Session>> {
     let Handshake { info, admitted, resume } = handshake;
     let socket = SharedSocket::new(stream, Arc::clone(&edge.metrics));
@@ -79,11 +79,11 @@ pub(super) async fn attach(
     let (ticket, slot, attachment, welcome) = match attached.await {
         Ok(attached) => attached,
         Err(reason) => {
-            refuse(&edge, ws, &reason, &info, &pending).await;
+            refuse(&edge, ws, &reason, &info, &newcomer).await;
             return None;
         }
     };
-    drop(pending);
+    drop(newcomer);
     attachment.set_direct_writer(socket.direct_writer());
     // On the heap, so that the futures that it passes through hold one word of it.
     let mut session = Box::new(Session::new(edge, ws, attachment, (info.id, slot), &ticket));
@@ -102,17 +102,17 @@ async fn refuse(
     mut ws: WebSocketStream<SharedSocket>,
     reason: &CloseReason,
     info: &RequestInfo,
-    pending: &PendingSocket,
+    newcomer: &Newcomer,
 ) {
     let label = reason.label();
     edge.metrics.handshakes_refused.get_or_create(&ReasonLabel { reason: label }).inc();
     if let Some(suppressed) = edge.refusals_logged.admit() {
         info!(request_id = %info.id, reason = label, client = %info.client, suppressed, "refused");
     }
-    pending.set_idle();
+    newcomer.set_idle();
     tokio::select! {
         () = close_socket(&mut ws, reason, &info.id) => {}
-        () = pending.evicted() => {}
+        () = newcomer.crowded_out().cancelled_owned() => {}
     }
 }
 
@@ -140,7 +140,7 @@ pub(super) struct Session {
     attachment: Attachment,
     open_count: OpenCount,
     /// Held until the socket is closed.
-    _slot: ConnectionSlot,
+    slot: ConnectionSlot,
     request_id: RequestId,
     opened_at: Instant,
     /// When the client last sent anything.
@@ -175,7 +175,7 @@ impl Session {
             edge,
             ws,
             attachment,
-            _slot: slot,
+            slot,
             request_id,
             opened_at: now,
             seen_at: now,
@@ -396,6 +396,11 @@ impl Session {
 
     /// Detaches the connection, then tells the client why, and closes the socket.
     async fn close(self: Box<Self>, reason: &CloseReason) {
+        if *reason == CloseReason::TooManyMessages {
+            // Else coming back would give it all its messages again.
+            let user = self.attachment.connection().viewer.user;
+            self.edge.admission.use_up(user, &self.slot);
+        }
         let Self { edge, mut ws, mut attachment, open_count, request_id, opened_at, .. } = *self;
         attachment.set_offline_reason(reason.offline_reason());
         let connection_id = attachment.connection().id.0;
@@ -418,8 +423,8 @@ async fn close_socket(
 ) {
     let Some(notice) = reason.notice() else { return };
     // A client that does not read does not answer either.
-    let does_not_read = *reason == CloseReason::TooSlow || ws.get_ref().has_unsent();
-    let patience = if does_not_read { Duration::from_millis(100) } else { limits::CLOSE_TIMEOUT };
+    let too_slow = *reason == CloseReason::TooSlow;
+    let patience = if too_slow { Duration::from_millis(100) } else { limits::CLOSE_TIMEOUT };
     let closing = async {
         if let Some(error) = notice.error {
             let frame = protocol::error(error, request_id, notice.retry, reason.retry_after());
@@ -437,8 +442,8 @@ async fn close_socket(
         Ok::<_, Error>(())
     };
     // On the heap, so that a connection has no room for its end throughout its life.
-    let closed = timeout(patience, Box::pin(closing)).await;
-    ws.get_ref().end_without_peer(closed.is_err() && does_not_read);
+    let _closed: Result<_, _> = timeout(patience, Box::pin(closing)).await;
+    ws.get_ref().end_without_peer();
 }
 
 fn reason_of(error: &Error) -> CloseReason {

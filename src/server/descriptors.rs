@@ -38,8 +38,8 @@ pub fn raise_descriptor_limit() -> Option<u64> {
 }
 
 impl PlayerSockets {
-    /// Returns what of these sockets fits under `limit` descriptors, beside those of `backends` and of the process. If not all of them do, the pending ones give way down to a
-    /// quarter, so that there is room for those who stay.
+    /// Returns what of these sockets fits under `limit` descriptors, beside those of `backends` and of the process. If not all of
+    /// them do, the pending ones give way down to a quarter, so that there is room for those who stay.
     pub(super) fn fit(self, limit: u64, backends: usize) -> Result<Self, TooFewDescriptors> {
         let backends = backends as u64;
         let reserved = limits::DESCRIPTORS_RESERVED + backends;
