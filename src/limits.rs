@@ -72,12 +72,14 @@ pub const CONTROL_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection of the control plane may be open before a call of it is accepted.
 ///
-/// Backends call at once, or open a connection ahead of their first call; a client whose connection is ended so opens another one for its next call.
+/// Backends call at once, or open a connection ahead of their first call; a client whose connection is ended so opens another
+/// one for its next call.
 pub const CONTROL_FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections of the control plane of which no call was accepted yet.
 ///
-/// The oldest gives way to the next, so a backend has until so many others have come: all backends of a game may come back together after a restart.
+/// The oldest gives way to the next, so a backend has until so many others have come: all backends of a game may come back
+/// together after a restart.
 pub const CONTROL_NEWCOMERS_MAX: usize = 32;
 
 /// How long a message may take from its first byte to its last, and the request of a call that has one message. 4 MiB come
@@ -99,7 +101,8 @@ pub const GRPC_PAGES_MAX: (usize, usize) = (8, 64);
 
 /// Elements of repeated fields that a message may have before it is decoded.
 ///
-/// Each takes up to a hundred times its bytes then. Far above what any field takes, so that one with too many is still told how many it takes.
+/// Each takes up to a hundred times its bytes then. Far above what any field takes, so that one with too many is still told how
+/// many it takes.
 pub const GRPC_ELEMENTS_MAX: usize = 4096;
 
 /// Calls that wait for the engine's writer. All the pushes in flight that an operator may reasonably allow, and as many
@@ -205,21 +208,23 @@ pub const DESCRIPTORS_FOR_PLAYERS_MIN: u64 = 64;
 /// Users, and addresses, whose rates are told apart at a time. More of them come in a minute only if they are made up.
 pub const RATED_KEYS_MAX: usize = 64 * 1024;
 
-/// Reads of a client's socket a minute, each of at most [`READ_BUFFER_BYTES`] unless a message is larger. Whatever a client sends, in
-/// messages or in pieces of them, costs no more than so many turns.
+/// Reads of a client's socket a minute, each of at most [`READ_BUFFER_BYTES`] unless a message is larger. Whatever a client
+/// sends, in messages or in pieces of them, costs no more than so many turns.
 pub const READS_PER_MINUTE_MAX: u32 = 12_000;
 
 /// Lines of the log about requests that were refused, a second. The rest is counted.
 pub const REFUSALS_LOGGED_PER_SECOND: u32 = 20;
 
-/// Bytes of a path that the log shows. The paths of the API are shorter; the first part of a ticket, which is no secret, is longer.
+/// Bytes of a path that the log shows. The paths of the API are shorter; the first part of a ticket, which is no secret, is
+/// longer.
 pub const PATH_BYTES_SHOWN_MAX: usize = 32;
 
-/// Bytes that the kernel holds for one client, doubled by it for its own needs (socket(7), `SO_SNDBUF`). A client that does not read
-/// holds no more, and 200 ms away one still gets 600 KB a second.
+/// Bytes that the kernel holds for one client, doubled by it for its own needs (socket(7), `SO_SNDBUF`). A client that does not
+/// read holds no more, and 200 ms away one still gets 600 KB a second.
 pub const SEND_BUFFER_BYTES: u32 = 128 * 1024;
 
-/// How long the kernel goes on to deliver what a client has not acknowledged once its connection is closed (tcp(7), `TCP_USER_TIMEOUT`).
+/// How long the kernel goes on to deliver what a client has not acknowledged once its connection is closed (tcp(7),
+/// `TCP_USER_TIMEOUT`).
 pub const ORPHAN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Lines of the log that wait for standard output. A second of a mass reconnect has about as many.

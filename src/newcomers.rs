@@ -1,5 +1,5 @@
-//! Sockets of peers that have proved nothing yet. There is a bound on them, and past it the one that has been idle for longest gives
-//! its place to the next.
+//! Sockets of peers that have proved nothing yet. There is a bound on them, and past it the one that has been idle for longest
+//! gives its place to the next.
 //!
 //! So whoever holds sockets open keeps nobody out who proves something before as many others have come. A socket is idle while
 //! the hub waits for its peer. Used by all listeners: the data plane, the control plane and [`crate::admin`].
@@ -74,7 +74,8 @@ impl Newcomer {
         self.crowded_out.clone()
     }
 
-    /// The hub has something to do for the peer. Returns whether the newcomer may stay until it is idle again: not if it has to go.
+    /// The hub has something to do for the peer. Returns whether the newcomer may stay until it is idle again: not if it has to
+    /// go.
     pub fn set_busy(&self) -> bool {
         let mut state = self.of.state.lock();
         let idle_since = self.idle_since.lock().take();

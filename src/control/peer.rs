@@ -2,9 +2,10 @@
 //!
 //! A connection begins as a newcomer ([`crate::newcomers`]): until a call of it is accepted, it has one of
 //! [`limits::CONTROL_NEWCOMERS_MAX`] places, and little time. Then it has one of `CONTROL_MAX_CONNECTIONS`, and stays for as
-//! long as its peer answers pings. So whoever has no token keeps out nobody whose first call comes before as many others. Bounds besides: bytes of requests under
-//! way ([`limits::GRPC_REQUEST_BYTES_MAX`]), bytes of answers that are not taken ([`limits::GRPC_ANSWER_BYTES_MAX`]), and
-//! pages of `ListDuels` ([`limits::GRPC_PAGES_MAX`]), each for one connection and for all.
+//! long as its peer answers pings. So whoever has no token keeps out nobody whose first call comes before as many others.
+//! Bounds besides: bytes of requests under way ([`limits::GRPC_REQUEST_BYTES_MAX`]), bytes of answers that are not taken
+//! ([`limits::GRPC_ANSWER_BYTES_MAX`]), and pages of `ListDuels` ([`limits::GRPC_PAGES_MAX`]), each for one connection and for
+//! all.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};

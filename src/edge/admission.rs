@@ -1,8 +1,8 @@
 //! Admission control: how many connections there may be, and how fast they may come.
 //!
-//! Whoever shows a valid ticket, or valid initData, uses up the rate of the user at that address, and then the one of all. Whoever shows none uses up
-//! the rate of the address, and then one of all such; so no stranger uses up what is for players, whatever address they share.
-//! What exceeds a bound is refused with 429 or 503 and counted.
+//! Whoever shows a ticket of ours uses up the rate of its user at that address, and then the one of all; with valid initData,
+//! the rate of the user. Whoever shows neither uses up the rate of the address, and then one of all such. So no stranger uses
+//! up what is for players, whatever address they share. What exceeds a bound is refused with 429 or 503 and counted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -86,8 +86,8 @@ impl SharedSocket {
         unless_blocked(self.inner.send_unsent(&mut unsent)).map(|_| ())
     }
 
-    /// Sees to it that the kernel does not keep for long what the client has not acknowledged when the socket is closed now. If not
-    /// even all of it fits into the kernel, it is forgotten at once: the client does not read.
+    /// Sees to it that the kernel does not keep for long what the client has not acknowledged when the socket is closed now. If
+    /// not even all of it fits into the kernel, it is forgotten at once: the client does not read.
     pub(super) fn end_without_peer(&self) {
         let stream = &self.inner.stream;
         // Neither fails on a socket that is connected; what it does to another one does not matter.
