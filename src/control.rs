@@ -13,6 +13,7 @@ mod deadline;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod middleware;
+mod payload_object;
 mod peer;
 mod receiving;
 mod status;

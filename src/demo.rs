@@ -229,9 +229,11 @@ async fn push(
     given: GivenBody<PushBody>,
 ) -> JsonAnswer {
     let PushBody { duel_id, event_type, payload, views } = read(&id, given)?;
-    let views = views
-        .into_iter()
-        .map(|view| pb::View { user_id: view.user_id, payload_json: view.payload.to_string() });
+    let views = views.into_iter().map(|view| pb::View {
+        user_id: view.user_id,
+        payload_json: view.payload.to_string(),
+        payload: None,
+    });
     let request = pb::PushEventRequest {
         duel_id,
         r#type: event_type,

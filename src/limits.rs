@@ -105,6 +105,10 @@ pub const GRPC_PAGES_MAX: (usize, usize) = (8, 64);
 /// many it takes.
 pub const GRPC_ELEMENTS_MAX: usize = 4096;
 
+/// Objects and lists within each other, in a payload that is given as an object. Each is up to three messages within each other,
+/// and the decoder refuses a hundred.
+pub const OBJECT_DEPTH_MAX: usize = 24;
+
 /// Calls that wait for the engine's writer. All the pushes in flight that an operator may reasonably allow, and as many
 /// handshakes.
 pub const ENGINE_QUEUE_MAX: usize = 16 * 1024;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::payload_object::payload_json;
 use super::status::Failure;
 use crate::clock::UnixMs;
 use crate::engine::{Declaration, DuelSettings, Head, OfflineReason, Participant, StatusFilter};
@@ -163,6 +164,7 @@ pub(super) fn push(
     let event = pb::LastEvent {
         r#type: request.r#type,
         payload_json: request.payload_json,
+        payload: request.payload,
         audience: request.audience,
         views: request.views,
     };
@@ -190,22 +192,20 @@ fn event_content(
         text => EventType::parse(text)
             .map_err(|error| Failure::field(format!("{prefix}type"), error.to_string()))?,
     };
-    let views: usize = event.views.iter().map(|view| view.payload_json.len()).sum();
-    if views > 0 && event.payload_json.len() + views > limits::PUSH_BYTES_MAX {
-        let bytes = limits::PUSH_BYTES_MAX;
-        let problem = format!("must have at most {bytes} bytes, payload_json included");
-        return Err(Failure::field(format!("{prefix}views"), problem));
-    }
     // Every push passes here, so field names are formatted only for errors.
-    let payload = |json: String, field: &dyn Fn() -> String| {
-        Payload::parse(duel, json, payload_bytes_max)
-            .map_err(|error| Failure::field(field(), error.to_string()))
-    };
+    let payload =
+        |json: String, object: Option<prost_types::Struct>, field: &dyn Fn(&str) -> String| {
+            let given = if object.is_some() { "payload" } else { "payload_json" };
+            Payload::parse(duel, payload_json(json, object, field)?, payload_bytes_max)
+                .map_err(|error| Failure::field(field(given), error.to_string()))
+        };
     let audience = audience(prefix, event.audience)?;
     if event.views.len() > limits::USERS_NAMED_MAX {
         let problem = format!("must be at most {}", limits::USERS_NAMED_MAX);
         return Err(Failure::field(format!("{prefix}views"), problem));
     }
+    let of_all = payload(event.payload_json, event.payload, &|name| format!("{prefix}{name}"))?;
+    let mut bytes = of_all.json().len();
     let mut views: Vec<(UserId, Payload)> = Vec::with_capacity(event.views.len());
     for (at, view) in event.views.into_iter().enumerate() {
         let field = |name: &str| format!("{prefix}views[{at}].{name}");
@@ -217,11 +217,18 @@ fn event_content(
         if !audience.includes(Viewer { user, role: Role::Player }) {
             return Err(Failure::field(field("user_id"), "is not in the audience"));
         }
-        views.push((user, payload(view.payload_json, &|| field("payload_json"))?));
+        let payload = payload(view.payload_json, view.payload, &field)?;
+        bytes += payload.json().len();
+        if bytes > limits::PUSH_BYTES_MAX {
+            let max = limits::PUSH_BYTES_MAX;
+            let problem = format!("must have at most {max} bytes, the event's payload included");
+            return Err(Failure::field(format!("{prefix}views"), problem));
+        }
+        views.push((user, payload));
     }
     Ok(Push {
         event_type,
-        payload: payload(event.payload_json, &|| format!("{prefix}payload_json"))?,
+        payload: of_all,
         audience,
         views: views.into(),
         coalesce_key: None,

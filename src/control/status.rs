@@ -223,7 +223,8 @@ impl Failure {
             Some(Self::UnknownMethod)
         } else if status.code() == Code::InvalidArgument {
             // What `pb::bounded` says of a message that it does not decode.
-            Some(Self::field(status.message(), "has too many elements to be decoded"))
+            let (field, problem) = status.message().split_once(' ')?;
+            Some(Self::field(field, problem.to_owned()))
         } else {
             None
         }

@@ -34,8 +34,11 @@ pub enum PayloadError {
     /// Not JSON, or not an object.
     #[error("must be one JSON object")]
     NotAnObject,
+    /// An empty list, which is what PHP makes of an empty array.
+    #[error("must be one JSON object, and is an empty list; PHP writes an object for (object) []")]
+    EmptyList,
     /// `duel_id` is there, but is not this duel's, or is there twice.
-    #[error("its duel_id must be the number of the duel, once")]
+    #[error("its duel_id must be the duel's, as a number, once; without one the hub adds it")]
     OtherDuel,
 }
 
@@ -54,6 +57,9 @@ impl Payload {
             return Err(PayloadError::TooLarge { max: bytes_max });
         }
         let text = if text.trim_ascii().is_empty() { "{}" } else { text };
+        if text.trim_ascii() == "[]" {
+            return Err(PayloadError::EmptyList);
+        }
         let json = match find_duel_id(text)? {
             Found::None { empty } => with_duel_id(duel, text, empty).into(),
             Found::Number(number) if number == duel.get() => json.into(),
@@ -161,7 +167,8 @@ mod tests {
 
     #[test]
     fn what_is_no_object_of_this_duel_is_refused() {
-        for json in ["[]", "1", "null", "{", "{}{}", "{}x", r#"{"a":}"#, "{'a':1}", "\u{feff}{}"] {
+        assert_eq!(parse(" [] "), Err(PayloadError::EmptyList));
+        for json in ["[1]", "1", "null", "{", "{}{}", "{}x", r#"{"a":}"#, "{'a':1}", "\u{feff}{}"] {
             assert_eq!(parse(json), Err(PayloadError::NotAnObject), "{json}");
         }
         for json in [

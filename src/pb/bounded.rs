@@ -2,7 +2,8 @@
 //!
 //! An element of a repeated field takes two bytes on the wire and up to a hundred in memory. So a message with more than
 //! [`limits::GRPC_ELEMENTS_MAX`] is refused before anything is allocated for it. The status then is INVALID_ARGUMENT without
-//! details, and its text is the field's name: [`crate::control`] makes the caller's status of it.
+//! details, and its text is the field's path, a space, and what is wrong: [`crate::control`] makes the caller's status of it.
+//! A payload that is given as an object is also checked for its depth.
 
 use std::marker::PhantomData;
 
@@ -31,9 +32,25 @@ pub trait Shaped {
 const USER_LIST: Shape = Shape { repeated: &[(1, "user_ids")], nested: &[] };
 const AUDIENCE: Shape =
     Shape { repeated: &[], nested: &[(2, "only", &USER_LIST), (3, "except", &USER_LIST)] };
-const PUSH: Shape = Shape { repeated: &[(5, "views")], nested: &[(4, "audience", &AUDIENCE)] };
-const LAST_EVENT: Shape =
-    Shape { repeated: &[(4, "views")], nested: &[(3, "audience", &AUDIENCE)] };
+const VIEW: Shape = Shape { repeated: &[], nested: &[(3, "payload", &OBJECT)] };
+const PUSH: Shape = Shape {
+    repeated: &[(5, "views")],
+    nested: &[(4, "audience", &AUDIENCE), (5, "views", &VIEW), (9, "payload", &OBJECT)],
+};
+const LAST_EVENT: Shape = Shape {
+    repeated: &[(4, "views")],
+    nested: &[(3, "audience", &AUDIENCE), (4, "views", &VIEW), (5, "payload", &OBJECT)],
+};
+
+/// `google.protobuf.Struct`, and what may stand within it.
+static OBJECT: Shape = Shape { repeated: &[(1, "")], nested: &[(1, "", &OBJECT_ENTRY)] };
+static OBJECT_ENTRY: Shape = Shape { repeated: &[], nested: &[(2, "", &VALUE)] };
+static VALUE: Shape = Shape { repeated: &[], nested: &[(5, "", &OBJECT), (6, "", &LIST)] };
+static LIST: Shape = Shape { repeated: &[(1, "")], nested: &[(1, "", &VALUE)] };
+
+/// The most messages within each other, the path to an object of [`limits::OBJECT_DEPTH_MAX`] included. prost has a limit of 100,
+/// past which it does not say what is wrong.
+const DEPTH_MAX: usize = 4 + 3 * limits::OBJECT_DEPTH_MAX;
 
 macro_rules! shaped {
     ($($message:ident $(: $shape:expr)?),* $(,)?) => {
@@ -97,7 +114,7 @@ impl<D: Message + Default + Shaped> Decoder for BoundedDecoder<D> {
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
         // The library hands over a message in one piece.
         let mut room = limits::GRPC_ELEMENTS_MAX;
-        count(bytes.chunk(), &D::SHAPE, &mut room).map_err(Status::invalid_argument)?;
+        count(bytes.chunk(), &D::SHAPE, &mut room, DEPTH_MAX)?;
         self.0.decode(bytes)
     }
 
@@ -106,11 +123,39 @@ impl<D: Message + Default + Shaped> Decoder for BoundedDecoder<D> {
     }
 }
 
-/// Takes the elements that a message has out of `room`. Stops at what is no protobuf, which prost refuses.
-///
-/// # Errors
-/// The path of the field for which there is no room.
-fn count(mut bytes: &[u8], shape: &Shape, room: &mut usize) -> Result<(), String> {
+/// Why a message is not decoded.
+#[derive(Debug, PartialEq, Eq)]
+struct Refusal {
+    /// The path of the field at fault.
+    field: String,
+    problem: &'static str,
+}
+
+impl Refusal {
+    fn new(field: &str, problem: &'static str) -> Self {
+        Self { field: field.to_owned(), problem }
+    }
+
+    /// Returns it with the name of the field around the one at fault.
+    fn within(self, name: &str) -> Self {
+        let field = match (name, self.field.as_str()) {
+            ("", _) => self.field,
+            (name, "") => name.to_owned(),
+            (name, field) => format!("{name}.{field}"),
+        };
+        Self { field, ..self }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(Refusal { field, problem }: Refusal) -> Self {
+        Self::invalid_argument(format!("{field} {problem}"))
+    }
+}
+
+/// Takes the elements that a message has out of `room`. Stops at what is no protobuf, which prost refuses. `depth` is how many
+/// messages may stand within each other.
+fn count(mut bytes: &[u8], shape: &Shape, room: &mut usize, depth: usize) -> Result<(), Refusal> {
     while let Some(key) = varint(&mut bytes) {
         let (field, wire_type) = (key >> 3, key & 7);
         let value = match wire_type {
@@ -128,13 +173,14 @@ fn count(mut bytes: &[u8], shape: &Shape, room: &mut usize) -> Result<(), String
             // Packed numbers, of which each ends with a byte below 128; or one element, of which nothing is known here.
             let numbers = value.iter().filter(|byte| **byte < 128).count();
             let elements = if name.ends_with("_ids") && wire_type == 2 { numbers } else { 1 };
-            *room = room.checked_sub(elements).ok_or_else(|| (*name).to_owned())?;
+            let too_many = || Refusal::new(name, "has too many elements to be decoded");
+            *room = room.checked_sub(elements).ok_or_else(too_many)?;
         }
         if let Some((_, name, nested)) = shape.nested.iter().find(|(number, ..)| *number == field) {
-            count(value, nested, room).map_err(|path| match *name {
-                "" => path,
-                name => format!("{name}.{path}"),
-            })?;
+            let too_deep = || Refusal::new("", "has too many objects and lists within each other");
+            let inner = depth.checked_sub(1).ok_or_else(too_deep);
+            let counted = inner.and_then(|depth| count(value, nested, room, depth));
+            counted.map_err(|refusal| refusal.within(name))?;
         }
     }
     Ok(())
@@ -159,7 +205,8 @@ mod tests {
 
     fn refused<M: Message + Shaped>(message: &M) -> Option<String> {
         let mut room = limits::GRPC_ELEMENTS_MAX;
-        count(&message.encode_to_vec(), &M::SHAPE, &mut room).err()
+        let refused = count(&message.encode_to_vec(), &M::SHAPE, &mut room, DEPTH_MAX).err()?;
+        Some(refused.field)
     }
 
     fn push(views: usize, only: usize) -> pb::PushEventRequest {
@@ -195,21 +242,59 @@ mod tests {
         let max = limits::GRPC_ELEMENTS_MAX;
         let half = push(max / 2 + 1, 0).encode_to_vec();
         let whole = [half.clone(), half].concat();
-        assert!(count(&whole, &PUSH, &mut { max }).is_err());
+        assert!(count(&whole, &PUSH, &mut { max }, DEPTH_MAX).is_err());
         let in_parts = pb::PushEventsRequest { tag: 9, push: Some(push(max / 2 + 1, 0)) };
         let in_parts = in_parts.encode_to_vec();
         let shape = <pb::PushEventsRequest as Shaped>::SHAPE;
-        assert!(count(&[in_parts.clone(), in_parts].concat(), &shape, &mut { max }).is_err());
+        assert!(
+            count(&[in_parts.clone(), in_parts].concat(), &shape, &mut { max }, DEPTH_MAX).is_err()
+        );
         // A group of field 100 begins and ends; prost skips it.
         let group = [&[0xa3, 6, 0xa4, 6][..], &push(max + 1, 0).encode_to_vec()].concat();
         assert!(pb::PushEventRequest::decode(&*group).is_ok());
-        assert!(count(&group, &PUSH, &mut { max }).is_err());
+        assert!(count(&group, &PUSH, &mut { max }, DEPTH_MAX).is_err());
+    }
+
+    /// A push whose payload has so many lists within each other, in an object.
+    fn deep(depth: usize, per_list: usize) -> pb::PushEventRequest {
+        use prost_types::value::Kind;
+        let value = |kind| prost_types::Value { kind: Some(kind) };
+        let mut innermost = value(Kind::NullValue(0));
+        for _ in 1..depth {
+            let values = vec![innermost; per_list];
+            innermost = value(Kind::ListValue(prost_types::ListValue { values }));
+        }
+        let payload = prost_types::Struct { fields: [("a".to_owned(), innermost)].into() };
+        pb::PushEventRequest { duel_id: 77, payload: Some(payload), ..Default::default() }
+    }
+
+    #[test]
+    fn an_object_is_bounded_in_depth_and_in_elements() {
+        let max = limits::OBJECT_DEPTH_MAX;
+        let deepest = deep(max, 1);
+        assert_eq!(refused(&deepest), None);
+        assert!(pb::PushEventRequest::decode(&*deepest.encode_to_vec()).is_ok());
+        let view =
+            pb::View { user_id: 5, payload: deep(40 * max, 1).payload, ..Default::default() };
+        let last_event = Some(pb::LastEvent { views: vec![view], ..Default::default() });
+        let close = pb::CloseDuelRequest { duel_id: 77, last_event, ..Default::default() };
+        assert_eq!(refused(&close).as_deref(), Some("last_event.views.payload"));
+        assert_eq!(refused(&deep(2, limits::GRPC_ELEMENTS_MAX)).as_deref(), Some("payload"));
+        let of_objects = (1..max).fold(prost_types::Struct::default(), |object, _| {
+            let kind = Some(prost_types::value::Kind::StructValue(object));
+            prost_types::Struct { fields: [("a".to_owned(), prost_types::Value { kind })].into() }
+        });
+        let view = pb::View { user_id: 5, payload: Some(of_objects), ..Default::default() };
+        let push = pb::PushEventRequest { views: vec![view], ..Default::default() };
+        let of_stream = pb::PushEventsRequest { tag: 0, push: Some(push) };
+        assert_eq!(refused(&of_stream), None);
+        assert!(pb::PushEventsRequest::decode(&*of_stream.encode_to_vec()).is_ok());
     }
 
     #[test]
     fn what_is_no_protobuf_is_left_to_the_decoder() {
         for bytes in [&[][..], &[0x2a], &[0x2a, 0xff], &[0xff; 12], &[0x2a, 5, 1], &[7]] {
-            assert_eq!(count(bytes, &PUSH, &mut { 1 }), Ok(()), "{bytes:?}");
+            assert_eq!(count(bytes, &PUSH, &mut { 1 }, DEPTH_MAX), Ok(()), "{bytes:?}");
         }
     }
 }
