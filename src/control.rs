@@ -82,6 +82,15 @@ pub struct Control {
     stop: CancellationToken,
 }
 
+/// Services beside the control service.
+#[derive(Debug)]
+pub struct Others {
+    /// The services, which speak gRPC.
+    pub routes: Routes,
+    /// Their descriptions, as a `google.protobuf.FileDescriptorSet` of the build.
+    pub descriptors: &'static [u8],
+}
+
 /// Why the control plane cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -131,7 +140,7 @@ impl Control {
     pub fn serve(
         self: Arc<Self>,
         listener: TcpListener,
-        health: impl Into<Routes>,
+        others: Others,
     ) -> Result<impl Future<Output = ()>, ServeError> {
         let (stop, tls) = (self.stop.clone(), self.config.tls.clone());
         let metrics = Arc::clone(&self.metrics);
@@ -139,9 +148,11 @@ impl Control {
         let calls = CallMiddleware::new(&self.config, metrics, stop.clone());
         let control = ControlServiceServer::new(self)
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
-        let others = health.into().add_service(reflection_v1()).add_service(reflection_v1alpha());
-        let services = Services { control, others: others.prepare() };
-        let service = CallService::new(calls, schema(), services);
+        let Others { routes, descriptors } = others;
+        let (v1, v1alpha) = (reflection_v1(descriptors), reflection_v1alpha(descriptors));
+        let others = routes.add_service(v1).add_service(v1alpha).prepare();
+        let services = Services { control, others };
+        let service = CallService::new(calls, schema(descriptors), services);
         let connections =
             Connections::new(service, tls.as_ref(), Arc::clone(&peers), stop.clone())?;
         let threads = Threads::start(|incoming| connections.clone().serve(incoming))?;
@@ -205,38 +216,44 @@ impl Drop for PushPermit {
     }
 }
 
-fn reflection_v1() -> tonic_reflection::server::v1::ServerReflectionServer<
+fn reflection_v1(
+    others: &'static [u8],
+) -> tonic_reflection::server::v1::ServerReflectionServer<
     impl tonic_reflection::server::v1::ServerReflection,
 > {
-    reflection().build_v1().expect("the descriptors come from our own build")
+    reflection(others).build_v1().expect("the descriptors come from our own build")
 }
 
-fn reflection_v1alpha() -> tonic_reflection::server::v1alpha::ServerReflectionServer<
+fn reflection_v1alpha(
+    others: &'static [u8],
+) -> tonic_reflection::server::v1alpha::ServerReflectionServer<
     impl tonic_reflection::server::v1alpha::ServerReflection,
 > {
-    reflection().build_v1alpha().expect("the descriptors come from our own build")
+    reflection(others).build_v1alpha().expect("the descriptors come from our own build")
 }
 
 /// The descriptions of the services, and of the details of an error, so that a client can show them.
-const DESCRIPTORS: [&[u8]; 5] = [
-    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    pb::DESCRIPTORS,
-    tonic_health::pb::FILE_DESCRIPTOR_SET,
-    tonic_types::pb::FILE_DESCRIPTOR_SET,
-];
+fn descriptors(others: &'static [u8]) -> [&'static [u8]; 5] {
+    [
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        pb::DESCRIPTORS,
+        others,
+        tonic_types::pb::FILE_DESCRIPTOR_SET,
+    ]
+}
 
-fn reflection() -> tonic_reflection::server::Builder<'static> {
+fn reflection(others: &'static [u8]) -> tonic_reflection::server::Builder<'static> {
     // Each version lists both.
     let builder = tonic_reflection::server::Builder::configure().include_reflection_service(false);
-    DESCRIPTORS
+    descriptors(others)
         .into_iter()
         .fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set))
 }
 
-fn schema() -> Schema {
+fn schema(others: &'static [u8]) -> Schema {
     let mut pool = DescriptorPool::new();
-    for set in DESCRIPTORS {
+    for set in descriptors(others) {
         pool.decode_file_descriptor_set(set).expect("the descriptors come from our own build");
     }
     Schema(pool)

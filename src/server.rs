@@ -27,7 +27,7 @@ pub use self::descriptors::{TooFewDescriptors, raise_descriptor_limit};
 use self::service_manager::ServiceManager;
 use crate::admin::Admin;
 use crate::config::{AppEnv, Config, EngineConfig, EngineKind, VARIABLES};
-use crate::control::{Control, ServeError};
+use crate::control::{Control, Others, ServeError};
 use crate::demo::Demo;
 use crate::edge::Edge;
 use crate::engine::{EmbeddedEngine, Engine, MemoryEngine, RedisEngine, RedisUrlError, StoreError};
@@ -138,7 +138,9 @@ impl Server {
             shown_limits(&config),
             control_stop.clone(),
         );
-        let control = control.serve(self.control, Routes::new(health))?;
+        let descriptors = tonic_health::pb::FILE_DESCRIPTOR_SET;
+        let others = Others { routes: Routes::new(health), descriptors };
+        let control = control.serve(self.control, others)?;
         let control = AbortOnDropHandle::new(tokio::spawn(control));
         let pages = match config.app_env {
             AppEnv::Production => Router::new(),

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -19,6 +20,7 @@ use super::connect::StreamEncoder;
 use super::peer::Peer;
 use super::receiving::Receiving;
 use super::status::Failure;
+use crate::limits;
 
 /// What a caller sends.
 pub(super) enum RequestBody {
@@ -28,10 +30,21 @@ pub(super) enum RequestBody {
     Read(Option<Bytes>),
 }
 
+/// How a caller sends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyForm {
+    /// It is messages, and not one.
+    pub(super) streams: bool,
+    /// Each has the frame of gRPC.
+    pub(super) is_framed: bool,
+    pub(super) is_http1: bool,
+}
+
 /// What comes of a caller. A stop does not wait for the rest of it, and nobody does for longer than
-/// [`crate::limits::GRPC_MESSAGE_TIMEOUT`].
+/// [`limits::GRPC_MESSAGE_TIMEOUT`].
 pub(super) struct ArrivingBody {
     incoming: Incoming,
+    is_http1: bool,
     call: CallContext,
     /// Between the messages of a stream there may be any time.
     streams: bool,
@@ -45,18 +58,33 @@ pub(super) struct ArrivingBody {
 }
 
 impl ArrivingBody {
-    /// `streams`: it is messages, and not one. `is_framed`: each has the frame of gRPC.
     pub(super) fn new(
         incoming: Incoming,
         call: CallContext,
-        (streams, is_framed): (bool, bool),
+        BodyForm { streams, is_framed, is_http1 }: BodyForm,
         peer: &Arc<Peer>,
         stop: CancellationToken,
     ) -> Self {
         let (receiving, message_timeout) =
             (Receiving::new(Arc::clone(peer), is_framed), peer.patience().message);
         let (deadline, stopped) = (None, None);
-        Self { incoming, call, streams, receiving, message_timeout, deadline, stop, stopped }
+        Self {
+            incoming,
+            is_http1,
+            call,
+            streams,
+            receiving,
+            message_timeout,
+            deadline,
+            stop,
+            stopped,
+        }
+    }
+
+    /// Returns whether there is nothing more. Where it ends only when it says so (chunks), HTTP/1.1 reports a caller who has gone as
+    /// an error.
+    fn has_ended(&self) -> bool {
+        self.is_http1 || self.incoming.is_end_stream()
     }
 
     fn take(&mut self, frame: &Frame<Bytes>) -> Result<(), Status> {
@@ -86,11 +114,26 @@ impl ArrivingBody {
     }
 }
 
+/// Reads what its caller still sends of a refused request, within bounds, and keeps nothing. Over HTTP/1.1 the connection is closed
+/// otherwise, and a caller who still sends does not come to read the answer (RFC 9112, section 9.6).
+pub(super) async fn drain(mut refused: Incoming, timeout: Duration) {
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = refused.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > limits::GRPC_MESSAGE_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    let _in_time = tokio::time::timeout(timeout, reading).await;
+}
+
 impl ArrivingBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.take(&frame).map(|()| frame))),
-            Poll::Ready(None) if self.incoming.is_end_stream() => Poll::Ready(None),
+            Poll::Ready(None) if self.has_ended() => Poll::Ready(None),
             // The caller has gone in the middle of it. The connection notices that, too, and drops the call.
             Poll::Ready(_) => Poll::Pending,
             Poll::Pending => {

@@ -16,6 +16,7 @@ use tonic::body::Body;
 use tonic::codegen::http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header,
 };
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::body::RequestBody;
@@ -112,18 +113,14 @@ async fn whole(mut body: RequestBody) -> Result<Bytes, Fault> {
 
 /// Takes the one message out of the stream that a request is.
 fn only_message(mut stream: Bytes) -> Result<Bytes, Failure> {
-    let unreadable = |problem: &str| Failure::Unreadable(problem.to_owned());
-    let problem =
-        "the request must be one message: a flag byte of 0, four bytes of length, and the message";
     if stream.len() < FRAME_HEAD_BYTES {
-        return Err(unreadable(problem));
+        return Err(Failure::NotOneMessage);
     }
     let (flags, length) = (stream.get_u8(), stream.get_u32());
     match flags {
         0 if usize::try_from(length).is_ok_and(|length| length == stream.len()) => Ok(stream),
-        0 => Err(unreadable(problem)),
         1 => Err(Failure::Compressed),
-        _ => Err(unreadable(problem)),
+        _ => Err(Failure::NotOneMessage),
     }
 }
 
@@ -151,13 +148,14 @@ pub(super) async fn response(
         Protocol::Unary(method, encoding) => {
             let collected = body.collect().await.map_err(Fault::Status)?;
             let trailers = collected.trailers().cloned().unwrap_or_default();
-            if let Some(status) = failed(&trailers) {
-                return Err(Fault::Status(status));
-            }
             for (name, value) in metadata(&trailers) {
                 if let Ok(name) = HeaderName::try_from(format!("trailer-{name}")) {
                     head.headers.append(name, value.clone());
                 }
+            }
+            if let Some(mut status) = failed(&trailers) {
+                *status.metadata_mut() = MetadataMap::from_headers(head.headers);
+                return Err(Fault::Status(status));
             }
             let mut message = collected.to_bytes();
             message.advance(FRAME_HEAD_BYTES.min(message.len()));

@@ -3,8 +3,6 @@
 //! A request is bounded before anything is made of it. What is wrong with it is told with the path of the field, in words that
 //! come from the field's description, never from a library.
 
-use std::fmt::Write as _;
-
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
 use serde_path_to_error::{Path, Segment};
@@ -89,74 +87,84 @@ fn check_bounds(json: &[u8]) -> Result<(), Failure> {
 fn field_failure(of: &MessageDescriptor, path: &Path, error: &serde_json::Error) -> Failure {
     let text = error.to_string();
     let quoted = |prefix: &str| text.strip_prefix(prefix)?.split('\'').next();
-    let mut path_text = path_text(path);
     let place = Place::find(of, path);
     // The library tells these two of the object in which they are.
     if let Some(unknown) = quoted("unrecognized field name '") {
-        let separator = if path_text.is_empty() { "" } else { "." };
-        path_text = cut(format!("{path_text}{separator}{unknown}"));
         let of = place.message().map_or_else(String::new, |of| format!(" of {}", of.name()));
-        return Failure::field(path_text, format!("is no field{of}"));
+        return Failure::field(place.path_of(unknown), format!("is no field{of}"));
     }
     if let Some(oneof) = quoted("multiple fields provided for oneof '") {
         let oneofs: Vec<_> = place.message().iter().flat_map(|of| of.oneofs()).collect();
         let fields = oneofs.iter().filter(|of| of.name() == oneof).flat_map(|of| of.fields());
-        let fields: Vec<_> = fields.map(|field| field.json_name().to_owned()).collect();
-        let problem = format!("must have only one of {}", fields.join(", "));
-        return match path_text.is_empty() {
-            true => Failure::Unreadable(format!("the request {problem}")),
-            false => Failure::field(path_text, problem),
-        };
+        let fields: Vec<_> = fields.map(|field| field.name().to_owned()).collect();
+        let problem = format!("must be only one of {}", fields.join(", "));
+        return Failure::field(place.path_of(oneof), problem);
     }
-    match place {
-        Place::Field(field, element) => Failure::field(path_text, expected(&field, element)),
-        Place::Message(_) | Place::Object => Failure::field(path_text, "has an unusable value"),
+    match &place.kind {
+        PlaceKind::Field(field, element) => Failure::field(place.path, expected(field, *element)),
+        PlaceKind::Message(_) | PlaceKind::Object => {
+            Failure::field(place.path, "has an unusable value")
+        }
     }
 }
 
 /// Where a path leads.
-enum Place {
-    /// To a message.
+struct Place {
+    /// As the other failures name fields: `participants[0].user_id`. Empty for the request itself.
+    path: String,
+    kind: PlaceKind,
+}
+
+enum PlaceKind {
     Message(MessageDescriptor),
-    /// To a field, or to an element of it.
+    /// A field, or an element of it.
     Field(FieldDescriptor, bool),
-    /// Into an object of the backend's own.
+    /// Something in an object of the backend's own.
     Object,
 }
 
 impl Place {
     fn find(of: &MessageDescriptor, path: &Path) -> Self {
-        let mut place = Self::Message(of.clone());
+        let mut place = Self { path: String::new(), kind: PlaceKind::Message(of.clone()) };
         for segment in path {
-            place = match segment {
-                Segment::Map { key } => place.field(key),
-                Segment::Seq { .. } => place.element(),
-                Segment::Enum { .. } | Segment::Unknown => place,
-            };
+            match segment {
+                Segment::Map { key } => place = place.field(key),
+                Segment::Seq { index } => place = place.element(*index),
+                Segment::Enum { .. } | Segment::Unknown => {}
+            }
         }
         place
     }
 
-    fn field(self, name: &str) -> Self {
+    fn field(self, key: &str) -> Self {
         let field = self.message().and_then(|message| {
-            message.get_field_by_json_name(name).or_else(|| message.get_field_by_name(name))
+            message.get_field_by_json_name(key).or_else(|| message.get_field_by_name(key))
         });
-        field.map_or(Self::Object, |field| Self::Field(field, false))
+        let path = self.path_of(field.as_ref().map_or(key, FieldDescriptor::name));
+        let kind = field.map_or(PlaceKind::Object, |field| PlaceKind::Field(field, false));
+        Self { path, kind }
     }
 
-    fn element(self) -> Self {
-        match self {
-            Self::Field(field, _) => Self::Field(field, true),
+    fn element(self, index: usize) -> Self {
+        let kind = match self.kind {
+            PlaceKind::Field(field, _) => PlaceKind::Field(field, true),
             other => other,
-        }
+        };
+        Self { path: cut(format!("{}[{index}]", self.path)), kind }
+    }
+
+    /// Returns the path of what has this name here.
+    fn path_of(&self, name: &str) -> String {
+        let separator = if self.path.is_empty() { "" } else { "." };
+        cut(format!("{}{separator}{name}", self.path))
     }
 
     /// Returns the message that is there.
     fn message(&self) -> Option<MessageDescriptor> {
-        match self {
-            Self::Message(message) => Some(message.clone()),
-            Self::Field(field, _) => field.kind().as_message().cloned(),
-            Self::Object => None,
+        match &self.kind {
+            PlaceKind::Message(message) => Some(message.clone()),
+            PlaceKind::Field(field, _) => field.kind().as_message().cloned(),
+            PlaceKind::Object => None,
         }
     }
 }
@@ -182,24 +190,6 @@ fn expected(field: &FieldDescriptor, element: bool) -> String {
         Kind::Message(_) => "must be an object; PHP writes one for (object) []".to_owned(),
         _ => "has another type".to_owned(),
     }
-}
-
-/// Writes a path as the other failures do: `participants[0].userId`. Empty for the request itself.
-fn path_text(path: &Path) -> String {
-    let mut text = String::new();
-    for segment in path {
-        match segment {
-            Segment::Map { key } => {
-                text.push_str(if text.is_empty() { "" } else { "." });
-                text.push_str(key);
-            }
-            Segment::Seq { index } => {
-                let _written = write!(text, "[{index}]");
-            }
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
-    cut(text)
 }
 
 fn cut(mut path: String) -> String {

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use subtle::ConstantTimeEq as _;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response, header};
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use tonic::service::Routes;
 use tower::Service as _;
 use tracing::{Instrument as _, info_span};
 
 use super::Control;
 use super::answers::AnswerProgress;
-use super::body::{ArrivingBody, RequestBody, ResponseBody};
+use super::body::{self, ArrivingBody, BodyForm, RequestBody, ResponseBody};
 use super::call::{Call, CallContext, Method, service_and_method};
 use super::connect::{self, Fault, StreamEncoder};
 use super::deadline;
@@ -228,15 +228,24 @@ impl CallService {
             if call.method == Method::OTHER && !self.schema.knows(request.uri().path()) {
                 return Err(Failure::UnknownMethod);
             }
-            Ok((self.work(request, protocol, &call, peer), deadline))
+            Ok((protocol, deadline))
         });
+        let admitted = match admitted {
+            Ok((protocol, deadline)) => Ok((self.work(request, protocol, &call, peer), deadline)),
+            Err(refusal) => Err((refusal, undelivered(request))),
+        };
         let answering = Answering { protocol: protocol.ok(), schema: self.schema.clone() };
-        let unsent = Arc::clone(&peer.unsent);
+        let (unsent, patience) = (Arc::clone(&peer.unsent), peer.patience());
         async move {
             let id = call.context.id().clone();
             let answer = match admitted {
                 Ok((work, deadline)) => answering.answer(work, deadline, &mut call).await,
-                Err(refusal) => answering.refused(&mut call, refusal).into(),
+                Err((refusal, undelivered)) => {
+                    if let Some(body) = undelivered {
+                        body::drain(body, patience.message).await;
+                    }
+                    answering.refused(&mut call, refusal).into()
+                }
             };
             let Answer { response, deadline, encoder } = answer;
             let sending = (unsent, AnswerProgress::current());
@@ -270,7 +279,11 @@ impl CallService {
         let span = info_span!("call", request_id = %context.id());
         request.extensions_mut().insert(context.clone());
         let (stop, of_body) = (self.middleware.stop.clone(), context.clone());
-        let form = (call.method.streams, !matches!(protocol, Protocol::Unary(..)));
+        let form = BodyForm {
+            streams: call.method.streams,
+            is_framed: !matches!(protocol, Protocol::Unary(..)),
+            is_http1: request.version() < Version::HTTP_2,
+        };
         let request = request
             .map(|body| RequestBody::Arriving(ArrivingBody::new(body, of_body, form, peer, stop)));
         let services = self.services.clone();
@@ -280,6 +293,14 @@ impl CallService {
         };
         Work { serving: Some(serving), changes: call.method.changes, context }
     }
+}
+
+/// Returns what may still come of a request over HTTP/1.1, unless its caller waits for leave to send it.
+fn undelivered(request: Request<Incoming>) -> Option<Incoming> {
+    let comes = request.version() < Version::HTTP_2
+        && !request.headers().contains_key(header::EXPECT)
+        && !request.body().is_end_stream();
+    comes.then(|| request.into_body())
 }
 
 /// The answer to a call.

@@ -44,6 +44,8 @@ pub(super) enum Failure {
     Undecodable,
     /// The request is not what its content type says, or is too much. With what is wrong.
     Unreadable(String),
+    /// The request of Connect is a stream of no message or of several, or its frame is none.
+    NotOneMessage,
     /// The request is larger than [`crate::limits::GRPC_MESSAGE_BYTES_MAX`].
     MessageTooLarge,
     /// There is no such method.
@@ -123,6 +125,11 @@ impl Failure {
                 row(Code::Internal, "INTERNAL", "an error of the hub; its log has more")
             }
             Self::Unreadable(_) => row(Code::InvalidArgument, "INVALID_FIELD", ""),
+            Self::NotOneMessage => row(
+                Code::Unimplemented,
+                "NOT_ONE_MESSAGE",
+                "the request must be one message: a byte of 0, four bytes of length, the message",
+            ),
             Self::Undecodable => row(
                 Code::InvalidArgument,
                 "INVALID_FIELD",

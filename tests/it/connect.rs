@@ -243,9 +243,9 @@ async fn what_is_wrong_with_a_request_is_told_by_the_fields_path() {
     let deep = (0..30).fold(json!(1), |inner, _| json!([inner]));
     let many: Vec<u32> = vec![1; 5000];
     let table = [
-        (json!({"duelId": "x"}), Some("duelId")),
-        (json!({"duelId": 1.5}), Some("duelId")),
-        (json!({"duelId": -1}), Some("duelId")),
+        (json!({"duelId": "x"}), Some("duel_id")),
+        (json!({"duelId": 1.5}), Some("duel_id")),
+        (json!({"duelId": -1}), Some("duel_id")),
         (json!({"duelId": 0}), Some("duel_id")),
         (json!({"duelId": 77, "typ": "x"}), Some("typ")),
         (json!({"duelId": 77, "type": 5}), Some("type")),
@@ -255,19 +255,19 @@ async fn what_is_wrong_with_a_request_is_told_by_the_fields_path() {
         (json!({"duelId": 77, "payload": {"a": deep}}), Some("payload")),
         (json!({"duelId": 77, "payload": {"a": many}}), Some("payload")),
         (json!({"duelId": 77, "payload": {}, "payloadJson": "{}"}), Some("payload")),
-        (json!({"duelId": 77, "payloadJson": {"a": 1}}), Some("payloadJson")),
+        (json!({"duelId": 77, "payloadJson": {"a": 1}}), Some("payload_json")),
         (json!({"duelId": 77, "payloadJson": "[]"}), Some("payload_json")),
         (json!({"duelId": 77, "audience": []}), Some("audience")),
         (json!({"duelId": 77, "audience": {"players": "yes"}}), Some("audience.players")),
         (
             json!({"duelId": 77, "audience": {"only": {"userIds": [1, {}]}}}),
-            Some("audience.only.userIds[1]"),
+            Some("audience.only.user_ids[1]"),
         ),
         (
             json!({"duelId": 77, "audience": {"only": {"userIds": 1}}}),
-            Some("audience.only.userIds"),
+            Some("audience.only.user_ids"),
         ),
-        (json!({"duelId": 77, "audience": {"players": true, "only": {}}}), Some("audience")),
+        (json!({"duelId": 77, "audience": {"players": true, "only": {}}}), Some("audience.to")),
         (
             json!({"duelId": 77, "views": [{"userId": 1, "payload": {}, "extra": 1}]}),
             Some("views[0].extra"),
@@ -450,9 +450,9 @@ async fn a_stream_that_fails_says_so_in_its_last_message() {
     let bad = |bytes: &[u8]| bytes.to_vec();
     for (body, reason) in [
         (message, "INVALID_FIELD"),
-        (bad(b""), "INVALID_FIELD"),
-        (bad(b"\0\0\0\0\x02{"), "INVALID_FIELD"),
-        (bad(b"\0\0\0\0\x02{}\0\0\0\0\x02{}"), "INVALID_FIELD"),
+        (bad(b""), "NOT_ONE_MESSAGE"),
+        (bad(b"\0\0\0\0\x02{"), "NOT_ONE_MESSAGE"),
+        (bad(b"\0\0\0\0\x02{}\0\0\0\0\x02{}"), "NOT_ONE_MESSAGE"),
         (bad(b"\x01\0\0\0\x02{}"), "COMPRESSION_UNSUPPORTED"),
         (envelope(&json!({"duels": []})), "INVALID_FIELD"),
     ] {
@@ -479,6 +479,11 @@ async fn requests_that_come_together_are_answered_in_order_and_half_a_one_is_not
     for seq in 1..=20 {
         assert_eq!(http.reply().await.json()["position"]["seq"], seq.to_string());
     }
+    // Without a length, in chunks: as a proxy may send it on.
+    let chunked = "POST /duelhub.v1.ControlService/PushEvent HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n5\r\n{\"due\r\n7\r\nlId\":7}\r\n0\r\n\r\n";
+    http.send(chunked.as_bytes()).await;
+    assert_eq!(http.reply().await.json()["position"]["seq"], "21");
     let whole = request("PushEvent", JSON, &[], b"{\"duelId\":8}");
     http.send(&whole[..whole.len() - 3]).await;
     assert_error(&http.reply().await, 504, "deadline_exceeded", "REQUEST_INCOMPLETE", None);
