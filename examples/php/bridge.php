@@ -5,8 +5,10 @@
 //     GAME_DB=sqlite:/path/to/game.sqlite php examples/php/bridge.php
 //
 // GAME_DB is a PDO name (with GAME_DB_USER and GAME_DB_PASSWORD for MySQL), POLL_MS the time between polls, 500 by default.
-// CONTROL and CONTROL_TOKEN are as in duel.php. It goes on while the hub is away, and stops on SIGTERM. It remembers nothing: what
-// it says again after a restart has the key from before, and the hub stores it once.
+// CONTROL and CONTROL_TOKEN are as in duel.php.
+//
+// It goes on while the hub is away, and stops on SIGTERM. It remembers nothing: what it says again after a restart has the
+// key from before, and the hub stores it once.
 
 declare(strict_types=1);
 

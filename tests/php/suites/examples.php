@@ -35,6 +35,16 @@ return static function (string $binary): void {
         }
     }, $what);
 
+    check('the first lines of the README', function () use ($client, $hub, $variables) {
+        $readme = file_get_contents(__DIR__ . '/../../../clients/php/README.md');
+        equal(preg_match('/^```php\n(.*?)^```/ms', $readme, $block), 1, 'a block of PHP');
+        $places = ["'vendor/autoload.php'" => "'" . __DIR__ . "/../../../clients/php/autoload.php'",
+            'http://127.0.0.1:50051' => "http://$hub->control"];
+        $lines = new Process([PHP_BINARY, '-r', strtr($block[1], $places)], $variables);
+        equal([$lines->wait(), $lines->said()], [0, '']);
+        equal($client->getDuel(77)->position->seq, 1, 'seq');
+    });
+
     check('duel.php', function () use ($examples, $variables) {
         $duel = new Process([PHP_BINARY, "$examples/duel.php"], $variables);
         equal($duel->wait(), 0, $duel->said());
@@ -59,9 +69,12 @@ return static function (string $binary): void {
         holds(abs($body['data']['expires_at'] - time() - 300) < 10, 'expires_at');
         equal((new Player($hub->edge, $body['data']['ticket']))->next('connected')['user_id'], 1001);
         $client->closeDuel(78);
-        $refused = ['?duel_id=77' => [401, 'Не авторизован', ''], '?duel_id=7' => [403, 'Доступ запрещён', '1003'],
+        $refused = [
+            '?duel_id=77' => [401, 'Не авторизован', ''],
+            '?duel_id=7' => [403, 'Доступ запрещён', '1003'],
             '?duel_id=78' => [409, 'Дуэль уже завершена', '1001'],
-            '?duel_id=x' => [400, 'duel_id must be a whole number from 0 on, as a number or as a string of digits', '1001']];
+            '?duel_id=0' => [400, 'duel_id must be from 1 to 9007199254740991', '1001'],
+        ];
         foreach ($refused as $query => [$status, $error, $user]) {
             [$answered, $body] = $get($query, ...($user === '' ? [] : ["X-User-Id: $user"]));
             equal([$answered, $body['success'], $body['error']], [$status, false, $error], $query);
