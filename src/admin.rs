@@ -27,7 +27,7 @@ use crate::clock;
 use crate::hub::Hub;
 use crate::limits;
 use crate::metrics::{BuildLabels, Metrics};
-use crate::newcomers::Newcomers;
+use crate::places::Places;
 
 /// The media type of OpenMetrics, and the content type (OpenMetrics 1.0, "Content Type").
 const OPENMETRICS: [&str; 2] =
@@ -60,7 +60,7 @@ impl Admin {
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let timeout = self.timeout;
         let newcomers =
-            Newcomers::new(limits::ADMIN_CONNECTIONS_MAX, self.metrics.admin_connections.clone());
+            Places::new(limits::ADMIN_CONNECTIONS_MAX, self.metrics.admin_connections.clone());
         let crowded_out = self.metrics.admin_connections_crowded_out.clone();
         let router = Router::new()
             .route("/healthz", get(async || "ok\n"))

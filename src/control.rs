@@ -7,14 +7,17 @@
 mod answers;
 mod body;
 mod call;
+mod connect;
 mod connections;
 mod convert;
 mod deadline;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod json;
 mod middleware;
 mod payload_object;
 mod peer;
+mod protocol;
 mod receiving;
 mod status;
 mod streams;
@@ -25,6 +28,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost_reflect::DescriptorPool;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Instant;
@@ -36,8 +40,9 @@ use tracing::info;
 use self::call::CallContext;
 use self::connections::Connections;
 use self::convert::{duel_id, user_id};
-use self::middleware::{CallMiddleware, CallService};
+use self::middleware::{CallMiddleware, CallService, Services};
 use self::peer::Peers;
+use self::protocol::Schema;
 use self::status::Failure;
 use self::subject::Named;
 use self::threads::Threads;
@@ -135,7 +140,8 @@ impl Control {
         let control = ControlServiceServer::new(self)
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
         let others = health.into().add_service(reflection_v1()).add_service(reflection_v1alpha());
-        let service = CallService::new(calls, control, others.prepare());
+        let services = Services { control, others: others.prepare() };
+        let service = CallService::new(calls, schema(), services);
         let connections =
             Connections::new(service, tls.as_ref(), Arc::clone(&peers), stop.clone())?;
         let threads = Threads::start(|incoming| connections.clone().serve(incoming))?;
@@ -211,16 +217,29 @@ fn reflection_v1alpha() -> tonic_reflection::server::v1alpha::ServerReflectionSe
     reflection().build_v1alpha().expect("the descriptors come from our own build")
 }
 
+/// The descriptions of the services, and of the details of an error, so that a client can show them.
+const DESCRIPTORS: [&[u8]; 5] = [
+    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    pb::DESCRIPTORS,
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    tonic_types::pb::FILE_DESCRIPTOR_SET,
+];
+
 fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        // Each version lists both.
-        .include_reflection_service(false)
-        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // So that a client can show the details of an error.
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    // Each version lists both.
+    let builder = tonic_reflection::server::Builder::configure().include_reflection_service(false);
+    DESCRIPTORS
+        .into_iter()
+        .fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set))
+}
+
+fn schema() -> Schema {
+    let mut pool = DescriptorPool::new();
+    for set in DESCRIPTORS {
+        pool.decode_file_descriptor_set(set).expect("the descriptors come from our own build");
+    }
+    Schema(pool)
 }
 
 impl Control {

@@ -57,7 +57,7 @@ use crate::config::{EdgeConfig, TelegramConfig};
 use crate::hub::Hub;
 use crate::limits;
 use crate::metrics::{Metrics, ReasonLabel, at_zero};
-use crate::newcomers::Newcomer;
+use crate::places::Place;
 use crate::ticket::Tickets;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -210,7 +210,7 @@ impl Edge {
         stream: TcpStream,
         peer: SocketAddr,
         router: Router,
-        newcomer: &Newcomer,
+        newcomer: &Place,
     ) -> Option<(TcpStream, Vec<u8>, Handshake)> {
         let cell = HandshakeCell::default();
         let service = service_fn(|request: Request<hyper::body::Incoming>| {

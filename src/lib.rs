@@ -22,7 +22,7 @@ pub mod event;
 pub mod id;
 pub mod limits;
 pub mod metrics;
-pub mod newcomers;
+pub mod places;
 
 pub mod config;
 pub mod telemetry;

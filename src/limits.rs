@@ -82,6 +82,13 @@ pub const CONTROL_FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// together after a restart.
 pub const CONTROL_NEWCOMERS_MAX: usize = 32;
 
+/// How long a connection of HTTP/1.1 may take from one request to the head of the next. PHP keeps its connections for as long as
+/// its process lives.
+pub const CONTROL_HTTP1_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What is read ahead of a connection of HTTP/1.1: the head of a request, pipelined ones, and pieces of a body.
+pub const CONTROL_HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+
 /// How long a message may take from its first byte to its last, and the request of a call that has one message. 4 MiB come
 /// in that time over 4 Mbit/s.
 pub const GRPC_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);

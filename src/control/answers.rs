@@ -111,23 +111,34 @@ pub(super) struct CallExecutor {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for CallExecutor {
     fn execute(&self, call: F) {
-        let (progress, timeout) = (Arc::new(AnswerProgress::new()), self.answer_timeout);
-        let of_task = Arc::clone(&progress);
         // Boxed, since a future that pins what it captured holds it twice.
-        let mut call = Box::pin(call);
-        let watched = async move {
-            let mut timer = None;
-            let ended_or_stuck = poll_fn(|cx| {
-                if call.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                let stuck = progress.poll_stuck(&mut timer, timeout, cx);
-                stuck.map(|()| progress.is_given_up.store(true, Ordering::Relaxed))
-            });
-            ended_or_stuck.await;
-        };
-        drop(tokio::spawn(PROGRESS.scope(of_task, watched)));
+        let call = until_ended_or_stuck(Box::pin(call), self.answer_timeout);
+        drop(tokio::spawn(async {
+            let _stuck = call.await;
+        }));
     }
+}
+
+/// Runs what serves one call at a time: one call over HTTP/2, or a connection of HTTP/1.1. Returns `true`, before it has ended,
+/// if nothing was taken of an answer during `timeout`. It has to be dropped then.
+pub(super) async fn until_ended_or_stuck(
+    mut serving: impl Future + Unpin,
+    timeout: Duration,
+) -> bool {
+    let progress = Arc::new(AnswerProgress::new());
+    let of_task = Arc::clone(&progress);
+    let mut timer = None;
+    let ended_or_stuck = poll_fn(move |cx| {
+        if Pin::new(&mut serving).poll(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        let stuck = progress.poll_stuck(&mut timer, timeout, cx);
+        stuck.map(|()| {
+            progress.is_given_up.store(true, Ordering::Relaxed);
+            true
+        })
+    });
+    PROGRESS.scope(of_task, ended_or_stuck).await
 }
 
 /// Periods that pieces are told apart by. The oldest ends where the next begins.

@@ -15,13 +15,22 @@ use tonic::codegen::http::HeaderMap;
 
 use super::answers::{AnswerProgress, Piece, Unsent};
 use super::call::{Call, CallContext};
+use super::connect::StreamEncoder;
 use super::peer::Peer;
 use super::receiving::Receiving;
 use super::status::Failure;
 
-/// What a caller sends. A stop does not wait for the rest of it, and nobody does for longer than
+/// What a caller sends.
+pub(super) enum RequestBody {
+    /// As it comes.
+    Arriving(ArrivingBody),
+    /// All of it. `None`: it was taken.
+    Read(Option<Bytes>),
+}
+
+/// What comes of a caller. A stop does not wait for the rest of it, and nobody does for longer than
 /// [`crate::limits::GRPC_MESSAGE_TIMEOUT`].
-pub(super) struct RequestBody {
+pub(super) struct ArrivingBody {
     incoming: Incoming,
     call: CallContext,
     /// Between the messages of a stream there may be any time.
@@ -35,16 +44,17 @@ pub(super) struct RequestBody {
     stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-impl RequestBody {
+impl ArrivingBody {
+    /// `streams`: it is messages, and not one. `is_framed`: each has the frame of gRPC.
     pub(super) fn new(
         incoming: Incoming,
         call: CallContext,
-        streams: bool,
+        (streams, is_framed): (bool, bool),
         peer: &Arc<Peer>,
         stop: CancellationToken,
     ) -> Self {
         let (receiving, message_timeout) =
-            (Receiving::new(Arc::clone(peer)), peer.patience().message);
+            (Receiving::new(Arc::clone(peer), is_framed), peer.patience().message);
         let (deadline, stopped) = (None, None);
         Self { incoming, call, streams, receiving, message_timeout, deadline, stop, stopped }
     }
@@ -76,6 +86,21 @@ impl RequestBody {
     }
 }
 
+impl ArrivingBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.take(&frame).map(|()| frame))),
+            Poll::Ready(None) if self.incoming.is_end_stream() => Poll::Ready(None),
+            // The caller has gone in the middle of it. The connection notices that, too, and drops the call.
+            Poll::Ready(_) => Poll::Pending,
+            Poll::Pending => {
+                let failure = ready!(self.poll_given_up(cx));
+                Poll::Ready(Some(Err(self.call.fail(failure))))
+            }
+        }
+    }
+}
+
 impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = Status;
@@ -84,25 +109,26 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(this.take(&frame).map(|()| frame))),
-            Poll::Ready(None) if this.incoming.is_end_stream() => Poll::Ready(None),
-            // The caller has gone in the middle of it. The connection notices that, too, and drops the call.
-            Poll::Ready(_) => Poll::Pending,
-            Poll::Pending => {
-                let failure = ready!(this.poll_given_up(cx));
-                Poll::Ready(Some(Err(this.call.fail(failure))))
-            }
+        match &mut *self {
+            Self::Arriving(arriving) => arriving.poll_frame(cx),
+            Self::Read(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match self {
+            Self::Arriving(arriving) => arriving.incoming.is_end_stream(),
+            Self::Read(bytes) => bytes.is_none(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match self {
+            Self::Arriving(arriving) => arriving.incoming.size_hint(),
+            Self::Read(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+        }
     }
 }
 
@@ -111,40 +137,79 @@ pub(super) struct ResponseBody {
     inner: Body,
     /// `None`: it has been answered.
     call: Option<Call>,
+    /// `None`: it is answered whole, or without end.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// What turns it into another protocol.
+    encoder: Option<StreamEncoder>,
     unsent: Arc<Unsent>,
     progress: Option<Arc<AnswerProgress>>,
 }
 
 impl ResponseBody {
-    pub(super) const fn new(
+    pub(super) fn new(
         inner: Body,
         call: Call,
         deadline: Option<Pin<Box<Sleep>>>,
-        unsent: Arc<Unsent>,
-        progress: Option<Arc<AnswerProgress>>,
+        encoder: Option<StreamEncoder>,
+        (unsent, progress): (Arc<Unsent>, Option<Arc<AnswerProgress>>),
     ) -> Self {
-        Self { inner, call: Some(call), deadline, unsent, progress }
+        Self { inner, call: Some(call), deadline, encoder, unsent, progress }
     }
 
-    /// Ends the answer with the trailers of a call whose deadline has passed.
-    fn cut(&mut self) -> Option<Frame<Piece>> {
+    /// Returns the trailers that end the answer of a call that fails after its beginning.
+    fn cut(&mut self, failure: impl FnOnce(&Call) -> Failure) -> Option<Frame<Bytes>> {
         let mut call = self.call.take()?;
         self.inner = Body::empty();
         let mut trailers = HeaderMap::new();
-        let failure = call.deadline_exceeded();
+        let failure = failure(&call);
         // The status is the hub's own, and its headers are valid.
         call.fail(failure).add_header(&mut trailers).ok()?;
         Some(Frame::trailers(trailers))
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(deadline) = &mut self.deadline
+            && self.call.is_some()
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(self.cut(Call::deadline_exceeded).map(Ok));
+        }
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        // Counted before the caller can see that it is answered.
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+            && let Some(mut call) = self.call.take()
+            && let Some(status) = Status::from_header_map(trailers)
+        {
+            let _told_by_the_services = call.observe(&status);
+        }
+        Poll::Ready(frame)
+    }
+
+    /// Turns a piece of the services' answer into the caller's protocol.
+    fn encode(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let Some(encoder) = &self.encoder else { return Some(frame) };
+        let trailers = match frame.into_data() {
+            Ok(messages) => match encoder.messages(messages) {
+                Ok(messages) => return Some(Frame::data(messages)),
+                Err(failure) => self.cut(|_| failure)?.into_trailers().ok()?,
+            },
+            Err(trailers) => trailers.into_trailers().ok()?,
+        };
+        let end = self.encoder.take().map(|encoder| encoder.end(&trailers));
+        end.map(Frame::data)
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if let Some(call) = &mut self.call
-            && self.progress.as_ref().is_some_and(|progress| progress.is_given_up())
-        {
-            call.give_up();
+        if let Some(progress) = &self.progress {
+            progress.ask();
+            if let Some(call) = &mut self.call
+                && progress.is_given_up()
+            {
+                call.give_up();
+            }
         }
     }
 }
@@ -161,29 +226,22 @@ impl HttpBody for ResponseBody {
         if let Some(progress) = &this.progress {
             progress.ask();
         }
-        if let Some(deadline) = &mut this.deadline
-            && this.call.is_some()
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(this.cut().map(Ok));
-        }
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        // Counted before the caller can see that it is answered.
-        if let Some(Ok(frame)) = &frame
-            && let Some(trailers) = frame.trailers_ref()
-            && let Some(mut call) = this.call.take()
-        {
-            let _told_by_the_services = call.observe(trailers);
-        }
+        let frame = match ready!(this.poll_inner(cx)) {
+            Some(Ok(frame)) => this.encode(frame).map(Ok),
+            other => other,
+        };
         let piece = |bytes| Piece::new(bytes, Arc::clone(&this.unsent), this.progress.clone());
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.is_end_stream() && self.encoder.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match self.encoder {
+            None => self.inner.size_hint(),
+            Some(_) => SizeHint::default(),
+        }
     }
 }

@@ -7,11 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tonic::codegen::http::HeaderMap;
 use tonic::{Code, Status};
 use tracing::{debug, error, info};
 
-use super::peer::PagePermit;
+use super::peer::{OpenCall, PagePermit};
 use super::status::Failure;
 use super::subject::{Named, Subject};
 use crate::id::RequestId;
@@ -34,7 +33,7 @@ pub(super) struct Method {
 
 impl Method {
     const HEALTH: Self = Self { frequent: true, ..Self::reads("health") };
-    const OTHER: Self = Self::reads("other");
+    pub(super) const OTHER: Self = Self::reads("other");
     const REFLECTION: Self = Self { frequent: true, streams: true, ..Self::reads("reflection") };
     pub(super) const WATCH: Self = Self::reads("WatchDuels");
     const OF_CONTROL: [Self; 11] = [
@@ -130,6 +129,11 @@ impl CallContext {
         status
     }
 
+    /// Returns why the call fails.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        self.0.failure.get()
+    }
+
     /// Counts a limit that is reached.
     fn count_limit(&self, failure: &Failure) {
         if let Some(kind) = failure.limit()
@@ -164,6 +168,8 @@ pub(super) struct Call {
     code: Code,
     /// Room for its answer, if that is a page.
     pub(super) page: Option<PagePermit>,
+    /// `None`: it was not admitted.
+    pub(super) admitted: Option<OpenCall>,
     /// Its connection is kept open for it.
     _open: TaskTrackerToken,
 }
@@ -183,7 +189,7 @@ impl Call {
     ) -> Self {
         let context = CallContext::new(id, Some(Arc::clone(&metrics)));
         let (started_at, code) = (Instant::now(), Code::Cancelled);
-        Self { context, method, started_at, metrics, code, page: None, _open: open }
+        Self { context, method, started_at, metrics, code, page: None, admitted: None, _open: open }
     }
 
     /// Returns the status of a call that fails.
@@ -207,11 +213,16 @@ impl Call {
         Failure::DeadlineExceeded { may_have_taken_effect }
     }
 
-    /// Takes the head or the trailers of an answer. Returns the failure that the library states there in its own words.
-    pub(super) fn observe(&mut self, headers: &HeaderMap) -> Option<Failure> {
-        let status = Status::from_header_map(headers)?;
+    /// Takes the status of an answer. Returns the failure that the library states there in its own words.
+    pub(super) fn observe(&mut self, status: &Status) -> Option<Failure> {
         self.code = status.code();
-        Failure::of_library(&status)
+        // Services that are not the hub's own have words of their own.
+        (self.method != Method::OTHER).then(|| Failure::of_library(status))?
+    }
+
+    /// Notes that it was answered.
+    pub(super) const fn succeed(&mut self) {
+        self.code = Code::Ok;
     }
 }
 

@@ -1,10 +1,10 @@
-//! The connections of backends: TLS, HTTP/2, and what becomes of them at a stop.
+//! The connections of backends: TLS, HTTP/2 or HTTP/1.1, and what becomes of them at a stop.
 //!
-//! hyper serves them, without the transport of the gRPC library: that one answers a deadline by itself, and waits at a stop
+//! hyper serves them, and tells the two apart by the first bytes, without the transport of the gRPC library: that one answers a deadline by itself, and waits at a stop
 //! for peers that never spoke.
 //!
-//! At a stop a connection ends as soon as its calls are answered and its client has acknowledged the end (GOAWAY, RFC 9113,
-//! section 6.8). A client that does not is waited for no longer than [`limits::GOAWAY_TIMEOUT`]. A connection of which no call
+//! At a stop a connection ends as soon as its calls are answered and, over HTTP/2, its client has acknowledged the end (GOAWAY,
+//! RFC 9113, section 6.8). A client that does not is waited for no longer than [`limits::GOAWAY_TIMEOUT`]. A connection of which no call
 //! was accepted in time ends in the same way. [`super::peer`] says when one is cut off.
 
 use std::convert::Infallible;
@@ -15,9 +15,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -29,13 +29,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ServeError;
-use super::answers::CallExecutor;
+use super::answers::{self, CallExecutor};
 use super::middleware::CallService;
-use super::peer::{Peer, Peers};
+use super::peer::{ANSWERS_NOT_TAKEN, Peer, Peers};
 use super::threads::Incoming;
 use crate::config::ControlTls;
 use crate::limits;
-use crate::newcomers::Newcomer;
+use crate::places::Place;
 
 /// How often a connection is asked whether its peer is still there, and how long it may take to answer.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Connections {
     service: CallService,
     tls: Option<TlsAcceptor>,
-    http2: http2::Builder<CallExecutor>,
+    http: auto::Builder<CallExecutor>,
     peers: Arc<Peers>,
     stop: CancellationToken,
 }
@@ -58,16 +58,20 @@ impl Connections {
         peers: Arc<Peers>,
         stop: CancellationToken,
     ) -> Result<Self, ServeError> {
-        let mut http2 = http2::Builder::new(CallExecutor { answer_timeout: peers.patience.answer });
-        http2
+        let mut http = auto::Builder::new(CallExecutor { answer_timeout: peers.patience.answer });
+        http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits::GRPC_STREAMS_MAX)
             .initial_stream_window_size(limits::GRPC_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(limits::GRPC_CONNECTION_WINDOW_BYTES)
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits::CONTROL_HTTP1_IDLE_TIMEOUT)
+            .max_buf_size(limits::CONTROL_HTTP1_BUFFER_BYTES);
         let tls = tls.map(|tls| acceptor(tls).ok_or(ServeError::Tls)).transpose()?;
-        Ok(Self { service, tls, http2, peers, stop })
+        Ok(Self { service, tls, http, peers, stop })
     }
 
     /// Serves the connections that come until `stop`, and returns once all have ended.
@@ -84,7 +88,7 @@ impl Connections {
         open.wait().await;
     }
 
-    async fn serve_stream(self, stream: TcpStream, newcomer: Newcomer) {
+    async fn serve_stream(self, stream: TcpStream, newcomer: Place) {
         let peer = self.peers.peer(newcomer);
         tokio::select! {
             () = self.serve_peer(stream, &peer) => {}
@@ -93,16 +97,16 @@ impl Connections {
     }
 
     async fn serve_peer(&self, stream: TcpStream, peer: &Arc<Peer>) {
-        let Some(tls) = &self.tls else { return self.serve_http2(stream, peer).await };
+        let Some(tls) = &self.tls else { return self.serve_http(stream, peer).await };
         // Whoever has not finished the handshake has asked nothing.
         if let Some(Ok(stream)) = self.stop.run_until_cancelled(tls.accept(stream)).await {
-            Box::pin(self.serve_http2(stream, peer)).await;
+            Box::pin(self.serve_http(stream, peer)).await;
         }
     }
 
-    async fn serve_http2<S>(&self, stream: S, peer: &Arc<Peer>)
+    async fn serve_http<S>(&self, stream: S, peer: &Arc<Peer>)
     where
-        S: AsyncRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let calls = TaskTracker::new();
         let service = service_fn(|request| {
@@ -110,10 +114,16 @@ impl Connections {
             async { Ok::<_, Infallible>(answer.await) }
         });
         let stream = TokioIo::new(HeardStream { stream, peer: Arc::clone(peer) });
-        let mut connection = pin!(self.http2.serve_connection(stream, service));
-        // Why a connection fails is of no concern here: its calls say what has become of them.
+        let mut connection = pin!(self.http.serve_connection(stream, service));
+        // Over HTTP/1.1 the connection's own task writes the answer. Why a connection fails is of no concern here: its calls say
+        // what has become of them.
         tokio::select! {
-            _ended = &mut connection => return,
+            stuck = answers::until_ended_or_stuck(connection.as_mut(), peer.patience().answer) => {
+                if stuck {
+                    peer.count_closed(ANSWERS_NOT_TAKEN);
+                }
+                return;
+            }
             () = self.stop.cancelled() => {}
             () = peer.first_call_missed() => {}
         }
@@ -195,7 +205,7 @@ fn acceptor(tls: &ControlTls) -> Option<TlsAcceptor> {
     };
     let key = PrivateKeyDer::from_pem_slice(&tls.key).ok()?;
     let mut config = builder.with_single_cert(certificates(&tls.cert)?, key).ok()?;
-    config.alpn_protocols.push(b"h2".to_vec());
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Some(Arc::new(config).into())
 }
 

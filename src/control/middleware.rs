@@ -1,4 +1,4 @@
-//! The middleware of every call: what it must be like, authentication, a request id, its deadline, a log line, a count.
+//! The middleware of every call: its protocol, authentication, a request id, its deadline, a log line, a count.
 //!
 //! Every call is counted and logged once, with the code that its caller receives: when its last trailers leave, or as
 //! CANCELLED when its caller has gone before ([`super::call::Call`]). A call that changes something and has begun is done to
@@ -16,20 +16,21 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{
-    HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header,
-};
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response, header};
 use tonic::service::Routes;
 use tower::Service as _;
 use tracing::{Instrument as _, info_span};
 
 use super::Control;
 use super::answers::AnswerProgress;
-use super::body::{RequestBody, ResponseBody};
+use super::body::{ArrivingBody, RequestBody, ResponseBody};
 use super::call::{Call, CallContext, Method, service_and_method};
+use super::connect::{self, Fault, StreamEncoder};
 use super::deadline;
 use super::peer::Peer;
+use super::protocol::{Protocol, Schema};
 use super::status::Failure;
 use crate::config::{ControlConfig, Secret};
 use crate::id::RequestId;
@@ -39,8 +40,8 @@ use crate::pb::control_service_server::{ControlServiceServer, SERVICE_NAME};
 /// The metadata that carries a call's id, both ways.
 const X_REQUEST_ID: &str = "x-request-id";
 
-/// The metadata that names the compression of the messages.
-const GRPC_ENCODING: &str = "grpc-encoding";
+/// The version of the Connect protocol, which clients may say.
+const CONNECT_VERSION: &str = "connect-protocol-version";
 
 /// What calls are admitted.
 #[derive(Debug)]
@@ -60,31 +61,34 @@ impl CallMiddleware {
     }
 
     /// Returns until when the call is waited for. `None`: without end.
-    fn admit<B>(
+    fn admit(
         &self,
-        request: &Request<B>,
+        protocol: &Protocol,
+        request: &Request<Incoming>,
         call: &mut Call,
-        peer: &Peer,
+        peer: &Arc<Peer>,
     ) -> Result<Option<Instant>, Failure> {
         let headers = request.headers();
-        if request.method() != HttpMethod::POST {
-            return Err(Failure::HttpMethod);
-        }
-        if !headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
-            return Err(Failure::ContentType);
-        }
         self.authorize(headers)?;
         if self.stop.is_cancelled() {
             return Err(Failure::ShuttingDown);
         }
-        peer.admit_call()?;
+        call.admitted = Some(peer.admit_call(request.version())?);
         if call.method.lists {
             call.page = Some(peer.page()?);
         }
-        if headers.get(GRPC_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        if headers.get(protocol.compression()).is_some_and(|encoding| encoding != "identity") {
             return Err(Failure::Compressed);
         }
-        match deadline::timeout(headers)? {
+        let timeout = if let Protocol::Grpc = protocol {
+            deadline::grpc(headers)?
+        } else {
+            if headers.get(CONNECT_VERSION).is_some_and(|version| version != "1") {
+                return Err(Failure::field(CONNECT_VERSION, "must be 1, or unset"));
+            }
+            deadline::connect(headers)?
+        };
+        match timeout {
             Some(timeout) if timeout.is_zero() => Err(call.deadline_exceeded()),
             // So far ahead that no clock reaches it: without end.
             Some(timeout) => Ok(Instant::now().checked_add(timeout)),
@@ -100,15 +104,6 @@ impl CallMiddleware {
             false => Err(Failure::Unauthenticated),
         }
     }
-}
-
-/// gRPC over HTTP/2 names messages in protobuf so.
-fn is_grpc(content_type: &HeaderValue) -> bool {
-    let essence = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-    let essence = essence.trim_ascii();
-    [&b"application/grpc"[..], b"application/grpc+proto"]
-        .iter()
-        .any(|known| essence.eq_ignore_ascii_case(known))
 }
 
 /// The scheme's name has no case, and one space or more follow it (RFC 9110, section 11.4).
@@ -160,21 +155,62 @@ impl Drop for Work {
     }
 }
 
-/// Passes every call through [`CallMiddleware`], then to the control service or to one of the others.
+/// The services behind the middleware.
+#[derive(Debug, Clone)]
+pub(super) struct Services {
+    pub(super) control: ControlServiceServer<Arc<Control>>,
+    pub(super) others: Routes,
+}
+
+impl Services {
+    /// Does what a call asks for, by gRPC.
+    async fn call(mut self, request: Request<RequestBody>) -> Response<Body> {
+        let answer = if service_and_method(request.uri().path()).0 == SERVICE_NAME {
+            self.control.call(request).await
+        } else {
+            self.others.call(request).await
+        };
+        answer.unwrap_or_else(|never: Infallible| match never {})
+    }
+
+    /// Does what a call asks for, by its own protocol. An error is the status that the answer holds.
+    async fn call_by(
+        self,
+        protocol: Protocol,
+        request: Request<RequestBody>,
+        context: CallContext,
+    ) -> Response<Body> {
+        let answer = async {
+            let request = connect::request(&protocol, request).await?;
+            connect::response(&protocol, self.call(request).await).await
+        };
+        answer.await.unwrap_or_else(|fault| {
+            let status = match fault {
+                Fault::Failure(failure) => context.fail(failure),
+                Fault::Status(status) => status,
+            };
+            let mut response = Response::default();
+            response.extensions_mut().insert(status);
+            response
+        })
+    }
+}
+
+/// Passes every call through [`CallMiddleware`], then to its service.
 #[derive(Debug, Clone)]
 pub(super) struct CallService {
     middleware: Arc<CallMiddleware>,
-    control: ControlServiceServer<Arc<Control>>,
-    others: Routes,
+    schema: Schema,
+    services: Services,
 }
 
 impl CallService {
     pub(super) const fn new(
         middleware: Arc<CallMiddleware>,
-        control: ControlServiceServer<Arc<Control>>,
-        others: Routes,
+        schema: Schema,
+        services: Services,
     ) -> Self {
-        Self { middleware, control, others }
+        Self { middleware, schema, services }
     }
 
     /// Answers a call. `open` is held for as long as it is under way.
@@ -185,18 +221,27 @@ impl CallService {
         peer: &Arc<Peer>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
         let mut call = self.begin(&request, open);
-        let admitted = self.middleware.admit(&request, &mut call, peer);
-        let admitted = admitted.map(|deadline| (self.work(request, &call, peer), deadline));
+        let protocol = self.schema.protocol(&request);
+        let admitted = protocol.clone().and_then(|protocol| {
+            let deadline = self.middleware.admit(&protocol, &request, &mut call, peer)?;
+            // The services tell what call of theirs there is not.
+            if call.method == Method::OTHER && !self.schema.knows(request.uri().path()) {
+                return Err(Failure::UnknownMethod);
+            }
+            Ok((self.work(request, protocol, &call, peer), deadline))
+        });
+        let answering = Answering { protocol: protocol.ok(), schema: self.schema.clone() };
         let unsent = Arc::clone(&peer.unsent);
         async move {
             let id = call.context.id().clone();
-            let (response, deadline) = match admitted {
-                Ok((work, deadline)) => answer(work, deadline, &mut call).await,
-                Err(refusal) => (refused(&mut call, refusal), None),
+            let answer = match admitted {
+                Ok((work, deadline)) => answering.answer(work, deadline, &mut call).await,
+                Err(refusal) => answering.refused(&mut call, refusal).into(),
             };
-            let progress = AnswerProgress::current();
+            let Answer { response, deadline, encoder } = answer;
+            let sending = (unsent, AnswerProgress::current());
             let mut response =
-                response.map(|body| ResponseBody::new(body, call, deadline, unsent, progress));
+                response.map(|body| ResponseBody::new(body, call, deadline, encoder, sending));
             if let Ok(mut id) = HeaderValue::from_str(id.as_str()) {
                 // Each id is used once, so it is kept out of the header table (RFC 7541, section 7.1.3).
                 id.set_sensitive(true);
@@ -213,79 +258,107 @@ impl CallService {
         Call::begin(id, method, Arc::clone(&self.middleware.metrics), open)
     }
 
-    fn work(&self, mut request: Request<Incoming>, call: &Call, peer: &Arc<Peer>) -> Work {
+    fn work(
+        &self,
+        mut request: Request<Incoming>,
+        protocol: Protocol,
+        call: &Call,
+        peer: &Arc<Peer>,
+    ) -> Work {
         let context = call.context.clone();
         // For log lines within the call. The call's own line has the id as a field.
         let span = info_span!("call", request_id = %context.id());
         request.extensions_mut().insert(context.clone());
         let (stop, of_body) = (self.middleware.stop.clone(), context.clone());
-        let streams = call.method.streams;
-        let request = request.map(|body| RequestBody::new(body, of_body, streams, peer, stop));
-        let serving: Serving = if service_and_method(request.uri().path()).0 == SERVICE_NAME {
-            Box::pin(infallible(self.control.clone().call(request)).instrument(span))
-        } else {
-            Box::pin(infallible(self.others.clone().call(request)).instrument(span))
+        let form = (call.method.streams, !matches!(protocol, Protocol::Unary(..)));
+        let request = request
+            .map(|body| RequestBody::Arriving(ArrivingBody::new(body, of_body, form, peer, stop)));
+        let services = self.services.clone();
+        let serving: Serving = match protocol {
+            Protocol::Grpc => Box::pin(services.call(request).instrument(span)),
+            other => Box::pin(services.call_by(other, request, context.clone()).instrument(span)),
         };
         Work { serving: Some(serving), changes: call.method.changes, context }
     }
 }
 
-async fn infallible<T>(serving: impl Future<Output = Result<T, Infallible>>) -> T {
-    serving.await.unwrap_or_else(|never| match never {})
+/// The answer to a call.
+struct Answer {
+    response: Response<Body>,
+    /// Until when it may go on, if it goes on.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// What turns it as it goes on.
+    encoder: Option<StreamEncoder>,
 }
 
-/// Waits for the answer, for no longer than until the deadline.
-async fn answer(
-    work: Work,
-    deadline: Option<Instant>,
-    call: &mut Call,
-) -> (Response<Body>, Option<Pin<Box<Sleep>>>) {
-    let mut deadline: Option<Pin<Box<Sleep>>> = deadline.map(|at| Box::pin(sleep_until(at)));
-    let done = match &mut deadline {
-        None => work.await,
-        Some(deadline) => tokio::select! {
-            biased;
-            done = work => done,
-            () = deadline => Err(call.deadline_exceeded()),
-        },
-    };
-    // Only an error has its status in the head. A success has it in the trailers.
-    let response = match done {
-        Ok(response) => match call.observe(response.headers()) {
-            Some(failure) => refused(call, failure),
-            None => response,
-        },
-        Err(failure) => refused(call, failure),
-    };
-    (response, deadline)
+impl From<Response<Body>> for Answer {
+    /// An answer that is complete.
+    fn from(response: Response<Body>) -> Self {
+        Self { response, deadline: None, encoder: None }
+    }
 }
 
-/// Answers a call that fails.
-fn refused(call: &mut Call, failure: Failure) -> Response<Body> {
-    let (http, compressed) = (failure.http_status(), failure == Failure::Compressed);
-    let status = call.fail(failure);
-    if let Some(http) = http {
-        return without_grpc(http, &status);
-    }
-    let mut response = status.into_http();
-    if compressed {
-        let accepted = HeaderValue::from_static("identity");
-        response.headers_mut().insert("grpc-accept-encoding", accepted);
-    }
-    response
+/// How a call is answered.
+struct Answering {
+    /// `None`: it speaks none.
+    protocol: Option<Protocol>,
+    schema: Schema,
 }
 
-/// Answers what is no gRPC in words, so that no other client takes the answer for a success.
-fn without_grpc(http: StatusCode, status: &tonic::Status) -> Response<Body> {
-    let text = format!("{}\n", status.message());
-    let mut response = Response::new(Body::new(http_body_util::Full::from(text)));
-    *response.status_mut() = http;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if http == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+impl Answering {
+    /// Waits for the answer, for no longer than until the deadline.
+    async fn answer(&self, work: Work, deadline: Option<Instant>, call: &mut Call) -> Answer {
+        let mut deadline: Option<Pin<Box<Sleep>>> = deadline.map(|at| Box::pin(sleep_until(at)));
+        let done = match &mut deadline {
+            None => work.await,
+            Some(deadline) => tokio::select! {
+                biased;
+                done = work => done,
+                () = deadline => Err(call.deadline_exceeded()),
+            },
+        };
+        let mut response = match done {
+            Ok(response) => response,
+            Err(failure) => return self.refused(call, failure).into(),
+        };
+        // Only an error has its status in the head. A success of gRPC has it in the trailers.
+        let status = response.extensions_mut().remove::<Status>();
+        let status = status.or_else(|| Status::from_header_map(response.headers()));
+        if let Some(failure) = status.as_ref().and_then(|status| call.observe(status)) {
+            return self.refused(call, failure).into();
+        }
+        match (&self.protocol, status) {
+            (None | Some(Protocol::Grpc), _) => Answer { response, deadline, encoder: None },
+            (protocol, Some(status)) => {
+                let failure = call.context.failure();
+                connect::refusal(protocol.as_ref(), failure, &status, &self.schema).into()
+            }
+            (Some(Protocol::Unary(..)), None) => {
+                call.succeed();
+                response.into()
+            }
+            (Some(protocol), None) => {
+                let encoder = StreamEncoder::of(protocol, &self.schema);
+                Answer { response, deadline, encoder }
+            }
+        }
     }
-    response
+
+    /// Answers a call that fails.
+    fn refused(&self, call: &mut Call, failure: Failure) -> Response<Body> {
+        let compressed = failure == Failure::Compressed;
+        let status = call.fail(failure);
+        if !matches!(self.protocol, Some(Protocol::Grpc)) {
+            let failure = call.context.failure();
+            return connect::refusal(self.protocol.as_ref(), failure, &status, &self.schema);
+        }
+        let mut response = status.into_http();
+        if compressed {
+            let accepted = HeaderValue::from_static("identity");
+            response.headers_mut().insert("grpc-accept-encoding", accepted);
+        }
+        response
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What one connection of a backend may hold, and all of them together.
 //!
-//! A connection begins as a newcomer ([`crate::newcomers`]): until a call of it is accepted, it has one of
+//! A connection begins as a newcomer ([`crate::places`]): until a call of it is accepted, it has one of
 //! [`limits::CONTROL_NEWCOMERS_MAX`] places, and little time. Then it has one of `CONTROL_MAX_CONNECTIONS`, and stays for as
 //! long as its peer answers pings. So whoever has no token keeps out nobody whose first call comes before as many others.
 //! Bounds besides: bytes of requests under way ([`limits::GRPC_REQUEST_BYTES_MAX`]), bytes of answers that are not taken
@@ -11,16 +11,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tonic::codegen::http::Version;
 
 use super::answers::Unsent;
 use super::status::Failure;
 use crate::config::{ControlConfig, ControlPatience};
 use crate::limits;
 use crate::metrics::{Metrics, ReasonLabel};
-use crate::newcomers::{Newcomer, Newcomers};
+use crate::places::{Place, Places};
 
 /// The limits of this file, as a caller and the metrics are told them.
 pub(super) const LIMITS: [&str; 4] = [CONNECTIONS, REQUEST_BYTES, ANSWER_BYTES, PAGES];
@@ -40,8 +42,8 @@ pub(super) const ANSWERS_NOT_TAKEN: &str = "answers_not_taken";
 
 /// All connections of backends.
 pub(super) struct Peers {
-    pub(super) newcomers: Arc<Newcomers>,
-    places: Arc<Semaphore>,
+    pub(super) newcomers: Arc<Places>,
+    places: Arc<Places>,
     request_bytes: ByteBudget,
     answer_bytes: Arc<AtomicUsize>,
     pages: Arc<Semaphore>,
@@ -55,13 +57,27 @@ pub(super) struct Peer {
     opened_at: Instant,
     crowded_out: CancellationToken,
     /// `None`: a call of it was accepted.
-    newcomer: Mutex<Option<Newcomer>>,
-    place: OnceLock<OwnedSemaphorePermit>,
+    newcomer: Mutex<Option<Place>>,
+    place: OnceLock<Place>,
     /// Bytes that came, as far as [`PREFACE_BYTES`].
     heard_bytes: AtomicUsize,
     request_bytes: ByteBudget,
     pub(super) unsent: Arc<Unsent>,
     pages: Arc<Semaphore>,
+}
+
+/// A call that was admitted. Dropping it ends it.
+pub(super) struct OpenCall {
+    /// The connection that has no other call meanwhile.
+    peer: Option<Arc<Peer>>,
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        if let Some(place) = self.peer.as_ref().and_then(|peer| peer.place.get()) {
+            place.set_idle();
+        }
+    }
 }
 
 /// Room for one page of a list. Held until its answer is written.
@@ -100,11 +116,11 @@ impl Peers {
             drop(metrics.control_connections_closed.get_or_create(&ReasonLabel { reason }));
         }
         Arc::new(Self {
-            newcomers: Newcomers::new(
+            newcomers: Places::new(
                 limits::CONTROL_NEWCOMERS_MAX,
                 metrics.control_newcomers.clone(),
             ),
-            places: Arc::new(Semaphore::new(config.connections_max)),
+            places: Places::new(config.connections_max, Gauge::default()),
             request_bytes: ByteBudget::new(limits::GRPC_REQUEST_BYTES_MAX.1),
             answer_bytes: Arc::default(),
             pages: Arc::new(Semaphore::new(limits::GRPC_PAGES_MAX.1)),
@@ -113,7 +129,7 @@ impl Peers {
         })
     }
 
-    pub(super) fn peer(self: &Arc<Self>, newcomer: Newcomer) -> Arc<Peer> {
+    pub(super) fn peer(self: &Arc<Self>, newcomer: Place) -> Arc<Peer> {
         self.metrics.control_connections.inc();
         Arc::new(Peer {
             of: Arc::clone(self),
@@ -134,24 +150,37 @@ impl Peer {
         self.of.patience
     }
 
-    /// Admits a call whose caller has shown what callers need. The first one makes the connection one of those that stay.
-    pub(super) fn admit_call(&self) -> Result<(), Failure> {
-        if self.place.get().is_none() {
-            let place = Arc::clone(&self.of.places).try_acquire_owned();
-            let place = place.map_err(|_| Failure::Limit(CONNECTIONS))?;
-            let newcomer = self.newcomer.lock().take();
-            // From here on it is not crowded out any more, unless it was.
-            if newcomer.is_some_and(|newcomer| !newcomer.set_busy()) {
-                return Err(Failure::Limit(CONNECTIONS));
-            }
-            let _two_first_calls = self.place.set(place);
-        }
+    /// Admits a call whose caller has shown what callers need. The first one makes the connection one of those that stay. Over
+    /// HTTP/1.1 it is idle when the returned call has ended.
+    pub(super) fn admit_call(self: &Arc<Self>, version: Version) -> Result<OpenCall, Failure> {
+        self.take_place(version)?;
+        let open = OpenCall { peer: (version < Version::HTTP_2).then(|| Arc::clone(self)) };
         let (of_peer, of_all) = self.unsent.bytes();
         let (peer_max, all_max) = limits::GRPC_ANSWER_BYTES_MAX;
         // Whoever takes its answers has none, and is not refused for what others do not take.
         if of_peer > peer_max || of_all > all_max && of_peer > 0 {
             return Err(Failure::Limit(ANSWER_BYTES));
         }
+        Ok(open)
+    }
+
+    /// Takes a place that stays, or keeps it.
+    fn take_place(&self, version: Version) -> Result<(), Failure> {
+        let lost = Failure::Limit(CONNECTIONS);
+        if let Some(place) = self.place.get() {
+            // A connection of HTTP/2 never is idle.
+            let stays = version >= Version::HTTP_2 || place.set_busy();
+            return if stays { Ok(()) } else { Err(lost) };
+        }
+        let Some(place) = self.of.places.enter_from(self.crowded_out.clone()) else {
+            return Err(lost);
+        };
+        let newcomer = self.newcomer.lock().take();
+        // From here on it is not crowded out any more, unless it was.
+        if newcomer.is_some_and(|newcomer| !newcomer.set_busy()) || !place.set_busy() {
+            return Err(lost);
+        }
+        let _two_first_calls = self.place.set(place);
         Ok(())
     }
 
@@ -213,7 +242,7 @@ impl Peer {
         self.count_closed(NO_CALL);
     }
 
-    fn count_closed(&self, reason: &'static str) {
+    pub(super) fn count_closed(&self, reason: &'static str) {
         self.of.metrics.control_connections_closed.get_or_create(&ReasonLabel { reason }).inc();
     }
 }

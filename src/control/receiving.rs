@@ -1,7 +1,7 @@
-//! The message of a request that is under way: gRPC's framing, followed as bytes come in.
+//! The message of a request that is under way: gRPC's framing, followed as bytes come in, or a message without one.
 //!
-//! The gRPC library keeps what has come of a message until all of it has. Those bytes are held against the bounds of
-//! [`super::peer`]. A message that comes in one frame is never held.
+//! What has come of a message is kept until all of it has. Those bytes are held against the bounds of [`super::peer`]. A message
+//! that comes in one frame is never held.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ const HEAD_BYTES: usize = 5;
 /// What has come of a message.
 pub(super) struct Receiving {
     peer: Arc<Peer>,
+    is_framed: bool,
     head: [u8; HEAD_BYTES],
     head_bytes: usize,
     /// Bytes that are to come after a whole head.
@@ -23,8 +24,9 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    pub(super) const fn new(peer: Arc<Peer>) -> Self {
-        Self { peer, head: [0; HEAD_BYTES], head_bytes: 0, missing: 0, held: 0 }
+    /// `is_framed`: its messages have the frame of gRPC. Otherwise it is one message, to its end.
+    pub(super) const fn new(peer: Arc<Peer>, is_framed: bool) -> Self {
+        Self { peer, is_framed, head: [0; HEAD_BYTES], head_bytes: 0, missing: 0, held: 0 }
     }
 
     /// Returns whether part of a message has come.
@@ -34,6 +36,9 @@ impl Receiving {
 
     /// Takes the next bytes. Returns whether a message is complete with them.
     pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<bool, Failure> {
+        if !self.is_framed {
+            return self.hold(self.held + bytes.len()).map(|()| false);
+        }
         let (mut came, mut completes) = (self.held, false);
         while !bytes.is_empty() {
             if self.head_bytes < HEAD_BYTES {

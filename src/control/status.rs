@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use tonic::codegen::http::StatusCode;
+use tonic::codegen::http::{HeaderName, StatusCode, header};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -42,6 +42,8 @@ pub(super) enum Failure {
     Unauthenticated,
     /// The request cannot be decoded.
     Undecodable,
+    /// The request is not what its content type says, or is too much. With what is wrong.
+    Unreadable(String),
     /// The request is larger than [`crate::limits::GRPC_MESSAGE_BYTES_MAX`].
     MessageTooLarge,
     /// There is no such method.
@@ -54,10 +56,12 @@ pub(super) enum Failure {
     DeadlineExceeded { may_have_taken_effect: bool },
     /// The messages are compressed.
     Compressed,
-    /// The content type is not gRPC's.
-    ContentType,
-    /// The HTTP method is not gRPC's.
+    /// The call is not offered in the content type. With those in which it is.
+    ContentType(&'static str),
+    /// The method of HTTP is not POST.
     HttpMethod,
+    /// gRPC comes over HTTP/1.1.
+    HttpVersion,
 }
 
 /// The row of a failure in the table.
@@ -78,11 +82,16 @@ impl Failure {
             row.message = format!("{field} {problem}").into();
         } else if let Self::Limit(limit) = self {
             row.message = format!("{limit} is reached").into();
+        } else if let Self::Unreadable(problem) = self {
+            row.message = problem.clone().into();
+        } else if let Self::ContentType(accepted) = self {
+            row.message =
+                format!("the content-type must be one that this call takes: {accepted}").into();
         }
         row
     }
 
-    /// Returns the row without what it says of a field or a limit.
+    /// Returns the row without what it says of one failure.
     fn fixed_row(&self) -> StatusRow {
         let row =
             |code, reason, message| StatusRow { code, reason, message: Cow::Borrowed(message) };
@@ -113,6 +122,7 @@ impl Failure {
             Self::Internal => {
                 row(Code::Internal, "INTERNAL", "an error of the hub; its log has more")
             }
+            Self::Unreadable(_) => row(Code::InvalidArgument, "INVALID_FIELD", ""),
             Self::Undecodable => row(
                 Code::InvalidArgument,
                 "INVALID_FIELD",
@@ -123,13 +133,15 @@ impl Failure {
                 "INVALID_FIELD",
                 "the request is too large: at most 4 MiB are read",
             ),
-            Self::UnknownMethod => {
-                row(Code::Unimplemented, "UNKNOWN_METHOD", "there is no such call")
-            }
+            Self::UnknownMethod => row(
+                Code::Unimplemented,
+                "UNKNOWN_METHOD",
+                "there is no such call: a call is POST /duelhub.v1.ControlService/<its name>",
+            ),
             Self::Unauthenticated => row(
                 Code::Unauthenticated,
                 "UNAUTHENTICATED",
-                "the metadata authorization: Bearer <CONTROL_TOKEN> is required",
+                "the header authorization: Bearer <CONTROL_TOKEN> is required",
             ),
             Self::DeadlineExceeded { .. } => {
                 row(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the call's deadline has passed")
@@ -145,23 +157,44 @@ impl Failure {
             Self::Compressed => row(
                 Code::Unimplemented,
                 "COMPRESSION_UNSUPPORTED",
-                "compressed messages are not read: grpc-encoding must be identity, or unset",
+                "compressed messages are not read: send them as they are, encoded as identity",
             ),
-            Self::ContentType => row(
-                Code::Unknown,
-                "CONTENT_TYPE_UNSUPPORTED",
-                "content-type must be application/grpc or application/grpc+proto",
-            ),
+            Self::ContentType(_) => row(Code::Unknown, "CONTENT_TYPE_UNSUPPORTED", ""),
             Self::HttpMethod => row(Code::Unknown, "METHOD_NOT_ALLOWED", "the method must be POST"),
+            Self::HttpVersion => row(
+                Code::Unknown,
+                "HTTP_VERSION_UNSUPPORTED",
+                "gRPC needs HTTP/2; over HTTP/1.1 calls are POSTs of application/json",
+            ),
         }
     }
 
-    /// Returns the status of HTTP, if that is what the caller understands, and no gRPC.
+    /// Returns the status of HTTP of an answer that is not gRPC's, if it is another one than its code has.
     pub(super) const fn http_status(&self) -> Option<StatusCode> {
-        if matches!(self, Self::ContentType) {
+        if matches!(self, Self::ContentType(_)) {
             Some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
         } else if matches!(self, Self::HttpMethod) {
             Some(StatusCode::METHOD_NOT_ALLOWED)
+        } else if matches!(self, Self::HttpVersion) {
+            Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
+        } else if matches!(self, Self::UnknownMethod) {
+            Some(StatusCode::NOT_FOUND)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the header that tells a client what would be accepted (RFC 9110, sections 10.2.1, 11.6.1 and 12.5.3; Accept-Post:
+    /// W3C Linked Data Platform, section 7.1).
+    pub(super) const fn header(&self) -> Option<(HeaderName, &'static str)> {
+        if let Self::ContentType(accepted) = self {
+            Some((HeaderName::from_static("accept-post"), accepted))
+        } else if matches!(self, Self::HttpMethod) {
+            Some((header::ALLOW, "POST"))
+        } else if matches!(self, Self::Unauthenticated) {
+            Some((header::WWW_AUTHENTICATE, "Bearer"))
+        } else if matches!(self, Self::Compressed) {
+            Some((header::ACCEPT_ENCODING, "identity"))
         } else {
             None
         }

@@ -18,19 +18,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::limits;
-use crate::newcomers::{Newcomer, Newcomers};
+use crate::places::{Place, Places};
 
 /// Accepted connections that wait for one thread.
 const ACCEPTED_MAX: usize = 16;
 
 /// The connections of one thread.
-pub(super) type Incoming = stream::BoxStream<'static, (io::Result<TcpStream>, Newcomer)>;
+pub(super) type Incoming = stream::BoxStream<'static, (io::Result<TcpStream>, Place)>;
 
 /// The threads.
 pub(super) struct Threads(Vec<Thread>);
 
 struct Thread {
-    connections: mpsc::Sender<(std::net::TcpStream, Newcomer)>,
+    connections: mpsc::Sender<(std::net::TcpStream, Place)>,
     /// Completes once all connections are served. Dropping it stops the thread at once.
     served: oneshot::Receiver<()>,
 }
@@ -50,7 +50,7 @@ impl Threads {
     pub(super) async fn serve(
         self,
         listener: TcpListener,
-        newcomers: Arc<Newcomers>,
+        newcomers: Arc<Places>,
         stop: CancellationToken,
     ) {
         let accepting = async {
@@ -94,8 +94,8 @@ impl Thread {
 
 /// Returns the connections of a thread, registered with its own runtime.
 fn incoming(
-    waiting: mpsc::Receiver<(std::net::TcpStream, Newcomer)>,
-) -> impl Stream<Item = (io::Result<TcpStream>, Newcomer)> {
+    waiting: mpsc::Receiver<(std::net::TcpStream, Place)>,
+) -> impl Stream<Item = (io::Result<TcpStream>, Place)> {
     stream::unfold(waiting, async |mut waiting| {
         let (connection, newcomer) = waiting.recv().await?;
         Some(((TcpStream::from_std(connection), newcomer), waiting))

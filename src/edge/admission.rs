@@ -17,7 +17,7 @@ use super::rate::{Rate, RateByKey, SharedRate};
 use crate::config::EdgeConfig;
 use crate::id::{TelegramId, UserId};
 use crate::metrics::{KindLabel, Metrics, at_zero};
-use crate::newcomers::{Newcomer, Newcomers};
+use crate::places::{Place, Places};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The limits of this node, and how much of each is used.
 #[derive(Debug)]
 pub(super) struct Admission {
-    newcomers: Arc<Newcomers>,
+    newcomers: Arc<Places>,
     /// By address as well: whoever holds an old ticket of somebody must not use up their rate.
     handshakes: Rates<(UserId, Option<IpAddr>)>,
     ticket_requests: Rates<TelegramId>,
@@ -99,7 +99,7 @@ impl Admission {
         let per_address = Rate::per(MINUTE, config.invalid_per_address_max);
         let all = Rate::per(SECOND, config.handshakes_per_second_max);
         Self {
-            newcomers: Newcomers::new(
+            newcomers: Places::new(
                 config.pending_handshakes_max,
                 metrics.pending_handshakes.clone(),
             ),
@@ -117,7 +117,7 @@ impl Admission {
     }
 
     /// Admits a new socket. Returns `None` if there are too many without a ticket that the hub is busy with.
-    pub(super) fn enter(&self) -> Option<Newcomer> {
+    pub(super) fn enter(&self) -> Option<Place> {
         let newcomer = self.newcomers.enter();
         if newcomer.is_none() {
             self.count_crowded_out();

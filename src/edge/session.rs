@@ -32,7 +32,7 @@ use crate::hub::{Attachment, Batch, Welcome};
 use crate::id::{DuelId, RequestId};
 use crate::limits;
 use crate::metrics::{KindLabel, Metrics, ReasonLabel};
-use crate::newcomers::Newcomer;
+use crate::places::Place;
 use crate::ticket::{Generation, Issued, Revision, Stamp, Ticket};
 
 /// The library writes its own frames at once, and buffers none for later.
@@ -64,7 +64,7 @@ pub(super) async fn attach(
     edge: Arc<Edge>,
     (stream, unread): (TcpStream, Vec<u8>),
     handshake: Handshake,
-    newcomer: Newcomer,
+    newcomer: Place,
 ) -> Option<Box<Session>> {
     let Handshake { info, admitted, resume } = handshake;
     let socket = SharedSocket::new(stream, Arc::clone(&edge.metrics));
@@ -102,7 +102,7 @@ async fn refuse(
     mut ws: WebSocketStream<SharedSocket>,
     reason: &CloseReason,
     info: &RequestInfo,
-    newcomer: &Newcomer,
+    newcomer: &Place,
 ) {
     let label = reason.label();
     edge.metrics.handshakes_refused.get_or_create(&ReasonLabel { reason: label }).inc();

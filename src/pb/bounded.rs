@@ -18,6 +18,8 @@ use crate::limits;
 /// Where a message has repeated fields: by number, with their names.
 #[derive(Debug)]
 pub struct Shape {
+    /// Whether it is an object or a list of a payload, of which only so many may stand within each other.
+    deepens: bool,
     repeated: &'static [(u64, &'static str)],
     /// Messages within it that have some. A name that is empty is left out of the field's path.
     nested: &'static [(u64, &'static str, &'static Shape)],
@@ -26,31 +28,34 @@ pub struct Shape {
 /// A message of which it is known where it has repeated fields.
 pub trait Shaped {
     /// Where. What only clients decode says nothing.
-    const SHAPE: Shape = Shape { repeated: &[], nested: &[] };
+    const SHAPE: Shape = Shape { deepens: false, repeated: &[], nested: &[] };
 }
 
-const USER_LIST: Shape = Shape { repeated: &[(1, "user_ids")], nested: &[] };
-const AUDIENCE: Shape =
-    Shape { repeated: &[], nested: &[(2, "only", &USER_LIST), (3, "except", &USER_LIST)] };
-const VIEW: Shape = Shape { repeated: &[], nested: &[(3, "payload", &OBJECT)] };
+const USER_LIST: Shape = Shape { deepens: false, repeated: &[(1, "user_ids")], nested: &[] };
+const AUDIENCE: Shape = Shape {
+    deepens: false,
+    repeated: &[],
+    nested: &[(2, "only", &USER_LIST), (3, "except", &USER_LIST)],
+};
+const VIEW: Shape = Shape { deepens: false, repeated: &[], nested: &[(3, "payload", &OBJECT)] };
 const PUSH: Shape = Shape {
+    deepens: false,
     repeated: &[(5, "views")],
     nested: &[(4, "audience", &AUDIENCE), (5, "views", &VIEW), (9, "payload", &OBJECT)],
 };
 const LAST_EVENT: Shape = Shape {
+    deepens: false,
     repeated: &[(4, "views")],
     nested: &[(3, "audience", &AUDIENCE), (4, "views", &VIEW), (5, "payload", &OBJECT)],
 };
 
 /// `google.protobuf.Struct`, and what may stand within it.
-static OBJECT: Shape = Shape { repeated: &[(1, "")], nested: &[(1, "", &OBJECT_ENTRY)] };
-static OBJECT_ENTRY: Shape = Shape { repeated: &[], nested: &[(2, "", &VALUE)] };
-static VALUE: Shape = Shape { repeated: &[], nested: &[(5, "", &OBJECT), (6, "", &LIST)] };
-static LIST: Shape = Shape { repeated: &[(1, "")], nested: &[(1, "", &VALUE)] };
-
-/// The most messages within each other, the path to an object of [`limits::OBJECT_DEPTH_MAX`] included. prost has a limit of 100,
-/// past which it does not say what is wrong.
-const DEPTH_MAX: usize = 4 + 3 * limits::OBJECT_DEPTH_MAX;
+static OBJECT: Shape =
+    Shape { deepens: true, repeated: &[(1, "")], nested: &[(1, "", &OBJECT_ENTRY)] };
+static OBJECT_ENTRY: Shape = Shape { deepens: false, repeated: &[], nested: &[(2, "", &VALUE)] };
+static VALUE: Shape =
+    Shape { deepens: false, repeated: &[], nested: &[(5, "", &OBJECT), (6, "", &LIST)] };
+static LIST: Shape = Shape { deepens: true, repeated: &[(1, "")], nested: &[(1, "", &VALUE)] };
 
 macro_rules! shaped {
     ($($message:ident $(: $shape:expr)?),* $(,)?) => {
@@ -61,13 +66,13 @@ macro_rules! shaped {
 }
 
 shaped! {
-    OpenDuelRequest: Shape { repeated: &[(2, "participants")], nested: &[] },
+    OpenDuelRequest: Shape { deepens: false, repeated: &[(2, "participants")], nested: &[] },
     IssueTicketRequest, RevokeTicketsRequest,
     PushEventRequest: PUSH,
-    PushEventsRequest: Shape { repeated: &[], nested: &[(2, "", &PUSH)] },
-    CloseDuelRequest: Shape { repeated: &[], nested: &[(3, "last_event", &LAST_EVENT)] },
+    PushEventsRequest: Shape { deepens: false, repeated: &[], nested: &[(2, "", &PUSH)] },
+    CloseDuelRequest: Shape { deepens: false, repeated: &[], nested: &[(3, "last_event", &LAST_EVENT)] },
     GetDuelRequest, ListDuelsRequest, DisconnectRequest,
-    WatchDuelsRequest: Shape { repeated: &[(1, "duel_ids")], nested: &[] },
+    WatchDuelsRequest: Shape { deepens: false, repeated: &[(1, "duel_ids")], nested: &[] },
     GetNodeRequest,
     OpenDuelResponse, IssueTicketResponse, RevokeTicketsResponse, PushEventResponse, PushEventsResponse,
     CloseDuelResponse, GetDuelResponse, ListDuelsResponse, DisconnectResponse, WatchDuelsResponse,
@@ -114,7 +119,7 @@ impl<D: Message + Default + Shaped> Decoder for BoundedDecoder<D> {
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
         // The library hands over a message in one piece.
         let mut room = limits::GRPC_ELEMENTS_MAX;
-        count(bytes.chunk(), &D::SHAPE, &mut room, DEPTH_MAX)?;
+        count(bytes.chunk(), &D::SHAPE, &mut room, limits::OBJECT_DEPTH_MAX)?;
         self.0.decode(bytes)
     }
 
@@ -154,7 +159,7 @@ impl From<Refusal> for Status {
 }
 
 /// Takes the elements that a message has out of `room`. Stops at what is no protobuf, which prost refuses. `depth` is how many
-/// messages may stand within each other.
+/// objects and lists may stand within each other.
 fn count(mut bytes: &[u8], shape: &Shape, room: &mut usize, depth: usize) -> Result<(), Refusal> {
     while let Some(key) = varint(&mut bytes) {
         let (field, wire_type) = (key >> 3, key & 7);
@@ -178,7 +183,7 @@ fn count(mut bytes: &[u8], shape: &Shape, room: &mut usize, depth: usize) -> Res
         }
         if let Some((_, name, nested)) = shape.nested.iter().find(|(number, ..)| *number == field) {
             let too_deep = || Refusal::new("", "has too many objects and lists within each other");
-            let inner = depth.checked_sub(1).ok_or_else(too_deep);
+            let inner = depth.checked_sub(usize::from(nested.deepens)).ok_or_else(too_deep);
             let counted = inner.and_then(|depth| count(value, nested, room, depth));
             counted.map_err(|refusal| refusal.within(name))?;
         }
@@ -205,7 +210,9 @@ mod tests {
 
     fn refused<M: Message + Shaped>(message: &M) -> Option<String> {
         let mut room = limits::GRPC_ELEMENTS_MAX;
-        let refused = count(&message.encode_to_vec(), &M::SHAPE, &mut room, DEPTH_MAX).err()?;
+        let refused =
+            count(&message.encode_to_vec(), &M::SHAPE, &mut room, limits::OBJECT_DEPTH_MAX)
+                .err()?;
         Some(refused.field)
     }
 
@@ -242,17 +249,23 @@ mod tests {
         let max = limits::GRPC_ELEMENTS_MAX;
         let half = push(max / 2 + 1, 0).encode_to_vec();
         let whole = [half.clone(), half].concat();
-        assert!(count(&whole, &PUSH, &mut { max }, DEPTH_MAX).is_err());
+        assert!(count(&whole, &PUSH, &mut { max }, limits::OBJECT_DEPTH_MAX).is_err());
         let in_parts = pb::PushEventsRequest { tag: 9, push: Some(push(max / 2 + 1, 0)) };
         let in_parts = in_parts.encode_to_vec();
         let shape = <pb::PushEventsRequest as Shaped>::SHAPE;
         assert!(
-            count(&[in_parts.clone(), in_parts].concat(), &shape, &mut { max }, DEPTH_MAX).is_err()
+            count(
+                &[in_parts.clone(), in_parts].concat(),
+                &shape,
+                &mut { max },
+                limits::OBJECT_DEPTH_MAX
+            )
+            .is_err()
         );
         // A group of field 100 begins and ends; prost skips it.
         let group = [&[0xa3, 6, 0xa4, 6][..], &push(max + 1, 0).encode_to_vec()].concat();
         assert!(pb::PushEventRequest::decode(&*group).is_ok());
-        assert!(count(&group, &PUSH, &mut { max }, DEPTH_MAX).is_err());
+        assert!(count(&group, &PUSH, &mut { max }, limits::OBJECT_DEPTH_MAX).is_err());
     }
 
     /// A push whose payload has so many lists within each other, in an object.
@@ -273,6 +286,7 @@ mod tests {
         let max = limits::OBJECT_DEPTH_MAX;
         let deepest = deep(max, 1);
         assert_eq!(refused(&deepest), None);
+        assert_eq!(refused(&deep(max + 1, 1)).as_deref(), Some("payload"));
         assert!(pb::PushEventRequest::decode(&*deepest.encode_to_vec()).is_ok());
         let view =
             pb::View { user_id: 5, payload: deep(40 * max, 1).payload, ..Default::default() };
@@ -294,7 +308,11 @@ mod tests {
     #[test]
     fn what_is_no_protobuf_is_left_to_the_decoder() {
         for bytes in [&[][..], &[0x2a], &[0x2a, 0xff], &[0xff; 12], &[0x2a, 5, 1], &[7]] {
-            assert_eq!(count(bytes, &PUSH, &mut { 1 }, DEPTH_MAX), Ok(()), "{bytes:?}");
+            assert_eq!(
+                count(bytes, &PUSH, &mut { 1 }, limits::OBJECT_DEPTH_MAX),
+                Ok(()),
+                "{bytes:?}"
+            );
         }
     }
 }

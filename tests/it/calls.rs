@@ -26,30 +26,30 @@ use tonic_types::StatusExt as _;
 const STOP: Duration = Duration::from_secs(5);
 
 /// A connection that sends what a test says.
-struct Raw {
+pub(crate) struct Raw {
     address: SocketAddr,
     requests: SendRequest<Bytes>,
     _connection: AbortOnDropHandle<()>,
 }
 
 /// A call of which the request may not be complete.
-struct Open {
+pub(crate) struct Open {
     request: SendStream<Bytes>,
     response: ResponseFuture,
 }
 
 /// What was answered.
 #[derive(Debug)]
-struct Answer {
+pub(crate) struct Answer {
     http: StatusCode,
     headers: HeaderMap,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// Of the trailers, or of the head if there was nothing else.
     status: Option<Status>,
 }
 
 impl Raw {
-    async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         let connection = AbortOnDropHandle::new(tokio::spawn(async {
@@ -59,7 +59,7 @@ impl Raw {
     }
 
     /// Begins a call with these headers, which may be any.
-    fn begin(&self, verb: &str, method: &str, headers: &[(&str, &str)]) -> Open {
+    pub(crate) fn begin(&self, verb: &str, method: &str, headers: &[(&str, &str)]) -> Open {
         let path = format!("http://{}/duelhub.v1.ControlService/{method}", self.address);
         let mut request = Request::builder().method(verb).uri(path);
         for (name, value) in headers {
@@ -90,8 +90,13 @@ impl Open {
     }
 
     /// Sends one whole message, and reads the whole answer.
-    async fn exchange(mut self, message: &impl prost::Message) -> Answer {
-        self.send(framed(message), true);
+    async fn exchange(self, message: &impl prost::Message) -> Answer {
+        self.exchange_bytes(framed(message)).await
+    }
+
+    /// Sends a whole body, and reads the whole answer.
+    pub(crate) async fn exchange_bytes(mut self, body: Bytes) -> Answer {
+        self.send(body, true);
         self.answer().await
     }
 
@@ -330,7 +335,7 @@ async fn only_grpc_is_answered_as_grpc() {
     let id = ("x-request-id", "my-own");
     for content_type in [
         "text/plain",
-        "application/json",
+        "application/connect+json",
         "application/grpc-web",
         "application/grpc-web+proto",
         "application/grpc+json",
@@ -341,7 +346,10 @@ async fn only_grpc_is_answered_as_grpc() {
         let answer = answer.exchange(&pb::GetNodeRequest {}).await;
         assert_eq!(answer.http, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{content_type:?}");
         assert_eq!((answer.request_id(), answer.status.is_some()), ("my-own", false));
-        assert!(String::from_utf8(answer.body).unwrap().starts_with("content-type must be"));
+        let error: Value = serde_json::from_slice(&answer.body).unwrap();
+        let expected = "the content-type must be one that this call takes: application/json, \
+                        application/proto, application/grpc";
+        assert_eq!(error["message"], expected);
     }
     let none = raw.begin("POST", "GetNode", &[]).exchange(&pb::GetNodeRequest {}).await;
     assert_eq!(none.http, StatusCode::UNSUPPORTED_MEDIA_TYPE);

@@ -28,7 +28,7 @@ async fn a_bad_push_names_the_field() {
     let good = || push(77, "{}");
     let users = |ids: &[u64]| pb::UserList { user_ids: ids.to_vec() };
     let to = |to| pb::PushEventRequest { audience: Some(pb::Audience { to: Some(to) }), ..good() };
-    let view = |user_id, json: &str| pb::View { user_id, payload_json: json.into() };
+    let view = |user_id, json: &str| pb::View { user_id, payload_json: json.into(), payload: None };
     let views = |views: Vec<pb::View>| pb::PushEventRequest { views, ..good() };
     let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(65_536));
     let half = format!(r#"{{"x":"{}"}}"#, "x".repeat(60_000));

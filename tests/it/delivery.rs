@@ -57,7 +57,7 @@ async fn the_payload_is_passed_on_byte_for_byte() {
 async fn two_players_see_two_views_of_one_event() {
     let server = TestServer::start().await;
     let (backend, mut one, mut two) = duel_of_two(&server, 77).await;
-    let view = pb::View { user_id: 1, payload_json: r#"{"mine":true}"#.into() };
+    let view = pb::View { user_id: 1, payload_json: r#"{"mine":true}"#.into(), payload: None };
     backend.push_event(pb::PushEventRequest { views: vec![view], ..push(77, "{}") }).await;
     one.until_events(1).await;
     two.until_events(1).await;

@@ -6,6 +6,7 @@ mod load;
 mod bounds;
 mod calls;
 mod command_line;
+mod connect;
 mod control;
 mod control_bounds;
 mod delivery;

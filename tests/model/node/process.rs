@@ -73,6 +73,7 @@ impl ProcessNode {
             payload_json: push.payload_json,
             audience: push.audience,
             views: push.views,
+            payload: None,
         });
         let request =
             pb::CloseDuelRequest { duel_id: duel.get(), status: status.into(), last_event };
@@ -213,8 +214,10 @@ fn push_of(duel: DuelId, spec: &Spec) -> pb::PushEventRequest {
         To::Only(id) => Some(Pb::Only(users(id))),
         To::Except(id) => Some(Pb::Except(users(id))),
     };
-    let view = |user_id| pb::View { user_id, payload_json: spec.payload(Some(user_id)) };
+    let view =
+        |user_id| pb::View { user_id, payload_json: spec.payload(Some(user_id)), payload: None };
     pb::PushEventRequest {
+        payload: None,
         duel_id: duel.get(),
         r#type: spec.event_type.to_owned(),
         payload_json: spec.payload(None),

@@ -1,8 +1,9 @@
-//! Sockets of peers that have proved nothing yet. There is a bound on them, and past it the one that has been idle for longest
-//! gives its place to the next.
+//! Places for sockets, of which there are so many: past that, the socket that has been idle for longest gives its place to the
+//! next.
 //!
-//! So whoever holds sockets open keeps nobody out who proves something before as many others have come. A socket is idle while
-//! the hub waits for its peer. Used by all listeners: the data plane, the control plane and [`crate::admin`].
+//! All listeners have places for peers that have proved nothing yet: the data plane, the control plane and [`crate::admin`]. So
+//! whoever holds sockets open keeps nobody out who proves something before as many others have come. Backends that have proved who
+//! they are have others. A socket is idle while the hub waits for its peer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,9 +12,9 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio_util::sync::CancellationToken;
 
-/// The places of one listener.
+/// So many places.
 #[derive(Debug)]
-pub struct Newcomers {
+pub struct Places {
     count_max: usize,
     state: Mutex<State>,
     gauge: Gauge,
@@ -29,14 +30,14 @@ struct State {
 
 /// One place. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Newcomer {
-    of: Arc<Newcomers>,
+pub struct Place {
+    of: Arc<Places>,
     /// `None`: it is busy.
     idle_since: Mutex<Option<u64>>,
     crowded_out: CancellationToken,
 }
 
-impl Newcomers {
+impl Places {
     /// Creates `count_max` places. `gauge` shows how many are taken.
     #[must_use]
     pub fn new(count_max: usize, gauge: Gauge) -> Arc<Self> {
@@ -44,8 +45,12 @@ impl Newcomers {
     }
 
     /// Takes a place, idle. If there is none, the one that has been idle for longest has to go. Returns `None` if none is idle.
-    pub fn enter(self: &Arc<Self>) -> Option<Newcomer> {
-        let crowded_out = CancellationToken::new();
+    pub fn enter(self: &Arc<Self>) -> Option<Place> {
+        self.enter_from(CancellationToken::new())
+    }
+
+    /// Does what [`Places::enter`] does for a socket that had another place, whose token tells it when it has to go.
+    pub fn enter_from(self: &Arc<Self>, crowded_out: CancellationToken) -> Option<Place> {
         let mut state = self.state.lock();
         if state.count >= self.count_max {
             // It goes as soon as its task runs.
@@ -55,7 +60,7 @@ impl Newcomers {
         state.count += 1;
         let idle_since = Mutex::new(Some(state.note_idle(crowded_out.clone())));
         self.gauge.inc();
-        Some(Newcomer { of: Arc::clone(self), idle_since, crowded_out })
+        Some(Place { of: Arc::clone(self), idle_since, crowded_out })
     }
 }
 
@@ -67,14 +72,14 @@ impl State {
     }
 }
 
-impl Newcomer {
-    /// Returns the token that is cancelled when the newcomer has to go, which then must be at once.
+impl Place {
+    /// Returns the token that is cancelled when the socket has to go, which then must be at once.
     #[must_use]
     pub fn crowded_out(&self) -> CancellationToken {
         self.crowded_out.clone()
     }
 
-    /// The hub has something to do for the peer. Returns whether the newcomer may stay until it is idle again: not if it has to
+    /// The hub has something to do for the peer. Returns whether the socket may stay until it is idle again: not if it has to
     /// go.
     pub fn set_busy(&self) -> bool {
         let mut state = self.of.state.lock();
@@ -92,7 +97,7 @@ impl Newcomer {
     }
 }
 
-impl Drop for Newcomer {
+impl Drop for Place {
     fn drop(&mut self) {
         self.set_busy();
         self.of.state.lock().count -= 1;
@@ -106,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_been_idle_for_longest_makes_room() {
-        let newcomers = Newcomers::new(3, Gauge::default());
+        let newcomers = Places::new(3, Gauge::default());
         let [first, second, third] = [(); 3].map(|()| newcomers.enter().unwrap());
         assert!(first.set_busy());
         let fourth = newcomers.enter().unwrap();

@@ -1,0 +1,116 @@
+//! Which of three protocols a call speaks, by its content type, and which calls there are.
+//!
+//! gRPC is the protocol of the services. What comes by Connect is turned into gRPC, and its answer back ([`super::connect`]), so
+//! that each call exists once.
+
+use prost_reflect::{DescriptorPool, MethodDescriptor};
+use tonic::codegen::http::{HeaderValue, Method as HttpMethod, Request, Version, header};
+
+use super::call::service_and_method;
+use super::status::Failure;
+
+/// How messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Proto,
+    Json,
+}
+
+/// What a content type says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ContentType {
+    Grpc,
+    Unary(Encoding),
+    Stream(Encoding),
+}
+
+/// The protocol of one call.
+#[derive(Debug, Clone)]
+pub(super) enum Protocol {
+    Grpc,
+    /// Connect, with one message each way.
+    Unary(MethodDescriptor, Encoding),
+    /// Connect, with one message that is answered by a stream of them.
+    Stream(MethodDescriptor, Encoding),
+}
+
+/// The calls that there are.
+#[derive(Debug, Clone)]
+pub(super) struct Schema(pub(super) DescriptorPool);
+
+/// The content types of a call whose request and answer are one message each.
+const UNARY_TYPES: &str = "application/json, application/proto, application/grpc";
+/// Those of one whose answer is a stream.
+const STREAM_TYPES: &str = "application/connect+json, application/connect+proto, application/grpc";
+/// That of one whose request is a stream.
+const GRPC_TYPE: &str = "application/grpc";
+
+impl Protocol {
+    /// Returns the header that names the compression of the request.
+    pub(super) const fn compression(&self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc-encoding",
+            Self::Unary(..) => "content-encoding",
+            Self::Stream(..) => "connect-content-encoding",
+        }
+    }
+}
+
+impl ContentType {
+    fn read(value: &HeaderValue) -> Option<Self> {
+        let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        Some(match essence.trim_ascii().to_ascii_lowercase().as_slice() {
+            b"application/grpc" | b"application/grpc+proto" => Self::Grpc,
+            b"application/json" => Self::Unary(Encoding::Json),
+            b"application/proto" => Self::Unary(Encoding::Proto),
+            b"application/connect+json" => Self::Stream(Encoding::Json),
+            b"application/connect+proto" => Self::Stream(Encoding::Proto),
+            _ => return None,
+        })
+    }
+}
+
+impl Schema {
+    fn method(&self, path: &str) -> Option<MethodDescriptor> {
+        let (service, method) = service_and_method(path);
+        let service = self.0.get_service_by_name(service)?;
+        service.methods().find(|known| known.name() == method)
+    }
+
+    /// Returns the protocol of a call.
+    ///
+    /// # Errors
+    /// It speaks none of those that the call is offered in. It is answered as Connect says, which people can read, too.
+    pub(super) fn protocol<B>(&self, request: &Request<B>) -> Result<Protocol, Failure> {
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(ContentType::read);
+        let is_post = request.method() == HttpMethod::POST;
+        if content_type == Some(ContentType::Grpc) && is_post {
+            // Which call it is, the services say.
+            return match request.version() {
+                Version::HTTP_2 => Ok(Protocol::Grpc),
+                _ => Err(Failure::HttpVersion),
+            };
+        }
+        let method = self.method(request.uri().path()).ok_or(Failure::UnknownMethod)?;
+        if !is_post {
+            return Err(Failure::HttpMethod);
+        }
+        let (asks, answers) = (method.is_client_streaming(), method.is_server_streaming());
+        match (content_type, asks, answers) {
+            (Some(ContentType::Unary(encoding)), false, false) => {
+                Ok(Protocol::Unary(method, encoding))
+            }
+            (Some(ContentType::Stream(encoding)), false, true) => {
+                Ok(Protocol::Stream(method, encoding))
+            }
+            (_, false, false) => Err(Failure::ContentType(UNARY_TYPES)),
+            (_, false, true) => Err(Failure::ContentType(STREAM_TYPES)),
+            (_, true, _) => Err(Failure::ContentType(GRPC_TYPE)),
+        }
+    }
+
+    /// Returns whether there is such a call.
+    pub(super) fn knows(&self, path: &str) -> bool {
+        self.method(path).is_some()
+    }
+}
