@@ -20,8 +20,9 @@ return static function (string $binary): void {
             $push = fn () => $away($relay, new Options())->pushEvent(1);
             equal(failure(DeadlineExceeded::class, $push)->mayHaveTakenEffect, true, 'may have taken effect');
         });
-        holds($took > 200 && $took < 400, "it takes $took ms");
-        equal($relay->connections(), 3, 'attempts');
+        // A busy machine takes longer than 300 ms, and not twice as long.
+        holds($took > 200 && $took < 600, "it takes $took ms");
+        until(static fn () => $relay->connections() === 3, 'three attempts');
         $client = $away($relay, new Options(timeoutMs: 100, attempts: 1));
         $took = milliseconds(fn () => failure(DeadlineExceeded::class, fn () => $client->watchDuels()->current()));
         holds($took < 600, "a watch takes $took ms");
@@ -33,7 +34,7 @@ return static function (string $binary): void {
         $took = milliseconds(function () use ($client) {
             equal(failure(Unavailable::class, fn () => $client->pushEvent(1))->mayHaveTakenEffect, false, 'effect');
         });
-        holds($took < 400, "it takes $took ms");
+        holds($took < 600, "it takes $took ms");
     });
 
     $attempts = ['reset' => false, 'lost' => true, 'silent' => false];
