@@ -1,0 +1,175 @@
+"""deploy/prometheus and deploy/grafana in a real Prometheus: each alert fires at its fault and at no other, and every query of the
+dashboard answers.
+
+    monitoring.py BINARY
+
+A hub for each fault of lib/faults.py, all at the same time. Durations are a fifteenth of those in the files (lib/server.py).
+Needs root, for a disk of its own that becomes full.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from lib import DEPLOY
+from lib.faults import FAULTS, play
+from lib.machines import Daemon, Loops, Machine, Redis, background, free_port
+from lib.server import Prometheus
+from support.cases import Cases
+from support.player import Closed
+
+# How long the slowest alert may take: 20 s of samples, 20 s of `for`, 10 s until a client is too slow; and a busy machine.
+ALERTS_WITHIN_S = 120
+ENDS_WITHIN_S = 60
+
+
+class World:
+    """The processes of the test, and what has to live as long as they do."""
+
+    def __init__(self, binary, folder, stack):
+        self._binary, self._folder, self._stack = binary, folder, stack
+        self._kept = []
+        self.disk = stack.enter_context(small_disk(folder))
+        self.loops = Loops()
+        stack.callback(self.loops.end)
+
+    def hub(self, name, folder=None, **variables):
+        return self._run(Machine(self._binary, folder or self._folder / name, **variables))
+
+    def redis(self, name):
+        folder = self._folder / f"{name}-redis"
+        folder.mkdir()
+        return self._run(Redis(folder))
+
+    def _run(self, process):
+        self._stack.callback(process.kill)
+        return process
+
+    def keep(self, thing):
+        self._kept.append(thing)
+
+    def keep_reading(self, player):
+        self.keep(player)
+        # It waits for as long as nothing comes.
+        player._socket.settimeout(None)
+
+        def read():
+            try:
+                while True:
+                    player.text()
+            except (Closed, OSError, ValueError):
+                pass
+        background(read)
+
+
+@contextmanager
+def small_disk(folder):
+    """2 GiB, of which the files take what is written to them."""
+    image, mountpoint = folder / "disk.img", folder / "disk"
+    mountpoint.mkdir()
+    with image.open("wb") as file:
+        file.truncate(2 << 30)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, mountpoint], check=True)
+    try:
+        yield mountpoint
+    finally:
+        subprocess.run(["umount", "--lazy", mountpoint], check=True)
+
+
+def within(seconds, condition):
+    """Asks until `condition` holds; returns what it said last."""
+    ends_at = time.monotonic() + seconds
+    while not (answer := condition()) and time.monotonic() < ends_at:
+        time.sleep(0.25)
+    return answer
+
+
+def dashboard_queries():
+    dashboard = json.loads((DEPLOY / "grafana" / "duelhub.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], target["expr"]
+    for annotation in dashboard["annotations"]["list"]:
+        yield annotation["name"], annotation["expr"]
+    [instances] = [variable["definition"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+    yield "variable", re.fullmatch(r"label_values\((.*), instance\)", instances)[1]
+
+
+def has_data(prometheus, expr):
+    """`$__rate_interval` is four scrapes or more, which are 1 s apart here."""
+    expr = expr.replace("$__rate_interval", "20s").replace("$instance", ".*")
+    return any(not math.isnan(float(found["value"][1])) for found in prometheus.query(expr))
+
+
+def expected():
+    must = {(alert, name) for name, fault in FAULTS.items() for alert in fault.fires} | {("DuelhubDiskNearlyFull", "node")}
+    return must, must | {(alert, name) for name, fault in FAULTS.items() for alert in fault.may_fire}
+
+
+def explain(title, alerts):
+    return "".join(f"\n  {title}: {alert} of {instance}" for alert, instance in sorted(alerts))
+
+
+def watch(case, prometheus, faults, hubs):
+    must, may = expected()
+    with case("nothing fires while all is well, and everything is scraped"):
+        up = 'count(sum_over_time(up{job="duelhub"}[1m]) >= 5)'
+        assert within(30, lambda: prometheus.query(f"{up} == {len(hubs)}")), prometheus.query("up")
+        assert not prometheus.fired(), prometheus.fired()
+
+    struck_at = time.monotonic()
+    for name, fault in faults.items():
+        fault.strike(hubs[name])
+    with case("each alert fires at its fault"):
+        within(ALERTS_WITHIN_S, lambda: must <= prometheus.fired())
+        print(f"  all within {time.monotonic() - struck_at:.0f} s", flush=True)
+        assert must <= prometheus.fired(), explain("missing", must - prometheus.fired())
+    for title, expr in dashboard_queries():
+        with case(f"the dashboard's {title} has data: {expr}"):
+            assert has_data(prometheus, expr)
+    with case("an alert ends with its fault"):
+        ended = {(alert, name) for name, fault in faults.items() for alert in fault.mend(hubs[name])}
+        ended.add(("DuelhubDiskNearlyFull", "node"))
+        within(ENDS_WITHIN_S, lambda: not ended & prometheus.firing())
+        assert not ended & prometheus.firing(), explain("still firing", ended & prometheus.firing())
+    with case("no alert fires that should not"):
+        assert prometheus.fired() <= may, explain("fired", prometheus.fired() - may)
+
+
+def main(binary):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    cases = Cases()
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="duelhub-operators-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        world = World(binary, folder, stack)
+        faults = {name: fault(world) for name, fault in FAULTS.items()}
+        hubs = {name: fault.prepare() for name, fault in faults.items()}
+        for name, hub in hubs.items():
+            if getattr(faults[name], "plays", True):
+                play(world, hub)
+        exporter = f"127.0.0.1:{free_port()}"
+        processes = [
+            Daemon("prometheus-node-exporter", "--collector.disable-defaults", "--collector.filesystem",
+                   f"--web.listen-address={exporter}"),
+            Prometheus(folder, world.disk, hubs, exporter),
+        ]
+        for process in processes:
+            stack.callback(process.kill)
+        watch(cases.case, processes[-1], faults, hubs)
+    print(f"{cases.passed} passed, {cases.failed} failed", flush=True)
+    return 1 if cases.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
