@@ -162,8 +162,15 @@ class DeafToRedis(RedisAway):
     fires = {"DuelhubEventsLate"}
     may_fire = {"DuelhubNotReady", "DuelhubPushesSlow"}
 
+    def prepare(self):
+        hub = super().prepare()
+        # A node knows of its own pushes, whatever Redis tells.
+        self.other = self.world.hub(f"{self.name}-other", ENGINE="redis", REDIS_URL=self.redis.url)
+        return hub
+
     def strike(self, hub):
-        client = self.redis.connection()
+        backend, client = self.other.backend(), self.redis.connection()
+        self.world.loops.every(0.1, lambda: backend.call("PushEvent", duel_id=DUEL))
         self.world.loops.every(0.02, lambda: client.sendall(b"CLIENT KILL TYPE pubsub\r\n"))
         self.world.loops.every(0.5, lambda: client.recv(65536))
 
@@ -263,11 +270,12 @@ class Sluggish(Fault):
         self.user = 10
         large = '{"text":"' + "x" * 60_000 + '"}'
         self.world.loops.every(0.05, lambda: backend.call("PushEvent", duel_id=2, payload_json=large))
-        backend.call("OpenDuel", duel_id=2)
+        # Declared, so that nothing else fires. Then only spectators may enter.
+        backend.call("OpenDuel", duel_id=2, participants=PLAYERS)
 
         def newcomer():
             self.user += 1
-            player, _ = enter(hub, backend, 2, self.user)
+            player, _ = enter(hub, backend, 2, self.user, pb.ROLE_SPECTATOR)
             player._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             self.world.keep(player)
         self.world.loops.every(0.7, newcomer)

@@ -16,6 +16,7 @@ import grpc
 from support.backend import Backend
 from support.hub import Hub, until
 from support.player import Player
+from support.stubs import pb
 
 BOT_TOKEN = "123456:a-bot-token-for-tests"
 
@@ -118,9 +119,9 @@ def ticket_over_http(hub, duel, data):
         return refused.code
 
 
-def enter(hub, backend, duel, user):
+def enter(hub, backend, duel, user, role=pb.ROLE_PLAYER):
     """A player who is in the duel, and the `connected` frame."""
-    player = Player(hub.edge, backend.call("IssueTicket", duel_id=duel, user_id=user, role=1).ticket)
+    player = Player(hub.edge, backend.call("IssueTicket", duel_id=duel, user_id=user, role=role).ticket)
     return player, player.next("connected")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -44,14 +45,23 @@ def _config(rules, hubs, exporter):
 
 
 class Prometheus(Daemon):
+    """It scrapes, and has no rules before `load_rules`."""
+
     def __init__(self, folder, mountpoint, hubs, exporter):
-        rules, config = folder / "duelhub.rules.yml", folder / "prometheus.yml"
-        rules.write_text(rules_in_fast_motion(str(mountpoint)))
-        config.write_text(_config(rules, hubs, exporter))
+        self._rules, config = folder / "duelhub.rules.yml", folder / "prometheus.yml"
+        self._mountpoint = str(mountpoint)
+        self._rules.write_text("groups: []\n")
+        config.write_text(_config(self._rules, hubs, exporter))
         self._address = f"127.0.0.1:{free_port()}"
         self._started_at = time.monotonic()
         super().__init__("prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}",
                          f"--web.listen-address={self._address}")
+
+    def load_rules(self):
+        """To be called once the hubs are scraped. That takes Prometheus 5 s, in which `absent` is true: no time in its own
+        pace, and longer than the alert waits here."""
+        self._rules.write_text(rules_in_fast_motion(self._mountpoint))
+        self.signal(signal.SIGHUP)
 
     def query(self, query):
         """The samples of an instant query; none while Prometheus is not there yet."""
