@@ -162,7 +162,7 @@ def main(binary, names):
         faults = {name: FAULTS[name](world) for name in names or FAULTS}
         hubs = {name: fault.prepare() for name, fault in faults.items()}
         for name, hub in hubs.items():
-            if getattr(faults[name], "plays", True):
+            if faults[name].plays:
                 play(world, hub)
         exporter = f"127.0.0.1:{free_port()}"
         processes = [

@@ -22,9 +22,9 @@ FAULTS = {}
 
 
 class Fault:
-    """`prepare` returns the hub, which is healthy until `strike`."""
+    """`prepare` returns the hub, which is healthy until `strike`. `plays`: there is a duel on it all the time."""
 
-    fires, may_fire, variables = set(), set(), {}
+    fires, may_fire, variables, plays = set(), set(), {}, True
 
     def __init_subclass__(cls):
         FAULTS[cls.name] = cls
@@ -104,8 +104,6 @@ class Looping(Fault):
 class FullDisk(Fault):
     name = "full-disk"
     fires = {"DuelhubStoreUnusable", "DuelhubNotReady", "DuelhubPushesFailing", "DuelhubLimitReached"}
-    # The ticket API needs no room. Players' tickets that are used do, below 32 MiB.
-    may_fire = set()
 
     def prepare(self):
         return self.world.hub(self.name, folder=self.world.disk / "data")
@@ -118,7 +116,7 @@ class FullDisk(Fault):
 
     def mend(self, hub):
         self.ballast.unlink()
-        return {"DuelhubStoreUnusable", "DuelhubNotReady", "DuelhubPushesFailing", "DuelhubLimitReached"}
+        return self.fires
 
 
 class RedisAway(Fault):
@@ -236,6 +234,8 @@ class Misfits(Fault):
 
     name = "misfits"
     fires = {"DuelhubWatcherTooSlow", "DuelhubDuelsNearLimit", "DuelhubPushesUndeclared", "DuelhubTicketCopied"}
+    # 20000 pushes at once wait for each other.
+    may_fire = {"DuelhubPushesSlow"}
 
     def strike(self, hub):
         self._copied_ticket(hub)
