@@ -9,9 +9,7 @@ Needs root, for a disk of its own that becomes full.
 
 import json
 import math
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -72,18 +70,36 @@ class World:
 
 
 @contextmanager
-def small_disk(folder):
-    """2 GiB, of which the files take what is written to them."""
-    image, mountpoint = folder / "disk.img", folder / "disk"
-    mountpoint.mkdir()
-    with image.open("wb") as file:
-        file.truncate(2 << 30)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, mountpoint], check=True)
+def mounted(mountpoint, *what):
+    mountpoint.mkdir(exist_ok=True)
+    subprocess.run(["mount", *what, mountpoint], check=True)
     try:
         yield mountpoint
     finally:
+        # Lazily: what was killed a moment ago may still have files open.
         subprocess.run(["umount", "--lazy", mountpoint], check=True)
+
+
+@contextmanager
+def workplace():
+    """A folder in memory: no push waits for a disk that others keep busy."""
+    folder = Path(tempfile.mkdtemp(prefix="duelhub-operators-"))
+    try:
+        with mounted(folder, "-t", "tmpfs", "-o", "size=1g", "tmpfs"):
+            yield folder
+    finally:
+        folder.rmdir()
+
+
+@contextmanager
+def small_disk(folder):
+    """2 GiB, of which only what is written takes memory."""
+    image = folder / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(2 << 30)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+    with mounted(folder / "disk", "-o", "loop", image) as mountpoint:
+        yield mountpoint
 
 
 def within(seconds, condition):
@@ -156,8 +172,7 @@ def main(binary, names):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     cases = Cases()
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="duelhub-operators-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = stack.enter_context(workplace())
         world = World(binary, folder, stack)
         faults = {name: FAULTS[name](world) for name in names or FAULTS}
         hubs = {name: fault.prepare() for name, fault in faults.items()}

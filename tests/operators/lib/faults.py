@@ -292,7 +292,8 @@ class Unheard(Fault):
         hub.plug_ears()
         backend = hub.backend()
 
-        def ask():
-            for _ in range(200):
-                backend.call("GetNode")
-        self.world.loops.every(0.01, ask)
+        def fill():
+            while not hub.metric("duelhub_log_lines_lost_total"):
+                for _ in range(200):
+                    backend.call("GetNode")
+        background(fill)

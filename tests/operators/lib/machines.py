@@ -69,6 +69,12 @@ class Machine(Hub):
     def backend(self):
         return Backend(self.control)
 
+    def metric(self, name):
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        [value] = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
+        return float(value)
+
 
 class Daemon:
     """Another program, killed at the end."""
