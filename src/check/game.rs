@@ -74,6 +74,11 @@ impl Checks<'_> {
                 let word = frame["message"].as_str().unwrap_or_default();
                 Verdict::Good(format!("the old process answers {word}"))
             }
+            // It went no further than the Origin, which other checks are about.
+            Err(error) if error.contains("403") => Verdict::Doubtful {
+                doubt: error,
+                remedy: "WEBAPP_URL in the env file, then check again",
+            },
             Err(error) => Verdict::Good(format!("{error}: the WebApp fetches another ticket")),
         }
     }
