@@ -19,6 +19,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
@@ -138,9 +139,7 @@ impl Server {
             shown_limits(&config),
             control_stop.clone(),
         );
-        let descriptors = tonic_health::pb::FILE_DESCRIPTOR_SET;
-        let others = Others { routes: Routes::new(health), descriptors };
-        let control = control.serve(self.control, others)?;
+        let control = control.serve(self.control, others(health))?;
         let control = AbortOnDropHandle::new(tokio::spawn(control));
         let pages = match config.app_env {
             AppEnv::Production => Router::new(),
@@ -197,6 +196,10 @@ impl Server {
         info!("stopped");
         outcome
     }
+}
+
+fn others(health: HealthServer<impl Health>) -> Others {
+    Others { routes: Routes::new(health), descriptors: tonic_health::pb::FILE_DESCRIPTOR_SET }
 }
 
 async fn open_engine(
