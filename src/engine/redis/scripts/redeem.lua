@@ -23,6 +23,9 @@ end
 -- UserSessions::note_use. Here the list has sessions that have expired as well, until it is too long. Returns how many went.
 local function note_use(until_ms)
     local kept_until, known = string.match(redis.call('GET', KEYS[5]) or '0 ', '^(%d+) (.*)$')
+    kept_until = tonumber(kept_until)
+    -- As most who come back: the list is as it should be, and is kept for long enough.
+    if string.sub(known, -16) == session_key and kept_until > until_ms - resume_ttl / 2 then return 0 end
     local listed, gone = {}, 0
     for at = 1, #known, 16 do
         local session = string.sub(known, at, at + 15)
@@ -44,7 +47,7 @@ local function note_use(until_ms)
             listed = { unpack(live, half + 1) }
         end
     end
-    kept_until = math.max(tonumber(kept_until), until_ms)
+    kept_until = math.max(kept_until, until_ms)
     local text = number(kept_until) .. ' ' .. table.concat(listed)
     redis.call('SET', KEYS[5], text, 'PX', number(kept_until - ledger_time(now)))
     return gone
