@@ -100,6 +100,8 @@ impl Admin {
         let metrics = &self.metrics;
         metrics.duels.set(gauge(counts.engine.duels));
         metrics.remembered_tickets.set(gauge(counts.engine.remembered_tickets));
+        let crowded_out = counts.engine.sessions_crowded_out;
+        metrics.sessions_crowded_out.inner().store(crowded_out, Ordering::Relaxed);
         metrics.live_duels.set(gauge(counts.live_duels));
         metrics.watchers.set(gauge(counts.watchers));
         metrics.ready.set(i64::from(ready.is_some()));

@@ -125,6 +125,7 @@ metrics! { duelhub {
     live_duels: Gauge, "live_duels", "Duels with a connection on this node";
     watchers: Gauge, "watchers", "Watches of backends";
     remembered_tickets: Gauge, "remembered_tickets", "Sessions and revocations remembered";
+    sessions_crowded_out: Counter, "sessions_crowded_out", "Sessions forgotten because their user began too many in one duel";
     store_usable: Gauge, "store_usable", "1 if the store takes pushes, else 0";
     store_commits: Counter, "store_commits", "Commits of the store, each of a group of calls";
     store_failures: Counter, "store_failures", "Commits of the store that failed";
