@@ -58,6 +58,7 @@ use crate::metrics::{KindLabel, Metrics, at_zero};
 use crate::pb;
 use crate::pb::control_service_server::{ControlService, ControlServiceServer};
 use crate::ticket::Tickets;
+use crate::version;
 
 /// The longest lifetime that a backend may ask for a ticket.
 const TICKET_TTL_MAX: Duration = Duration::from_secs(86_400);
@@ -256,7 +257,7 @@ impl Control {
         let uptime = clock::now().since(self.started_at);
         let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
         pb::GetNodeResponse {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: version::VERSION.to_owned(),
             started_at: Some(convert::timestamp(self.started_at)),
             uptime: prost_types::Duration::try_from(uptime).ok(),
             engine: self.hub.engine_name().to_owned(),

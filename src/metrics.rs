@@ -39,6 +39,8 @@ pub struct KindLabel {
 pub struct BuildLabels {
     /// The version of the hub.
     pub version: &'static str,
+    /// The commit that was built.
+    pub revision: &'static str,
 }
 
 /// The labels of an RPC.
@@ -95,7 +97,7 @@ macro_rules! metrics {
 }
 
 metrics! { duelhub {
-    build_info: Family<BuildLabels, Gauge>, "build_info", "1, with the version of the hub";
+    build_info: Family<BuildLabels, Gauge>, "build_info", "1, with the version of the hub and its commit";
     connections: Gauge, "connections", "Open WebSocket connections";
     connections_opened: Counter, "connections_opened", "Connections that were attached";
     connections_closed: Family<ReasonLabel, Counter>, "connections_closed", "Connections closed, by reason";

@@ -37,6 +37,7 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::pb::control_service_server::ControlServiceServer;
 use crate::ticket::Tickets;
+use crate::version;
 
 /// Why the process does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +168,7 @@ impl Server {
             tokio::spawn(admin),
         ];
         info!(edge = %addresses.edge, control = %addresses.control, admin = %addresses.admin,
-            engine = hub.engine_name(), version = env!("CARGO_PKG_VERSION"), "serving");
+            engine = hub.engine_name(), version = version::VERSION, revision = version::REVISION, "serving");
         tokio::spawn(notify_service_manager(Arc::clone(&manager), Arc::clone(&hub)));
 
         let outcome = tokio::select! {

@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("metrics", &[]),
     ("places", &[]),
+    ("version", &[]),
     ("pb", &["limits"]),
     ("event", &["clock", "id"]),
     ("config", &["id", "limits"]),
@@ -29,7 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "control",
         &[
             "clock", "config", "engine", "event", "hub", "id", "limits", "metrics", "places", "pb",
-            "ticket",
+            "ticket", "version",
         ],
     ),
     (
@@ -39,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "telegram", "ticket",
         ],
     ),
-    ("admin", &["clock", "hub", "limits", "metrics", "places"]),
+    ("admin", &["clock", "hub", "limits", "metrics", "places", "version"]),
     ("demo", &["config", "edge", "id", "pb"]),
     ("bench", &["config", "demo", "pb"]),
     (
@@ -51,7 +52,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "server",
         &[
             "admin", "config", "control", "demo", "edge", "engine", "hub", "limits", "metrics",
-            "pb", "ticket",
+            "pb", "ticket", "version",
         ],
     ),
 ];
