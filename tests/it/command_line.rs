@@ -355,7 +355,7 @@ async fn standard_output_that_nobody_reads_holds_nothing_up_and_tells_later_what
     while !lost().await {
         ask(edge, 500).await;
     }
-    let addresses = Addresses { edge, control: address("gRPC           "), admin };
+    let addresses = Addresses { edge, control: address("backends       "), admin };
     let backend = Backend::connect(&addresses).await;
     let ticket = backend.ticket(77, 1).await;
     let mut player = Player::join(&addresses, Join::ticket(ticket)).await;
