@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { equal, ok, part } from '../browser/lib/check.mjs';
 import { checkFinds } from './lib/checks.mjs';
 import { Duel } from './lib/players.mjs';
-import { ALL, HALF, NOBODY, Rehearsal } from './lib/rehearsal.mjs';
+import { Rehearsal } from './lib/rehearsal.mjs';
 
 const [binary, directory] = process.argv.slice(2);
 
@@ -86,7 +86,7 @@ async function canary(rehearsal, took) {
   const running = await rehearsal.newDuel();
   await running.enter(['old', 'old']);
   await running.round();
-  took.canary = await rehearsal.share(HALF);
+  took.canary = await rehearsal.share('canary');
   await running.round();
   await running.lost();
   await running.finish();
@@ -104,7 +104,7 @@ async function theHubFails(rehearsal, duel) {
   await rehearsal.stopHub('SIGKILL');
   await duel.roundMeanwhile({ polled: true });
   const seen = await ada.until('is back on the old process', ({ connections }) => connections === 2);
-  equal(seen.sides, ['hub', 'old'], "without the hub PHP issues its own ticket");
+  equal(seen.sides, ['hub', 'old'], 'without the hub PHP issues its own ticket');
   await duel.round();
   await duel.lost({ Ada: 1 });
   await rehearsal.startHub();
@@ -113,7 +113,7 @@ async function theHubFails(rehearsal, duel) {
 
 /** The move, in a duel that goes on; then the old process goes, while both are still connected to it. */
 async function move(rehearsal, duel, took) {
-  took.move = await rehearsal.share(ALL);
+  took.move = await rehearsal.share('move');
   await duel.round();
   await duel.lost({ Ada: 1 });
   await rehearsal.game.stopOldProcess();
@@ -135,10 +135,10 @@ async function wayBack(rehearsal, took) {
   const duel = await rehearsal.newDuel();
   await duel.enter(['hub', 'hub']);
   await rehearsal.game.startOldProcess();
-  took.back = await rehearsal.share(NOBODY);
+  took.back = await rehearsal.share('back');
   await duel.round();
   await duel.lost();
-  equal(await rehearsal.sideFor(duel), 'old', 'the next ticket is the old process\'s');
+  equal(await rehearsal.sideFor(duel), 'old', "the next ticket is the old process's");
   await rehearsal.stopHub('SIGTERM');
   await duel.each('is back on the old process', ({ sides, connections }) => sides.at(-1) === 'old' && connections === 2);
   await duel.round();

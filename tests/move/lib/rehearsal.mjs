@@ -16,7 +16,7 @@ import { initDataOf } from '../../browser/lib/telegram.mjs';
 import { Game } from './game.mjs';
 import { Duel, openPlayer, sideOf } from './players.mjs';
 import { Prober } from './prober.mjs';
-import { ALL, HALF, NOBODY, Site } from './site.mjs';
+import { Site } from './site.mjs';
 
 /** The one name that `duelhub check` can resolve here, which asks the system. */
 const SITE = 'localhost';
@@ -76,8 +76,8 @@ export class Rehearsal {
    * before anybody plays.
    */
   async #chooseInitData() {
-    this.site.add(HALF);
-    await this.site.reload();
+    this.site.add();
+    await this.share('canary');
     const found = {};
     for (const [user, wanted] of [[ADA, true], [LINUS, false]]) {
       await until(`initData ${wanted ? 'inside' : 'outside'} of the share`, async () => {
@@ -114,10 +114,10 @@ export class Rehearsal {
     return sideOf(json.data.ticket);
   }
 
-  /** Sets the share and reloads. Returns how long it took until no request was answered in the old way. */
-  async share(share) {
+  /** Sets the share for a step, and reloads. Returns how long it took until no request was answered in the old way. */
+  async share(step) {
     const started = performance.now();
-    this.site.setShare(share);
+    this.site.setShare(step);
     await this.site.reload();
     return Math.round(performance.now() - started);
   }
@@ -165,5 +165,3 @@ export class Rehearsal {
     return Number(text.split('\n').find((line) => line.startsWith(`${name} `))?.split(' ')[1]);
   }
 }
-
-export { ALL, HALF, NOBODY };

@@ -4,19 +4,15 @@ import { execFileSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { poll, until } from '../../browser/lib/check.mjs';
+import { equal, poll, until } from '../../browser/lib/check.mjs';
 import { accepts, logsIn, moved, USER } from '../../browser/lib/nginx.mjs';
 import { start } from '../../browser/lib/processes.mjs';
 
 const SITE = new URL('../game/site.conf', import.meta.url);
 const WORKERS = 2;
-const INCLUDE = 'include snippets/duelhub-locations.conf;';
-/** The line of duelhub-http.conf that says who gets a ticket of the hub. */
-const SHARE = '    *  "";\n';
-
-export const NOBODY = SHARE;
-export const HALF = `    50%  duelhub;\n${SHARE}`;
-export const ALL = '    *  duelhub;\n';
+const GUIDES = ['GUIDE.md', 'GUIDE.ru.md'].map((name) => new URL(`../../../deploy/${name}`, import.meta.url));
+const INCLUDE = includeLine();
+const SHARES = shareCommands();
 
 export class Site {
   #directory;
@@ -48,8 +44,11 @@ export class Site {
   }
 
   /** Adds what we ship: a file of its own, and one line in the game's. */
-  add(share = NOBODY) {
-    this.setShare(share);
+  add() {
+    this.#write('conf.d/duelhub.conf', moved('game/duelhub-http.conf', [
+      ['server 127.0.0.1:8090;', `server 127.0.0.1:${this.#ports.old};`],
+      ['server 127.0.0.1:8092;', `server 127.0.0.1:${this.#ports.hub};`],
+    ]));
     this.#write('snippets/duelhub-locations.conf', moved('game/duelhub-locations.conf', [['/var/log/nginx/', `${this.#logs}/`]]));
     this.#edit('sites/game.conf', '# the include goes here', INCLUDE);
   }
@@ -59,13 +58,10 @@ export class Site {
     rmSync(this.#path('conf.d/duelhub.conf'));
   }
 
-  /** Edits the one place that changes during the move. */
-  setShare(share) {
-    this.#write('conf.d/duelhub.conf', moved('game/duelhub-http.conf', [
-      [SHARE, share],
-      ['server 127.0.0.1:8090;', `server 127.0.0.1:${this.#ports.old};`],
-      ['server 127.0.0.1:8092;', `server 127.0.0.1:${this.#ports.hub};`],
-    ]));
+  /** Edits the one place that changes during the move, with the guide's command for `step`: canary, move or back. */
+  setShare(step) {
+    const command = replaced(SHARES[step], [['/etc/nginx/conf.d/duelhub.conf', this.#path('conf.d/duelhub.conf')]]);
+    execFileSync('sh', ['-c', command]);
   }
 
   /** nginx -t and a reload, as the guide says. Resolves when none of the old workers takes a request any more. */
@@ -103,6 +99,24 @@ export class Site {
   #edit(name, from, to) {
     this.#write(name, replaced(readFileSync(this.#path(name), 'utf8'), [[from, to]]));
   }
+}
+
+/** The commands of the guide that set the share, by step. Of two players, half a share holds one. */
+function shareCommands() {
+  const [english, russian] = GUIDES.map((guide) => {
+    const found = readFileSync(guide, 'utf8').matchAll(/^(sed -i .*duelhub\.conf) +# (canary|move|back)$/gm);
+    return Object.fromEntries(Array.from(found, ([, command, step]) => [step, command.replace('5%', '50%')]));
+  });
+  equal(russian, english, 'both guides have the same commands');
+  equal(Object.keys(english).sort(), ['back', 'canary', 'move'], 'and there is one for each step');
+  return english;
+}
+
+/** The one line that the guide adds to the game's site. */
+function includeLine() {
+  const [english, russian] = GUIDES.map((guide) => readFileSync(guide, 'utf8').match(/^include snippets\/.*;$/m)?.[0]);
+  equal(russian, english, 'both guides have the same include');
+  return english;
 }
 
 function replaced(text, pairs) {
