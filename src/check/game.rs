@@ -7,6 +7,7 @@ use axum::http::{Method, header};
 use super::php_ini;
 use super::web_client::HttpAnswer;
 use super::{Checks, Verdict, bad};
+use crate::config::VARIABLES;
 
 const ROUTE: &str = "nginx: the game's own site must stay as it was, with the two files of deploy/game added and nothing replaced";
 
@@ -46,18 +47,20 @@ impl Checks<'_> {
         }
     }
 
-    /// Warns of a hub's env file that PHP cannot read, in case it does. A name of the hub's alone says that it does not.
+    /// Warns of an env file that others read, too, as its names show, and that PHP cannot read.
     pub(super) fn doubt_env_file(&mut self) {
         let Some(path) = &self.options.env_file else { return };
         let Ok(text) = std::fs::read_to_string(path) else { return };
-        if let Some(refused) = php_ini::first_refused(&text) {
+        let shared = others_name(&text);
+        if let Some((name, refused)) = shared.zip(php_ini::first_refused(&text)) {
             let doubt = format!(
-                "PHP's parse_ini_file refuses line {}, and with it all of the file: {}",
+                "it has {name}, which is not the hub's. If PHP reads it with parse_ini_file, line {} makes it refuse all of the file: {}",
                 refused.line, refused.why
             );
-            let remedy = "nothing, if no PHP reads this file; otherwise give the hub one of its own (deploy/game/hub.env.example)";
-            let what = format!("{} is for the hub alone", path.display());
-            (self.report)(&what, Verdict::Doubtful { doubt, remedy });
+            (self.report)(
+                &path.display().to_string(),
+                Verdict::Doubtful { doubt, remedy: PHP_ENV },
+            );
         }
     }
 
@@ -82,6 +85,14 @@ impl Checks<'_> {
             Err(error) => Verdict::Good(format!("{error}: the WebApp fetches another ticket")),
         }
     }
+}
+
+/// Returns a name in an env file that is none of the hub's.
+fn others_name(text: &str) -> Option<&str> {
+    let names = text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name.trim());
+    let is_name = |name: &&str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_ours = |name: &str| VARIABLES.iter().any(|variable| variable.name == name);
+    names.filter(is_name).find(|name| !is_ours(name))
 }
 
 /// Returns whether the game answered a GET, and not nginx in its place.
@@ -122,5 +133,20 @@ fn of_an_env_file(path: &Path) -> Verdict {
                 PHP_ENV,
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_others_says_that_the_file_is_shared() {
+        assert_eq!(
+            others_name("# DB_HOST=x\nAPP_ENV=production\nDB_HOST=127.0.0.1\n"),
+            Some("DB_HOST")
+        );
+        assert_eq!(others_name(include_str!("../../deploy/app.env.example")), None);
+        assert_eq!(others_name(include_str!("../../deploy/game/hub.env.example")), None);
     }
 }

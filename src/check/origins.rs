@@ -14,7 +14,7 @@ const LOOK: &str = "who answers /api/duel/ws-ticket must name this origin in Acc
 const INIT_DATA: &str = "x-telegram-init-data";
 
 impl Checks<'_> {
-    /// The WebApp's origin, and further ones: those of the command line, else that of the API; and those of WEBAPP_URL.
+    /// The WebApp's origin, and further ones: those of the command line, else that of the API; and those of `WEBAPP_URL`.
     pub(super) fn origins(&self) -> (String, Vec<String>) {
         let given = self.options.origins.clone();
         let first = given.first().cloned().or_else(|| origin_of(&self.options.api));

@@ -22,6 +22,7 @@ export async function checkFinds(rehearsal) {
   await anOriginThatGetsNoTicket(rehearsal);
   await pagesThatGetNoTicket(rehearsal);
   await envFilesThatPhpRefuses(rehearsal);
+  await anEnvFileForBoth(rehearsal);
   await anotherSiteInPlace(rehearsal);
   await mistakesOfTheBackend(rehearsal);
 }
@@ -109,6 +110,14 @@ function output(program, args) {
   return new Promise((resolve, reject) => {
     execFile(program, args, (error, stdout) => (error ? reject(error) : resolve(stdout)));
   });
+}
+
+/** Fault 3 again: one env file for the game and the hub, with a comment of the example in it. */
+async function anEnvFileForBoth({ facts }) {
+  const envFile = join(facts.directory, 'for-both.env');
+  writeFileSync(envFile, `${readFileSync(facts.envFile, 'utf8')}# (hub)\nDB_HOST=127.0.0.1\n`);
+  const result = await check({ ...facts, envFile });
+  says(result, 'an env file for both', [[`warn  ${envFile}`, 'it has DB_HOST', 'parse_ini_file', 'an env file of its own']]);
 }
 
 /** Faults 1, 4 and 6: nginx.conf in place of the game's site. The API and the webhook are gone, and old tickets meet the hub. */
