@@ -23,6 +23,7 @@ export async function checkFinds(rehearsal) {
   await pagesThatGetNoTicket(rehearsal);
   await envFilesThatPhpRefuses(rehearsal);
   await anEnvFileForBoth(rehearsal);
+  await aLocationThatWins(rehearsal);
   await anotherSiteInPlace(rehearsal);
   await mistakesOfTheBackend(rehearsal);
 }
@@ -82,7 +83,7 @@ async function anOriginThatGetsNoTicket(rehearsal) {
 /** Fault 2: the game takes 300 as 3600, the hub takes it as it is. */
 async function pagesThatGetNoTicket(rehearsal) {
   const result = await check(rehearsal.facts, { variables: { INIT_DATA_TTL_SECONDS: '300' } });
-  says(result, 'a short life of initData', [['warn  INIT_DATA_TTL_SECONDS is 300', 'no ticket for its next duel']]);
+  says(result, 'a short life of initData', [['warn  INIT_DATA_TTL_SECONDS is 300', 'no ticket for its next duel', 'IssueTicket']]);
 }
 
 /** Fault 3: the rules of the check are PHP's own, for the files that we ship and for lines of all kinds. */
@@ -118,6 +119,16 @@ async function anEnvFileForBoth({ facts }) {
   writeFileSync(envFile, `${readFileSync(facts.envFile, 'utf8')}# (hub)\nDB_HOST=127.0.0.1\n`);
   const result = await check({ ...facts, envFile });
   says(result, 'an env file for both', [[`warn  ${envFile}`, 'it has DB_HOST', 'parse_ini_file', 'an env file of its own']]);
+}
+
+/** Fault 4 the other way round: tickets of the hub meet the old process. */
+async function aLocationThatWins({ facts, site }) {
+  site.ownLocationWins(true);
+  await site.reload();
+  const result = await check(facts);
+  says(result, 'a location that wins', [[`FAIL  wss://localhost:${facts.ports.https}/ws opens`, 'another process answers', 'location = /ws']]);
+  site.ownLocationWins(false);
+  await site.reload();
 }
 
 /** Faults 1, 4 and 6: nginx.conf in place of the game's site. The API and the webhook are gone, and old tickets meet the hub. */

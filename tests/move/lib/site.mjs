@@ -58,6 +58,12 @@ export class Site {
     rmSync(this.#path('conf.d/duelhub.conf'));
   }
 
+  /** The game's own location of the socket as one that wins over the include's; `false`: as it was. */
+  ownLocationWins(wins) {
+    const forms = ['location /ws {', 'location = /ws {'];
+    this.#edit('sites/game.conf', ...(wins ? forms : forms.reverse()));
+  }
+
   /** Edits the one place that changes during the move, with the guide's command for `step`: canary, move or back. */
   setShare(step) {
     const command = replaced(SHARES[step], [['/etc/nginx/conf.d/duelhub.conf', this.#path('conf.d/duelhub.conf')]]);
