@@ -30,11 +30,13 @@ await part('a game moves to the hub', async () => {
   const { asked, slowestMs, failed } = await rehearsal.prober.stop();
   equal(failed, [], 'the API and the webhook answer all the while');
   ok(asked > 200, 'and were asked', `${asked}`);
+  // The hub is killed with one player on it, and the old process and the hub are stopped with two each.
+  equal(Duel.reconnects, 5, 'who comes back had lost a process');
   const waits = Duel.waitsMs.sort((one, other) => one - other).map(Math.round);
   console.log(`reloads of nginx (ms): ${Object.entries(took).map(([what, ms]) => `${what} ${ms}`).join(', ')}`);
   console.log(`requests to API and webhook: ${asked} answered, ${failed.length} failed, slowest ${slowestMs} ms`);
   console.log(`changes: ${Duel.changes}, each seen by both; median ${waits[waits.length >> 1]} ms, slowest ${waits.at(-1)} ms`);
-  console.log(`reconnects: ${Duel.reconnects}, of them 0 by the move`);
+  console.log(`reconnects: ${Duel.reconnects}, each of a player whose process had ended`);
 });
 
 /** The unit beside the game has the lines of the other one, but for the paths, which all come from its name. */
