@@ -1,5 +1,6 @@
-"""The alert rules, the guides, the tests and the README agree."""
+"""The alert rules, the guides, the tests and the README agree; the dashboard is laid out."""
 
+import json
 import re
 import sys
 
@@ -13,6 +14,21 @@ GUIDES = ("GUIDE.md", "GUIDE.ru.md")
 # Defaults of the hub that the rules have as numbers.
 NUMBERS = {"WEBSOCKET_MAX_CONNECTIONS": "100000", "ENGINE_MAX_DUELS": "200000",
            "ENGINE_MAX_REMEMBERED_TICKETS": "2000000"}
+
+
+def is_laid_out(dashboard):
+    """As Grafana wants it: ids of their own, no panel upon another, and no data source but the one that is chosen."""
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    equal(len(set(ids)), len(ids), "ids")
+    taken = set()
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken and at["x"] + at["w"] <= 24, panel["title"]
+        taken |= cells
+        for asks in [panel, *panel.get("targets", [])] if panel["type"] != "row" else []:
+            equal(asks["datasource"], {"type": "prometheus", "uid": "${datasource}"}, panel["title"])
+    equal([variable["name"] for variable in dashboard["templating"]["list"]], ["datasource", "instance"], "variables")
 
 
 def main():
@@ -38,6 +54,8 @@ def main():
         with cases.case(f"{variable} has the default that the rules reckon with"):
             assert f"| `{variable}` | {number} |" in (REPO / "README.md").read_text()
             assert re.search(rf"\b{number}\b", re.sub("#.*", "", rules)), f"no rule has {number}"
+    with cases.case("the dashboard is laid out"):
+        is_laid_out(json.loads((DEPLOY / "grafana" / "duelhub.json").read_text()))
     print(f"{cases.passed} passed, {cases.failed} failed", flush=True)
     return 1 if cases.failed else 0
 
