@@ -28,6 +28,7 @@ use crate::hub::Hub;
 use crate::limits;
 use crate::metrics::{BuildLabels, Metrics};
 use crate::places::Places;
+use crate::version;
 
 /// The media type of OpenMetrics, and the content type (OpenMetrics 1.0, "Content Type").
 const OPENMETRICS: [&str; 2] =
@@ -48,7 +49,7 @@ impl Admin {
     /// Creates the listener of `hub`. A connection has `timeout` for its one request and the answer.
     #[must_use]
     pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>, timeout: Duration) -> Self {
-        let build = BuildLabels { version: env!("CARGO_PKG_VERSION") };
+        let build = BuildLabels { version: version::VERSION, revision: version::REVISION };
         metrics.build_info.get_or_create(&build).set(1);
         if let Some(seconds) = start_seconds() {
             metrics.start_seconds.set(seconds);
@@ -100,6 +101,8 @@ impl Admin {
         let metrics = &self.metrics;
         metrics.duels.set(gauge(counts.engine.duels));
         metrics.remembered_tickets.set(gauge(counts.engine.remembered_tickets));
+        let crowded_out = counts.engine.sessions_crowded_out;
+        metrics.sessions_crowded_out.inner().store(crowded_out, Ordering::Relaxed);
         metrics.live_duels.set(gauge(counts.live_duels));
         metrics.watchers.set(gauge(counts.watchers));
         metrics.ready.set(i64::from(ready.is_some()));

@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod manual;
 mod serve;
 mod store;
 mod ticket;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
 use duelhub::config::{self, Config, VARIABLES};
+use duelhub::version;
 
 /// The exit status for a wrong configuration or command line.
 pub(crate) const USAGE: u8 = 64;
@@ -39,7 +41,7 @@ pub(crate) fn tree() -> Command {
             .help_heading("Configuration (each also a variable of the environment or the env file)")
     });
     Command::new("duelhub")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(version::BUILD)
         .about("A gRPC-controlled realtime hub. Without a command it serves.")
         .after_help("--help lists the configuration, -h leaves it out.")
         .arg(env_file)
@@ -51,10 +53,18 @@ pub(crate) fn tree() -> Command {
         .subcommand(bench::command())
         .subcommand(ticket::command())
         .subcommand(store::command())
+        .subcommand(manual::completions_command())
+        .subcommand(manual::man_command())
 }
 
 /// Runs the given command.
 pub(crate) async fn run(matches: &ArgMatches) -> ExitCode {
+    // These need no configuration.
+    match matches.subcommand() {
+        Some(("completions", matches)) => return manual::print_completions(matches),
+        Some(("man", matches)) => return manual::write_man_pages(matches),
+        _ => {}
+    }
     let config = match configuration(matches) {
         Ok(config) => config,
         Err(problems) => {

@@ -75,6 +75,15 @@ pub enum AppEnv {
     Development,
 }
 
+/// How lines of the log are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object each.
+    Json,
+    /// For people.
+    Text,
+}
+
 /// The whole configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -82,6 +91,8 @@ pub struct Config {
     pub app_env: AppEnv,
     /// The least severe level that is logged.
     pub log_level: tracing::Level,
+    /// How lines of the log are written.
+    pub log_format: LogFormat,
     /// The tickets.
     pub tickets: TicketConfig,
     /// How the HTTP ticket API authenticates.
@@ -349,6 +360,12 @@ impl Config {
             app_env,
             log_level: reader.value("LOG_LEVEL", |text| {
                 text.parse().map_err(|_| "must be error, warn, info, debug or trace".to_owned())
+            }),
+            log_format: reader.value("LOG_FORMAT", |text| match text {
+                "auto" => Ok(if production { LogFormat::Json } else { LogFormat::Text }),
+                "json" => Ok(LogFormat::Json),
+                "text" => Ok(LogFormat::Text),
+                _ => Err("must be auto, json or text".to_owned()),
             }),
             tickets,
             telegram: sections::read_telegram(&mut reader, production, &mut warnings),

@@ -19,6 +19,8 @@ mod payload_object;
 mod peer;
 mod protocol;
 mod receiving;
+mod request_fault;
+mod schema;
 mod status;
 mod streams;
 mod subject;
@@ -28,7 +30,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost_reflect::DescriptorPool;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Instant;
@@ -42,7 +43,7 @@ use self::connections::Connections;
 use self::convert::{duel_id, user_id};
 use self::middleware::{CallMiddleware, CallService, Services};
 use self::peer::Peers;
-use self::protocol::Schema;
+use self::schema::Schema;
 use self::status::Failure;
 use self::subject::Named;
 use self::threads::Threads;
@@ -57,6 +58,7 @@ use crate::metrics::{KindLabel, Metrics, at_zero};
 use crate::pb;
 use crate::pb::control_service_server::{ControlService, ControlServiceServer};
 use crate::ticket::Tickets;
+use crate::version;
 
 /// The longest lifetime that a backend may ask for a ticket.
 const TICKET_TTL_MAX: Duration = Duration::from_secs(86_400);
@@ -149,10 +151,11 @@ impl Control {
         let control = ControlServiceServer::new(self)
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
         let Others { routes, descriptors } = others;
-        let (v1, v1alpha) = (reflection_v1(descriptors), reflection_v1alpha(descriptors));
+        let (v1, v1alpha) =
+            (schema::reflection_v1(descriptors), schema::reflection_v1alpha(descriptors));
         let others = routes.add_service(v1).add_service(v1alpha).prepare();
         let services = Services { control, others };
-        let service = CallService::new(calls, schema(descriptors), services);
+        let service = CallService::new(calls, Schema::new(descriptors), services);
         let connections =
             Connections::new(service, tls.as_ref(), Arc::clone(&peers), stop.clone())?;
         let threads = Threads::start(|incoming| connections.clone().serve(incoming))?;
@@ -216,49 +219,6 @@ impl Drop for PushPermit {
     }
 }
 
-fn reflection_v1(
-    others: &'static [u8],
-) -> tonic_reflection::server::v1::ServerReflectionServer<
-    impl tonic_reflection::server::v1::ServerReflection,
-> {
-    reflection(others).build_v1().expect("the descriptors come from our own build")
-}
-
-fn reflection_v1alpha(
-    others: &'static [u8],
-) -> tonic_reflection::server::v1alpha::ServerReflectionServer<
-    impl tonic_reflection::server::v1alpha::ServerReflection,
-> {
-    reflection(others).build_v1alpha().expect("the descriptors come from our own build")
-}
-
-/// The descriptions of the services, and of the details of an error, so that a client can show them.
-fn descriptors(others: &'static [u8]) -> [&'static [u8]; 5] {
-    [
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-        pb::DESCRIPTORS,
-        others,
-        tonic_types::pb::FILE_DESCRIPTOR_SET,
-    ]
-}
-
-fn reflection(others: &'static [u8]) -> tonic_reflection::server::Builder<'static> {
-    // Each version lists both.
-    let builder = tonic_reflection::server::Builder::configure().include_reflection_service(false);
-    descriptors(others)
-        .into_iter()
-        .fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set))
-}
-
-fn schema(others: &'static [u8]) -> Schema {
-    let mut pool = DescriptorPool::new();
-    for set in descriptors(others) {
-        pool.decode_file_descriptor_set(set).expect("the descriptors come from our own build");
-    }
-    Schema(pool)
-}
-
 impl Control {
     async fn issue(
         &self,
@@ -297,7 +257,7 @@ impl Control {
         let uptime = clock::now().since(self.started_at);
         let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
         pb::GetNodeResponse {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: version::VERSION.to_owned(),
             started_at: Some(convert::timestamp(self.started_at)),
             uptime: prost_types::Duration::try_from(uptime).ok(),
             engine: self.hub.engine_name().to_owned(),

@@ -119,9 +119,17 @@ impl Demo {
     }
 }
 
-/// Returns the command line that pushes to a duel from a terminal.
+/// Returns the command line that pushes to a duel from a terminal, with nothing but curl.
 #[must_use]
-pub fn grpcurl_line(duel: u64, control: SocketAddr, token_needed: bool) -> String {
+pub fn curl_line(duel: u64, control: SocketAddr, token_needed: bool) -> String {
+    let token = if token_needed { "-H \"Authorization: Bearer $CONTROL_TOKEN\" " } else { "" };
+    let request = json!({"duelId": duel, "payload": {"question": "Hello from the terminal"}});
+    let call = format!("http://{control}/duelhub.v1.ControlService/PushEvent");
+    format!("curl {token}-H 'Content-Type: application/json' -d '{request}' {call}")
+}
+
+/// Returns the command line that pushes to a duel by gRPC.
+fn grpcurl_line(duel: u64, control: SocketAddr, token_needed: bool) -> String {
     let token = if token_needed { "-H \"authorization: Bearer $CONTROL_TOKEN\" " } else { "" };
     let request = json!({
         "duel_id": duel,

@@ -282,7 +282,7 @@ pub enum AppendError {
 /// Why a ticket was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RedeemError {
-    /// A newer ticket of its session was used.
+    /// A newer ticket of its session was used; or nobody knows, because its user has begun too many sessions since.
     #[error("a newer ticket of the session was used")]
     AlreadyUsed,
     /// It is the backend's, and was used before; no other ticket of its session was.
@@ -425,8 +425,10 @@ pub enum Revocation {
 pub struct EngineCounts {
     /// Duels, without the node's own probe.
     pub duels: usize,
-    /// Sessions, and revocations, that are remembered.
+    /// Sessions, revocations and watermarks that are remembered.
     pub remembered_tickets: usize,
+    /// Sessions that were forgotten early, by this node since it started, because their users began too many.
+    pub sessions_crowded_out: u64,
 }
 
 /// How an engine's store does.

@@ -26,13 +26,14 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "handshake", run: edge::handshake, seeds: edge::handshakes },
     Target { name: "websocket", run: edge::websocket, seeds: edge::websockets },
     Target { name: "ticket", run: ticket, seeds: || vec![ticket_text().into_bytes()] },
     Target { name: "init_data", run: init_data, seeds: || vec![init_data_text().into_bytes()] },
     Target { name: "resume", run: resume, seeds: || vec![b"0123456789abcdef:42".to_vec()] },
     Target { name: "calls", run: control::calls, seeds: control::messages },
+    Target { name: "json_calls", run: control::json_calls, seeds: control::json_messages },
     Target { name: "redis", run: engine::redis, seeds: engine::redis_replies },
     Target { name: "rows", run: engine::rows, seeds: engine::stored_rows },
     Target { name: "env_file", run: env_file, seeds: || vec![ENV_FILE.to_vec()] },

@@ -23,6 +23,7 @@ pub mod id;
 pub mod limits;
 pub mod metrics;
 pub mod places;
+pub mod version;
 
 pub mod config;
 pub mod telemetry;

@@ -116,6 +116,12 @@ pub const GRPC_ELEMENTS_MAX: usize = 4096;
 /// and the decoder refuses a hundred.
 pub const OBJECT_DEPTH_MAX: usize = 24;
 
+/// Sessions of one user in one duel that the ticket ledger has a record of.
+///
+/// Past it, the half that was used longest ago is forgotten, and counts as used. The other half is several times the connections
+/// that a user may have by default. Only a client that asks for a ticket each time that it comes back begins as many in an hour.
+pub const SESSIONS_PER_USER_MAX: usize = 32;
+
 /// Calls that wait for the engine's writer. All the pushes in flight that an operator may reasonably allow, and as many
 /// handshakes.
 pub const ENGINE_QUEUE_MAX: usize = 16 * 1024;

@@ -39,6 +39,8 @@ pub struct KindLabel {
 pub struct BuildLabels {
     /// The version of the hub.
     pub version: &'static str,
+    /// The commit that was built.
+    pub revision: &'static str,
 }
 
 /// The labels of an RPC.
@@ -95,7 +97,7 @@ macro_rules! metrics {
 }
 
 metrics! { duelhub {
-    build_info: Family<BuildLabels, Gauge>, "build_info", "1, with the version of the hub";
+    build_info: Family<BuildLabels, Gauge>, "build_info", "1, with the version of the hub and its commit";
     connections: Gauge, "connections", "Open WebSocket connections";
     connections_opened: Counter, "connections_opened", "Connections that were attached";
     connections_closed: Family<ReasonLabel, Counter>, "connections_closed", "Connections closed, by reason";
@@ -125,6 +127,7 @@ metrics! { duelhub {
     live_duels: Gauge, "live_duels", "Duels with a connection on this node";
     watchers: Gauge, "watchers", "Watches of backends";
     remembered_tickets: Gauge, "remembered_tickets", "Sessions and revocations remembered";
+    sessions_crowded_out: Counter, "sessions_crowded_out", "Sessions forgotten because their user began too many in one duel";
     store_usable: Gauge, "store_usable", "1 if the store takes pushes, else 0";
     store_commits: Counter, "store_commits", "Commits of the store, each of a group of calls";
     store_failures: Counter, "store_failures", "Commits of the store that failed";

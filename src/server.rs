@@ -19,6 +19,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
@@ -36,6 +37,7 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::pb::control_service_server::ControlServiceServer;
 use crate::ticket::Tickets;
+use crate::version;
 
 /// Why the process does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -138,9 +140,7 @@ impl Server {
             shown_limits(&config),
             control_stop.clone(),
         );
-        let descriptors = tonic_health::pb::FILE_DESCRIPTOR_SET;
-        let others = Others { routes: Routes::new(health), descriptors };
-        let control = control.serve(self.control, others)?;
+        let control = control.serve(self.control, others(health))?;
         let control = AbortOnDropHandle::new(tokio::spawn(control));
         let pages = match config.app_env {
             AppEnv::Production => Router::new(),
@@ -168,7 +168,7 @@ impl Server {
             tokio::spawn(admin),
         ];
         info!(edge = %addresses.edge, control = %addresses.control, admin = %addresses.admin,
-            engine = hub.engine_name(), version = env!("CARGO_PKG_VERSION"), "serving");
+            engine = hub.engine_name(), version = version::VERSION, revision = version::REVISION, "serving");
         tokio::spawn(notify_service_manager(Arc::clone(&manager), Arc::clone(&hub)));
 
         let outcome = tokio::select! {
@@ -197,6 +197,10 @@ impl Server {
         info!("stopped");
         outcome
     }
+}
+
+fn others(health: HealthServer<impl Health>) -> Others {
+    Others { routes: Routes::new(health), descriptors: tonic_health::pb::FILE_DESCRIPTOR_SET }
 }
 
 async fn open_engine(

@@ -1,4 +1,4 @@
-//! Logs: JSON lines in production, readable lines in development, both on standard output.
+//! Logs: JSON lines or readable ones, on standard output.
 //!
 //! Levels: `error` somebody must act, `warn` something is wrong, `info` life cycle, `debug` details of requests and
 //! connections. Field names end with their unit. Tickets, secrets and payloads are never logged. Logging never waits for
@@ -20,7 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, fmt};
 
 use self::log_queue::LogQueue;
-use crate::config::{AppEnv, Config};
+use crate::config::{Config, LogFormat};
 use crate::limits;
 
 /// The log of the process. Dropped at its end, it waits [`limits::LOG_FLUSH_TIMEOUT`] for what is queued to be written.
@@ -52,9 +52,9 @@ pub fn init(config: &Config, lost: Counter) -> io::Result<Logs> {
         warn!(lines, "log lines were lost: standard output was not read in time");
     })?;
     let lines = fmt::layer().with_writer(Arc::clone(&queue)).with_target(false);
-    let format = match config.app_env {
-        AppEnv::Production => lines.json().flatten_event(true).with_span_list(false).boxed(),
-        AppEnv::Development => lines.with_ansi(io::stdout().is_terminal()).boxed(),
+    let format = match config.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Text => lines.with_ansi(io::stdout().is_terminal()).boxed(),
     };
     // The libraries' own lines are for their developers, and might show a header.
     let ours = tracing_subscriber::filter::filter_fn(|meta| meta.target().starts_with("duelhub"));

@@ -10,6 +10,7 @@ use duelhub::engine::StoreError;
 use duelhub::metrics::Metrics;
 use duelhub::server::{Addresses, Server, StartError};
 use duelhub::telemetry;
+use duelhub::version;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -67,14 +68,14 @@ pub(super) async fn run(config: Config) -> ExitCode {
 
 /// Returns what the newcomer is told, which is no log line.
 fn greeting(Addresses { edge, control, admin }: Addresses, token: bool) -> String {
-    let line = demo::grpcurl_line(FIRST_DUEL, control, token);
+    let line = demo::curl_line(FIRST_DUEL, control, token);
     format!(
         "
   duelhub {version}, development mode
 
     page           http://{edge}/demo/
     WebSocket      ws://{edge}/ws
-    gRPC           {control}
+    backends       {control}   gRPC, or JSON over HTTP
     health         http://{admin}/readyz   http://{admin}/metrics
 
   Open the page: two players are in a duel. Then push to both of them:
@@ -82,7 +83,7 @@ fn greeting(Addresses { edge, control, admin }: Addresses, token: bool) -> Strin
     {line}
 
 ",
-        version = env!("CARGO_PKG_VERSION"),
+        version = version::VERSION,
     )
 }
 

@@ -69,7 +69,7 @@ fn issue(matches: &ArgMatches, tickets: &Tickets) -> ExitCode {
     let spectator = matches.get_one::<String>("role").is_some_and(|role| role == "spectator");
     let role = if spectator { Role::Spectator } else { Role::Player };
     let ttl = matches.get_one::<u64>("ttl").copied().map(Duration::from_secs);
-    // No ledger is asked, so the ticket is older than any revocation.
+    // No ledger is asked, so the ticket is older than any revocation, and than any watermark.
     let stamp = Stamp { now: clock::now(), revision: Revision::default() };
     let issued = tickets.issue(duel, Viewer { user, role }, ttl, stamp);
     println!("{}", issued.text.as_str());

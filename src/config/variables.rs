@@ -188,4 +188,5 @@ pub const VARIABLES: &[Variable] = &[
         "a user gone for less does not count as offline; 0 to 60, fractions allowed",
     ),
     with("LOG_LEVEL", "info", "error, warn, info, debug or trace"),
+    with("LOG_FORMAT", "auto", "json or text; auto: json in production, text in development"),
 ];

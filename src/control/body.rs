@@ -19,6 +19,7 @@ use super::call::{Call, CallContext};
 use super::connect::StreamEncoder;
 use super::peer::Peer;
 use super::receiving::Receiving;
+use super::request_fault::RequestFault;
 use super::status::Failure;
 use crate::limits;
 
@@ -110,7 +111,7 @@ impl ArrivingBody {
         }
         let timeout = self.message_timeout;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        deadline.as_mut().poll(cx).map(|()| Failure::RequestIncomplete)
+        deadline.as_mut().poll(cx).map(|()| RequestFault::Incomplete.into())
     }
 }
 

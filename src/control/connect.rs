@@ -21,7 +21,9 @@ use tonic::{Code, Status};
 
 use super::body::RequestBody;
 use super::json;
-use super::protocol::{Encoding, Protocol, Schema};
+use super::protocol::{Encoding, Protocol};
+use super::request_fault::RequestFault;
+use super::schema::Schema;
 use super::status::Failure;
 use crate::limits;
 
@@ -104,7 +106,7 @@ async fn whole(mut body: RequestBody) -> Result<Bytes, Fault> {
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Fault::Status)?.into_data() else { continue };
         if bytes.len() + data.len() > limits::GRPC_MESSAGE_BYTES_MAX + FRAME_HEAD_BYTES {
-            return Err(Failure::MessageTooLarge.into());
+            return Err(Fault::Failure(RequestFault::TooLarge.into()));
         }
         bytes.extend_from_slice(&data);
     }
@@ -114,13 +116,13 @@ async fn whole(mut body: RequestBody) -> Result<Bytes, Fault> {
 /// Takes the one message out of the stream that a request is.
 fn only_message(mut stream: Bytes) -> Result<Bytes, Failure> {
     if stream.len() < FRAME_HEAD_BYTES {
-        return Err(Failure::NotOneMessage);
+        return Err(RequestFault::NotOneMessage.into());
     }
     let (flags, length) = (stream.get_u8(), stream.get_u32());
     match flags {
         0 if usize::try_from(length).is_ok_and(|length| length == stream.len()) => Ok(stream),
-        1 => Err(Failure::Compressed),
-        _ => Err(Failure::NotOneMessage),
+        1 => Err(RequestFault::Compressed.into()),
+        _ => Err(RequestFault::NotOneMessage.into()),
     }
 }
 
@@ -234,7 +236,10 @@ pub(super) fn refusal(
         response.headers_mut().insert(header::CONTENT_TYPE, encoding.stream_type());
         end_of_stream(Some(status), &of_status, schema)
     } else {
-        let http = failure.and_then(Failure::http_status).unwrap_or(row(status.code()).1);
+        let http = failure
+            .and_then(Failure::request_fault)
+            .and_then(RequestFault::http_status)
+            .unwrap_or(row(status.code()).1);
         *response.status_mut() = http;
         let headers = response.headers_mut();
         for (name, value) in metadata(&of_status) {
@@ -243,7 +248,12 @@ pub(super) fn refusal(
         headers.insert(header::CONTENT_TYPE, Encoding::Json.unary_type());
         json_text(&Error::new(status, schema))
     };
-    if let Some((name, value)) = failure.and_then(Failure::header) {
+    let told = match failure {
+        // RFC 9110, section 11.6.1.
+        Some(Failure::Unauthenticated) => Some((header::WWW_AUTHENTICATE, "Bearer")),
+        other => other.and_then(Failure::request_fault).and_then(RequestFault::header),
+    };
+    if let Some((name, value)) = told {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response.map(|()| Body::new(Full::new(body)))
@@ -282,7 +292,7 @@ impl<'a> Error<'a> {
         let details = tonic_types::pb::Status::decode(status.details()).unwrap_or_default().details;
         let details = details.into_iter().map(|detail| {
             let name = detail.type_url.rsplit('/').next().unwrap_or_default();
-            let message = schema.0.get_message_by_name(name);
+            let message = schema.message(name);
             Detail {
                 r#type: name.to_owned(),
                 value: STANDARD_NO_PAD.encode(&detail.value),

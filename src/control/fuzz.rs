@@ -1,8 +1,11 @@
 //! What a backend sends. See [`crate::fuzz`].
 
+use std::sync::LazyLock;
+
 use prost::Message as _;
 
-use super::convert;
+use super::schema::Schema;
+use super::{convert, json};
 use crate::limits;
 use crate::pb;
 
@@ -30,6 +33,39 @@ pub(crate) fn calls(bytes: &[u8]) {
             let _token = convert::page_token(&list.page_token);
         }
     }
+}
+
+/// Calls that are offered in JSON, of which the first byte says one.
+const JSON_CALLS: [&str; 4] = ["PushEvent", "OpenDuel", "RevokeTickets", "IssueTicket"];
+
+static SCHEMA: LazyLock<Schema> =
+    LazyLock::new(|| Schema::new(tonic_health::pb::FILE_DESCRIPTOR_SET));
+
+/// The first byte says which call it is. What is read as one is decoded as one, and has another text then at most.
+pub(crate) fn json_calls(bytes: &[u8]) {
+    let Some((call, text)) = bytes.split_first() else { return };
+    let call = JSON_CALLS[usize::from(*call) % JSON_CALLS.len()];
+    let path = format!("/duelhub.v1.ControlService/{call}");
+    let Some(input) = SCHEMA.method(&path).map(|method| method.input()) else { return };
+    let Ok(message) = json::decode(&input, text) else { return };
+    if call == "PushEvent"
+        && let Ok(push) = pb::PushEventRequest::decode(&*message)
+        && let Ok(duel) = convert::duel_id("duel_id", push.duel_id)
+    {
+        drop(convert::push(duel, push, limits::PUSH_BYTES_MAX));
+    }
+    json::encode(&input, &message).expect("what was read can be written");
+}
+
+pub(crate) fn json_messages() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"{"duelId":"77","type":"x","payload":{"a":[1,{"b":null}],"c":2.5e3},"audience":{"only":{"userIds":[1,"2"]}},
+           "views":[{"userId":1,"payloadJson":"{\"own\":true}"}],"idempotencyKey":"k","transient":true}"#,
+        r#"{"duel_id":77,"participants":[{"userId":1,"telegramId":"1001"}],"settings":{"presenceGrace":"1.5s"}}"#,
+        r#"{"user":{"duelId":77,"userId":5}}"#,
+        r#"{"duelId":77,"userId":5,"role":"ROLE_SPECTATOR","ttl":"60s"}"#,
+    ];
+    (0..).zip(texts).map(|(call, text)| [&[call], text.as_bytes()].concat()).collect()
 }
 
 pub(crate) fn messages() -> Vec<Vec<u8>> {

@@ -7,6 +7,7 @@ use prost::Message as _;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
 use serde_path_to_error::{Path, Segment};
 
+use super::request_fault::RequestFault;
 use super::status::Failure;
 use crate::limits;
 
@@ -21,7 +22,7 @@ const PATH_BYTES_MAX: usize = 128;
 
 /// Returns the message of the type that the JSON object stands for, encoded as protobuf.
 pub(super) fn decode(of: &MessageDescriptor, json: &[u8]) -> Result<Vec<u8>, Failure> {
-    let unreadable = |problem: String| Failure::Unreadable(problem);
+    let unreadable = |problem: String| Failure::from(RequestFault::NotJson(problem));
     let text = std::str::from_utf8(json)
         .map_err(|_| unreadable("the request is not JSON: it is not UTF-8".to_owned()))?;
     check_bounds(json)?;
@@ -73,11 +74,11 @@ fn check_bounds(json: &[u8]) -> Result<(), Failure> {
         }
         if depth > DEPTH_MAX {
             let problem = "the request has too many objects and lists within each other";
-            return Err(Failure::Unreadable(problem.to_owned()));
+            return Err(RequestFault::NotJson(problem.to_owned()).into());
         }
         if values > VALUES_MAX {
             let problem = format!("the request has more than {VALUES_MAX} values");
-            return Err(Failure::Unreadable(problem));
+            return Err(RequestFault::NotJson(problem).into());
         }
     }
     Ok(())
@@ -148,7 +149,7 @@ impl Place {
     fn element(self, index: usize) -> Self {
         let kind = match self.kind {
             PlaceKind::Field(field, _) => PlaceKind::Field(field, true),
-            other => other,
+            PlaceKind::Message(_) | PlaceKind::Object => PlaceKind::Object,
         };
         Self { path: cut(format!("{}[{index}]", self.path)), kind }
     }
@@ -175,7 +176,7 @@ fn expected(field: &FieldDescriptor, element: bool) -> String {
         return "must be a list".to_owned();
     }
     match field.kind() {
-        Kind::Uint32 | Kind::Uint64 => {
+        Kind::Uint32 | Kind::Uint64 | Kind::Fixed32 | Kind::Fixed64 => {
             "must be a whole number from 0 on, as a number or as a string of digits".to_owned()
         }
         Kind::Bool => "must be true or false".to_owned(),
@@ -188,7 +189,14 @@ fn expected(field: &FieldDescriptor, element: bool) -> String {
             "must be seconds as a string, such as \"300s\"".to_owned()
         }
         Kind::Message(_) => "must be an object; PHP writes one for (object) []".to_owned(),
-        _ => "has another type".to_owned(),
+        Kind::Int32
+        | Kind::Sint32
+        | Kind::Sfixed32
+        | Kind::Int64
+        | Kind::Sint64
+        | Kind::Sfixed64 => "must be a whole number".to_owned(),
+        Kind::Double | Kind::Float => "must be a number".to_owned(),
+        Kind::Bytes => "must be base64".to_owned(),
     }
 }
 

@@ -30,7 +30,9 @@ use super::call::{Call, CallContext, Method, service_and_method};
 use super::connect::{self, Fault, StreamEncoder};
 use super::deadline;
 use super::peer::Peer;
-use super::protocol::{Protocol, Schema};
+use super::protocol::Protocol;
+use super::request_fault::RequestFault;
+use super::schema::Schema;
 use super::status::Failure;
 use crate::config::{ControlConfig, Secret};
 use crate::id::RequestId;
@@ -78,7 +80,7 @@ impl CallMiddleware {
             call.page = Some(peer.page()?);
         }
         if headers.get(protocol.compression()).is_some_and(|encoding| encoding != "identity") {
-            return Err(Failure::Compressed);
+            return Err(RequestFault::Compressed.into());
         }
         let timeout = if let Protocol::Grpc = protocol {
             deadline::grpc(headers)?
@@ -221,12 +223,12 @@ impl CallService {
         peer: &Arc<Peer>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
         let mut call = self.begin(&request, open);
-        let protocol = self.schema.protocol(&request);
+        let protocol = self.schema.protocol(&request).map_err(Failure::from);
         let admitted = protocol.clone().and_then(|protocol| {
             let deadline = self.middleware.admit(&protocol, &request, &mut call, peer)?;
             // The services tell what call of theirs there is not.
-            if call.method == Method::OTHER && !self.schema.knows(request.uri().path()) {
-                return Err(Failure::UnknownMethod);
+            if call.method == Method::OTHER && self.schema.method(request.uri().path()).is_none() {
+                return Err(RequestFault::UnknownMethod.into());
             }
             Ok((protocol, deadline))
         });
@@ -289,7 +291,10 @@ impl CallService {
         let services = self.services.clone();
         let serving: Serving = match protocol {
             Protocol::Grpc => Box::pin(services.call(request).instrument(span)),
-            other => Box::pin(services.call_by(other, request, context.clone()).instrument(span)),
+            protocol @ (Protocol::Unary(..) | Protocol::Stream(..)) => {
+                let context = context.clone();
+                Box::pin(services.call_by(protocol, request, context).instrument(span))
+            }
         };
         Work { serving: Some(serving), changes: call.method.changes, context }
     }
@@ -367,7 +372,7 @@ impl Answering {
 
     /// Answers a call that fails.
     fn refused(&self, call: &mut Call, failure: Failure) -> Response<Body> {
-        let compressed = failure == Failure::Compressed;
+        let compressed = failure == RequestFault::Compressed.into();
         let status = call.fail(failure);
         if !matches!(self.protocol, Some(Protocol::Grpc)) {
             let failure = call.context.failure();

@@ -3,11 +3,11 @@
 //! gRPC is the protocol of the services. What comes by Connect is turned into gRPC, and its answer back ([`super::connect`]), so
 //! that each call exists once.
 
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use prost_reflect::MethodDescriptor;
 use tonic::codegen::http::{HeaderValue, Method as HttpMethod, Request, Version, header};
 
-use super::call::service_and_method;
-use super::status::Failure;
+use super::request_fault::RequestFault;
+use super::schema::Schema;
 
 /// How messages are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +33,6 @@ pub(super) enum Protocol {
     /// Connect, with one message that is answered by a stream of them.
     Stream(MethodDescriptor, Encoding),
 }
-
-/// The calls that there are.
-#[derive(Debug, Clone)]
-pub(super) struct Schema(pub(super) DescriptorPool);
 
 /// The content types of a call whose request and answer are one message each.
 const UNARY_TYPES: &str = "application/json, application/proto, application/grpc";
@@ -71,29 +67,23 @@ impl ContentType {
 }
 
 impl Schema {
-    fn method(&self, path: &str) -> Option<MethodDescriptor> {
-        let (service, method) = service_and_method(path);
-        let service = self.0.get_service_by_name(service)?;
-        service.methods().find(|known| known.name() == method)
-    }
-
     /// Returns the protocol of a call.
     ///
     /// # Errors
     /// It speaks none of those that the call is offered in. It is answered as Connect says, which people can read, too.
-    pub(super) fn protocol<B>(&self, request: &Request<B>) -> Result<Protocol, Failure> {
+    pub(super) fn protocol<B>(&self, request: &Request<B>) -> Result<Protocol, RequestFault> {
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(ContentType::read);
         let is_post = request.method() == HttpMethod::POST;
         if content_type == Some(ContentType::Grpc) && is_post {
             // Which call it is, the services say.
             return match request.version() {
                 Version::HTTP_2 => Ok(Protocol::Grpc),
-                _ => Err(Failure::HttpVersion),
+                _ => Err(RequestFault::HttpVersion),
             };
         }
-        let method = self.method(request.uri().path()).ok_or(Failure::UnknownMethod)?;
+        let method = self.method(request.uri().path()).ok_or(RequestFault::UnknownMethod)?;
         if !is_post {
-            return Err(Failure::HttpMethod);
+            return Err(RequestFault::HttpMethod);
         }
         let (asks, answers) = (method.is_client_streaming(), method.is_server_streaming());
         match (content_type, asks, answers) {
@@ -103,14 +93,9 @@ impl Schema {
             (Some(ContentType::Stream(encoding)), false, true) => {
                 Ok(Protocol::Stream(method, encoding))
             }
-            (_, false, false) => Err(Failure::ContentType(UNARY_TYPES)),
-            (_, false, true) => Err(Failure::ContentType(STREAM_TYPES)),
-            (_, true, _) => Err(Failure::ContentType(GRPC_TYPE)),
+            (_, false, false) => Err(RequestFault::ContentType(UNARY_TYPES)),
+            (_, false, true) => Err(RequestFault::ContentType(STREAM_TYPES)),
+            (_, true, _) => Err(RequestFault::ContentType(GRPC_TYPE)),
         }
-    }
-
-    /// Returns whether there is such a call.
-    pub(super) fn knows(&self, path: &str) -> bool {
-        self.method(path).is_some()
     }
 }

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use tonic::codegen::http::{HeaderName, StatusCode, header};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::request_fault::RequestFault;
 use crate::engine::{AppendError, EngineError, OpenError};
 use crate::hub::WatchError;
 use crate::id::RequestId;
@@ -40,30 +40,12 @@ pub(super) enum Failure {
     Internal,
     /// The caller's token is missing or wrong.
     Unauthenticated,
-    /// The request cannot be decoded.
-    Undecodable,
-    /// The request is not what its content type says, or is too much. With what is wrong.
-    Unreadable(String),
-    /// The request of Connect is a stream of no message or of several, or its frame is none.
-    NotOneMessage,
-    /// The request is larger than [`crate::limits::GRPC_MESSAGE_BYTES_MAX`].
-    MessageTooLarge,
-    /// There is no such method.
-    UnknownMethod,
-    /// The rest of a message has not come in time.
-    RequestIncomplete,
+    /// The request is not taken.
+    Request(RequestFault),
     /// The caller takes nothing of the answer. Its stream is reset, so that only the log has this.
     AnswerNotTaken,
     /// The caller's deadline has passed.
     DeadlineExceeded { may_have_taken_effect: bool },
-    /// The messages are compressed.
-    Compressed,
-    /// The call is not offered in the content type. With those in which it is.
-    ContentType(&'static str),
-    /// The method of HTTP is not POST.
-    HttpMethod,
-    /// gRPC comes over HTTP/1.1.
-    HttpVersion,
 }
 
 /// The row of a failure in the table.
@@ -84,11 +66,6 @@ impl Failure {
             row.message = format!("{field} {problem}").into();
         } else if let Self::Limit(limit) = self {
             row.message = format!("{limit} is reached").into();
-        } else if let Self::Unreadable(problem) = self {
-            row.message = problem.clone().into();
-        } else if let Self::ContentType(accepted) = self {
-            row.message =
-                format!("the content-type must be one that this call takes: {accepted}").into();
         }
         row
     }
@@ -124,27 +101,10 @@ impl Failure {
             Self::Internal => {
                 row(Code::Internal, "INTERNAL", "an error of the hub; its log has more")
             }
-            Self::Unreadable(_) => row(Code::InvalidArgument, "INVALID_FIELD", ""),
-            Self::NotOneMessage => row(
-                Code::Unimplemented,
-                "NOT_ONE_MESSAGE",
-                "the request must be one message: a byte of 0, four bytes of length, the message",
-            ),
-            Self::Undecodable => row(
-                Code::InvalidArgument,
-                "INVALID_FIELD",
-                "the request cannot be decoded: a field has another type, or a text is not UTF-8",
-            ),
-            Self::MessageTooLarge => row(
-                Code::InvalidArgument,
-                "INVALID_FIELD",
-                "the request is too large: at most 4 MiB are read",
-            ),
-            Self::UnknownMethod => row(
-                Code::Unimplemented,
-                "UNKNOWN_METHOD",
-                "there is no such call: a call is POST /duelhub.v1.ControlService/<its name>",
-            ),
+            Self::Request(fault) => {
+                let (code, reason, message) = fault.row();
+                StatusRow { code, reason, message }
+            }
             Self::Unauthenticated => row(
                 Code::Unauthenticated,
                 "UNAUTHENTICATED",
@@ -153,58 +113,15 @@ impl Failure {
             Self::DeadlineExceeded { .. } => {
                 row(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the call's deadline has passed")
             }
-            Self::RequestIncomplete => row(
-                Code::DeadlineExceeded,
-                "REQUEST_INCOMPLETE",
-                "the rest of the message has not come in time: 10 s are waited",
-            ),
             Self::AnswerNotTaken => {
                 row(Code::Cancelled, "ANSWER_NOT_TAKEN", "the caller takes nothing of the answer")
             }
-            Self::Compressed => row(
-                Code::Unimplemented,
-                "COMPRESSION_UNSUPPORTED",
-                "compressed messages are not read: send them as they are, encoded as identity",
-            ),
-            Self::ContentType(_) => row(Code::Unknown, "CONTENT_TYPE_UNSUPPORTED", ""),
-            Self::HttpMethod => row(Code::Unknown, "METHOD_NOT_ALLOWED", "the method must be POST"),
-            Self::HttpVersion => row(
-                Code::Unknown,
-                "HTTP_VERSION_UNSUPPORTED",
-                "gRPC needs HTTP/2; over HTTP/1.1 calls are POSTs of application/json",
-            ),
         }
     }
 
-    /// Returns the status of HTTP of an answer that is not gRPC's, if it is another one than its code has.
-    pub(super) const fn http_status(&self) -> Option<StatusCode> {
-        if matches!(self, Self::ContentType(_)) {
-            Some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
-        } else if matches!(self, Self::HttpMethod) {
-            Some(StatusCode::METHOD_NOT_ALLOWED)
-        } else if matches!(self, Self::HttpVersion) {
-            Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
-        } else if matches!(self, Self::UnknownMethod) {
-            Some(StatusCode::NOT_FOUND)
-        } else {
-            None
-        }
-    }
-
-    /// Returns the header that tells a client what would be accepted (RFC 9110, sections 10.2.1, 11.6.1 and 12.5.3; Accept-Post:
-    /// W3C Linked Data Platform, section 7.1).
-    pub(super) const fn header(&self) -> Option<(HeaderName, &'static str)> {
-        if let Self::ContentType(accepted) = self {
-            Some((HeaderName::from_static("accept-post"), accepted))
-        } else if matches!(self, Self::HttpMethod) {
-            Some((header::ALLOW, "POST"))
-        } else if matches!(self, Self::Unauthenticated) {
-            Some((header::WWW_AUTHENTICATE, "Bearer"))
-        } else if matches!(self, Self::Compressed) {
-            Some((header::ACCEPT_ENCODING, "identity"))
-        } else {
-            None
-        }
+    /// Returns what is wrong with how the request comes, if that is it.
+    pub(super) const fn request_fault(&self) -> Option<&RequestFault> {
+        if let Self::Request(fault) = self { Some(fault) } else { None }
     }
 
     /// Returns the stable reason.
@@ -256,11 +173,11 @@ impl Failure {
             return None;
         }
         if status.code() == Code::OutOfRange {
-            Some(Self::MessageTooLarge)
+            Some(RequestFault::TooLarge.into())
         } else if status.code() == Code::Internal {
-            Some(Self::Undecodable)
+            Some(RequestFault::Undecodable.into())
         } else if status.code() == Code::Unimplemented {
-            Some(Self::UnknownMethod)
+            Some(RequestFault::UnknownMethod.into())
         } else if status.code() == Code::InvalidArgument {
             // What `pb::bounded` says of a message that it does not decode.
             let (field, problem) = status.message().split_once(' ')?;
@@ -281,6 +198,12 @@ impl Failure {
             field,
             may_have_taken_effect: self.may_have_taken_effect(),
         }
+    }
+}
+
+impl From<RequestFault> for Failure {
+    fn from(fault: RequestFault) -> Self {
+        Self::Request(fault)
     }
 }
 

@@ -337,7 +337,12 @@ impl Engine for MemoryEngine {
 
     fn counts(&self) -> EngineCounts {
         let duels = count(&self.duels.read());
-        EngineCounts { duels, remembered_tickets: self.ledger.lock().len() }
+        let ledger = self.ledger.lock();
+        EngineCounts {
+            duels,
+            remembered_tickets: ledger.len(),
+            sessions_crowded_out: ledger.crowded_out(),
+        }
     }
 
     fn obstacle(&self) -> Option<Obstacle> {

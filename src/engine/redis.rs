@@ -34,7 +34,7 @@ mod subscribers;
 mod ticket_ledger;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use redis::Cmd;
 use tokio::sync::oneshot;
@@ -83,6 +83,8 @@ pub struct RedisEngine {
 struct Counts {
     duels: AtomicUsize,
     tickets: AtomicUsize,
+    /// By this node. See [`EngineCounts::sessions_crowded_out`].
+    crowded_out: AtomicU64,
 }
 
 /// A `REDIS_URL` that cannot be used.
@@ -294,6 +296,7 @@ impl Engine for RedisEngine {
         EngineCounts {
             duels: self.counts.duels.load(Ordering::Relaxed),
             remembered_tickets: self.counts.tickets.load(Ordering::Relaxed),
+            sessions_crowded_out: self.counts.crowded_out.load(Ordering::Relaxed),
         }
     }
 

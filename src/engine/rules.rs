@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 pub(super) use self::tickets::{
-    Known, LedgerClock, TICKET_LIFE_MAX, TICKETS_FULL, TicketRecord, ledger_obstacle,
+    Known, LedgerClock, TICKET_LIFE_MAX, TICKETS_FULL, TicketRecord, UserSessions, ledger_obstacle,
     next_revision, redeem, revoke, sessions_max,
 };
 use super::{AppendError, EngineError, OpenError, Participant};

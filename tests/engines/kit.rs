@@ -119,13 +119,14 @@ impl Subject {
         Ok(())
     }
 
-    /// As far as the one knows that knows of most.
+    /// As far as the one knows that knows of most; what each counts by itself, together.
     pub(crate) fn counts(&self) -> EngineCounts {
         let counts = self.nodes.iter().map(|node| node.counts());
         counts
             .reduce(|one, other| EngineCounts {
                 duels: one.duels.max(other.duels),
                 remembered_tickets: one.remembered_tickets.max(other.remembered_tickets),
+                sessions_crowded_out: one.sessions_crowded_out + other.sessions_crowded_out,
             })
             .expect("there is a node")
     }

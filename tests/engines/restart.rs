@@ -14,6 +14,8 @@ use duelhub::engine::{
 };
 use duelhub::event::{Audience, Event, Outcome, Position, Push};
 use duelhub::id::{DuelId, TelegramId};
+use duelhub::limits::SESSIONS_PER_USER_MAX;
+use duelhub::ticket::Ticket;
 
 use crate::kit::{
     DUEL, Subject, id_of, payload, player, pushes, resume_ticket, roomy, ticket_for, typed, update,
@@ -266,6 +268,33 @@ async fn what_a_durable_engine_knows_of_tickets_it_still_knows(kind: Kind) {
     }
 }
 
+async fn sessions_that_were_crowded_out_stay_used(kind: Kind) {
+    for end in ENDS {
+        let mut engine = Subject::new(kind);
+        let mut used = Vec::new();
+        // Once they are crowded out by what came before a restart, and once by what comes after it.
+        for nth in 1..=SESSIONS_PER_USER_MAX * 3 / 2 + 2 {
+            let revision = engine.stamp().await.unwrap().revision;
+            let ticket = Ticket { revision, ..ticket_for(DUEL, 1, Duration::from_secs(3600)) };
+            engine.redeem(&ticket).await.unwrap();
+            used.push(ticket);
+            if nth == SESSIONS_PER_USER_MAX || nth == SESSIONS_PER_USER_MAX + 1 {
+                engine = again(engine, end).await;
+            }
+        }
+        let engine = again(engine, end).await;
+        if !kind.is_durable() {
+            continue;
+        }
+        for ticket in &used {
+            let answer = engine.redeem(ticket).await.unwrap_err();
+            assert!(matches!(answer, RedeemError::AlreadyUsed | RedeemError::Spent), "{end:?}");
+        }
+        let sessions = used.len() - SESSIONS_PER_USER_MAX;
+        assert_eq!(engine.counts().remembered_tickets, sessions + 1, "and the watermark, {end:?}");
+    }
+}
+
 async fn what_is_forgotten_stays_forgotten(kind: Kind) {
     for end in ENDS {
         let engine = Subject::new(kind);
@@ -323,6 +352,7 @@ on_every_engine!(
     what_could_be_read_is_there_after_a_kill,
     a_duplicate_is_answered_once_the_first_is_safe,
     what_a_durable_engine_knows_of_tickets_it_still_knows,
+    sessions_that_were_crowded_out_stay_used,
     what_is_forgotten_stays_forgotten,
     retention_is_counted_from_the_last_sign_of_life_before_a_restart,
     the_probe_may_be_entered_again,

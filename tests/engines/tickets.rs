@@ -7,6 +7,7 @@ use duelhub::clock::{self, UnixMs};
 use duelhub::config::EngineConfig;
 use duelhub::engine::{EngineError, RedeemError, Revocation};
 use duelhub::id::Jti;
+use duelhub::limits::SESSIONS_PER_USER_MAX;
 use duelhub::ticket::Ticket;
 
 use crate::kit::{DUEL, Subject, id_of, resume_ticket, roomy, ticket_for, user};
@@ -236,7 +237,109 @@ async fn a_clock_that_stood_ahead_and_is_back_forgets_what_is_issued_from_then_o
     assert_eq!(engine.counts().remembered_tickets, 0, "an hour of the clock is an hour");
 }
 
+/// A ticket of user 1, as it is issued now.
+async fn stamped(engine: &Subject) -> Ticket {
+    Ticket { revision: engine.stamp().await.unwrap().revision, ..hour() }
+}
+
+/// Has user 1 use a ticket of the backend's so many times. Returns the tickets.
+async fn begin_sessions(engine: &Subject, count: usize) -> Vec<Ticket> {
+    let mut used = Vec::new();
+    for _ in 0..count {
+        let ticket = stamped(engine).await;
+        assert_eq!(redeem(engine, &ticket).await, Ok(()));
+        used.push(ticket);
+    }
+    used
+}
+
+async fn however_many_sessions_a_user_begins_few_are_remembered_and_no_ticket_opens_twice(
+    engine: Subject,
+) {
+    let in_use = hour();
+    assert_eq!(redeem(&engine, &in_use).await, Ok(()));
+    let (mut used, mut last_resumed) = (Vec::new(), in_use.clone());
+    for number in 1..=20 {
+        used.extend(begin_sessions(&engine, 10).await);
+        last_resumed = resume_ticket(&in_use, number);
+        assert_eq!(redeem(&engine, &last_resumed).await, Ok(()), "what is in use goes on");
+        let remembered = engine.counts().remembered_tickets;
+        assert!(remembered <= SESSIONS_PER_USER_MAX + 1, "{remembered} after {}", used.len());
+    }
+    for (nth, ticket) in used.iter().enumerate() {
+        let answer = redeem(&engine, ticket).await.unwrap_err();
+        let is_remembered = answer == RedeemError::Spent;
+        assert!(is_remembered || answer == RedeemError::AlreadyUsed, "{nth}: {answer}");
+        assert!(!is_remembered || nth > used.len() - SESSIONS_PER_USER_MAX, "{nth}");
+    }
+    assert_eq!(redeem(&engine, used.last().unwrap()).await, Err(RedeemError::Spent));
+    assert_eq!(redeem(&engine, &last_resumed).await, Ok(()), "its welcome may have been lost");
+    let counts = engine.counts();
+    let sessions = counts.remembered_tickets as u64 - 1;
+    assert_eq!(counts.sessions_crowded_out, 201 - sessions, "with the watermark all are known");
+}
+
+async fn who_crowds_out_sessions_harms_nobody_else(engine: Subject) {
+    let mut other_user = hour();
+    other_user.viewer.user = user(2);
+    let other_duel = Ticket { duel: id_of(78), ..hour() };
+    for ticket in [&other_user, &other_duel] {
+        assert_eq!(redeem(&engine, ticket).await, Ok(()));
+    }
+    begin_sessions(&engine, 3 * SESSIONS_PER_USER_MAX).await;
+    for ticket in [&other_user, &other_duel] {
+        assert_eq!(redeem(&engine, &resume_ticket(ticket, 1)).await, Ok(()));
+        let unused = Ticket { jti: Jti::random(), ..ticket.clone() };
+        let first = Ticket { generation: hour().generation, ..unused };
+        assert_eq!(redeem(&engine, &first).await, Ok(()), "as old as the user's");
+    }
+}
+
+async fn what_was_crowded_out_stays_used_or_revoked_until_it_expires(engine: Subject) {
+    let (ended, unused) = (stamped(&engine).await, stamped(&engine).await);
+    assert_eq!(redeem(&engine, &ended).await, Ok(()));
+    engine.revoke(Revocation::Ticket(ended.jti.clone())).await.unwrap();
+    begin_sessions(&engine, SESSIONS_PER_USER_MAX).await;
+    let owner = (ended.duel, ended.viewer.user);
+    let later = async |engine: &Subject| {
+        for ticket in [&ended, &resume_ticket(&ended, 1), &unused] {
+            assert_eq!(redeem(engine, ticket).await, Err(RedeemError::AlreadyUsed));
+        }
+        let renewed = engine.renew(ended.generation.session, owner, ended.revision).await;
+        assert_eq!(renewed.unwrap(), None, "it was revoked");
+    };
+    later(&engine).await;
+    engine.prune(UnixMs(unused.expires_at.0 - 10_000)).await.unwrap();
+    later(&engine).await;
+    assert_eq!(redeem(&engine, &stamped(&engine).await).await, Ok(()), "another ticket is good");
+    engine.prune(clock::now().plus(Duration::from_secs(2 * 86_400))).await.unwrap();
+    assert_eq!(engine.counts().remembered_tickets, 0);
+}
+
+async fn sessions_that_have_expired_crowd_nobody_out(kind: Kind) {
+    let config = EngineConfig { resume_ttl: Duration::from_secs(5), ..roomy() };
+    let engine = Subject::with(kind, config);
+    let in_use = hour();
+    assert_eq!(redeem(&engine, &in_use).await, Ok(()));
+    for _ in 1..SESSIONS_PER_USER_MAX {
+        let short = ticket(Duration::from_secs(5));
+        assert_eq!(redeem(&engine, &short).await, Ok(()));
+    }
+    engine.prune(clock::now().plus(Duration::from_secs(600))).await.unwrap();
+    assert_eq!(engine.counts().remembered_tickets, 1);
+    let life = Duration::from_secs(3600);
+    for _ in 1..SESSIONS_PER_USER_MAX {
+        assert_eq!(redeem(&engine, &ticket(life)).await, Ok(()));
+    }
+    assert_eq!(engine.counts().sessions_crowded_out, 0);
+    assert_eq!(redeem(&engine, &in_use).await, Err(RedeemError::Spent), "it is remembered");
+}
+
 on_every_engine!(
+    however_many_sessions_a_user_begins_few_are_remembered_and_no_ticket_opens_twice,
+    who_crowds_out_sessions_harms_nobody_else,
+    what_was_crowded_out_stays_used_or_revoked_until_it_expires,
+    sessions_that_have_expired_crowd_nobody_out,
     a_ticket_of_the_backend_is_admitted_once,
     a_ticket_is_admitted_once_however_many_try_at_a_time,
     a_resume_ticket_is_good_until_its_successor_is_used,

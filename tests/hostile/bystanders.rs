@@ -1,14 +1,18 @@
-//! Those who do nothing wrong: two who play, those who come in, and the backend that pushes.
+//! Those who do nothing wrong: two who play, those who come in, the backend that pushes, others that connect and watch, and a probe
+//! of the admin listener.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use duelhub_testkit::{Join, Player};
+use duelhub::pb;
+use duelhub_testkit::{Backend, Join, Player};
 use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{SHARED, Target};
+use crate::{SHARED, TOKEN, Target};
 
 /// Their duel.
 const DUEL: u64 = 7;
@@ -25,6 +29,24 @@ pub(crate) struct Seen {
     pub(crate) lost: u64,
     pub(crate) came_in: [u64; 2],
     pub(crate) refused: [u64; 2],
+    /// Backends that connected for one call.
+    pub(crate) backends: Served,
+    pub(crate) probes: Served,
+    /// Watches that were read, and ended.
+    pub(crate) watches_ended: u64,
+}
+
+/// Requests that were answered as they should be, and others.
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    pub(crate) served: u64,
+    pub(crate) refused: u64,
+}
+
+impl Served {
+    const fn note(&mut self, served: bool) {
+        *(if served { &mut self.served } else { &mut self.refused }) += 1;
+    }
 }
 
 impl Seen {
@@ -38,7 +60,7 @@ impl Seen {
 /// They act until this is dropped.
 pub(crate) struct Bystanders {
     seen: Arc<Mutex<Seen>>,
-    _acting: [AbortOnDropHandle<()>; 3],
+    _acting: [AbortOnDropHandle<()>; 6],
 }
 
 impl Bystanders {
@@ -52,7 +74,14 @@ impl Bystanders {
         }
         let play = tokio::spawn(play(target.clone(), players, Arc::clone(&seen)));
         let come = |shared| tokio::spawn(come_in(target.clone(), shared, Arc::clone(&seen)));
-        let acting = [play, come(false), come(true)].map(AbortOnDropHandle::new);
+        let others = [
+            tokio::spawn(connect_and_call(target.clone(), Arc::clone(&seen))),
+            tokio::spawn(probe(target.clone(), Arc::clone(&seen))),
+            tokio::spawn(watch(target.clone(), Arc::clone(&seen))),
+        ];
+        let [calls, probes, watch] = others;
+        let acting = [play, come(false), come(true), calls, probes, watch];
+        let acting = acting.map(AbortOnDropHandle::new);
         Self { seen, _acting: acting }
     }
 
@@ -101,5 +130,49 @@ async fn come_in(target: Target, shared: bool, seen: Arc<Mutex<Seen>>) {
         let mut seen = seen.lock();
         let counts = if came { &mut seen.came_in } else { &mut seen.refused };
         counts[usize::from(shared)] += 1;
+    }
+}
+
+/// Backends come, call and go.
+async fn connect_and_call(target: Target, seen: Arc<Mutex<Seen>>) {
+    let mut ticks = interval(Duration::from_millis(100));
+    loop {
+        ticks.tick().await;
+        let backend = Backend::with_token(&*target.hub, TOKEN);
+        let mut client = backend.client.clone();
+        let answered = timeout(PATIENCE, client.get_node(pb::GetNodeRequest {})).await;
+        let served = matches!(answered, Ok(Ok(_)));
+        seen.lock().backends.note(served);
+    }
+}
+
+async fn probe(target: Target, seen: Arc<Mutex<Seen>>) {
+    let mut ticks = interval(Duration::from_millis(100));
+    let request = b"GET /healthz HTTP/1.1\r\nHost: hub\r\n\r\n";
+    loop {
+        ticks.tick().await;
+        let asking = async {
+            let mut stream = TcpStream::connect(target.hub.addresses.admin).await?;
+            stream.write_all(request).await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await?;
+            std::io::Result::Ok(answer.starts_with(b"HTTP/1.1 200"))
+        };
+        let served = matches!(timeout(PATIENCE, asking).await, Ok(Ok(true)));
+        seen.lock().probes.note(served);
+    }
+}
+
+/// Watches all duels, and reads what comes.
+async fn watch(target: Target, seen: Arc<Mutex<Seen>>) {
+    loop {
+        let backend = Backend::with_token(&*target.hub, TOKEN);
+        let watch = backend.client.clone().watch_duels(pb::WatchDuelsRequest::default()).await;
+        if let Ok(watch) = watch {
+            let mut watch = watch.into_inner();
+            while let Ok(Some(_)) = watch.message().await {}
+        }
+        seen.lock().watches_ended += 1;
+        sleep(Duration::from_millis(100)).await;
     }
 }

@@ -1,12 +1,13 @@
-//! Guests who are let in, or nearly, and misbehave: beside each of them people play, come in, and push, on the real binary as it
-//! is in production with its default limits.
+//! Guests who are let in, or nearly, and misbehave: beside each of them people play, come in, and push, backends connect and watch,
+//! and a probe asks whether the hub is ready, on the real binary as it is in production with its default limits.
 //!
 //! What is promised is checked: nobody else is refused, whoever shares the guest's address hardly ever, memory does not grow
-//! by more than 64 MiB, and two seconds later all is as before. How long the others wait is shown, not checked.
+//! by more than [`GROWN_MAX`], and two seconds later all is as before. How long the others wait is shown, not checked.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attacks;
 mod bystanders;
+mod control_attacks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,9 @@ const ATTACK: Duration = Duration::from_secs(4);
 /// The address that guests come from, and some of the others.
 const SHARED: &str = "6.6.6.6";
 
+/// Of backends.
+const TOKEN: &str = "a-token-of-16-bytes-or-more";
+
 /// One at a time: the machine is small, and each is measured.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
@@ -38,8 +42,9 @@ struct Target {
 impl Target {
     async fn start() -> Self {
         let per_user = "WEBSOCKET_MAX_HANDSHAKES_PER_USER_PER_MINUTE";
-        let site = Site::new().with(per_user, "60");
-        let (hub, backend) = site.start_with_backend().await;
+        let site = Site::new().with(per_user, "60").with("CONTROL_TOKEN", TOKEN);
+        let hub = site.start().await;
+        let backend = Backend::with_token(&hub, TOKEN);
         Self { hub: Arc::new(hub), backend, _site: Arc::new(site) }
     }
 
@@ -52,9 +57,27 @@ impl Target {
     }
 }
 
+/// MiB that the hub may grow by while a guest misbehaves.
+const GROWN_MAX: u64 = 64;
+
+/// The same of a backend at fault that has messages under way. The hub counts 16 MiB of them for a connection; in the buffers of
+/// the libraries they take several times as much.
+const GROWN_BY_MESSAGES_MAX: u64 = 128;
+
 /// Has `attack` done `parallel` times over, beside bystanders.
 async fn attacked<F>(name: &str, parallel: usize, attack: impl Fn(Target, usize) -> F)
 where
+    F: Future<Output = ()> + Send + 'static,
+{
+    attacked_within(GROWN_MAX, name, parallel, attack).await;
+}
+
+async fn attacked_within<F>(
+    grown_max: u64,
+    name: &str,
+    parallel: usize,
+    attack: impl Fn(Target, usize) -> F,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     let _alone = ALONE.lock().await;
@@ -71,20 +94,29 @@ where
     let recovering = bystanders.seen_for(Duration::from_secs(2)).await;
     let after = bystanders.seen_for(Duration::from_secs(1)).await;
     say(&format!(
-        "{name}: pushes p99 {:?} before, {:?} during; came in {} and {} (same address), refused {} and {}; {grown} MiB more",
+        "{name}: pushes p99 {:?} before, {:?} during; came in {} and {} (same address), refused {} and {}; backends {} and {}, probes \
+         {} and {}; {grown} MiB more",
         before.p99(),
         during.p99(),
         during.came_in[0],
         during.came_in[1],
         during.refused[0],
-        during.refused[1]
+        during.refused[1],
+        during.backends.served,
+        during.backends.refused,
+        during.probes.served,
+        during.probes.refused,
     ));
     assert!(during.came_in[0] > 10, "{during:?}");
     assert_eq!(during.refused[0], 0, "from other addresses: {during:?}");
     assert!(during.refused[1] * 20 <= during.came_in[1], "behind the same address: {during:?}");
-    assert!(grown <= 64, "{grown} MiB more");
+    assert!(during.backends.served > 10 && during.probes.served > 10, "{during:?}");
+    assert_eq!(during.backends.refused + during.probes.refused, 0, "{during:?}");
+    assert!(grown <= grown_max, "{grown} MiB more");
     assert_eq!(recovering.lost + during.lost, 0, "events");
+    assert_eq!(recovering.watches_ended + during.watches_ended, 0, "watches");
     assert_eq!(after.refused, [0, 0], "two seconds later: {after:?}");
+    assert_eq!(after.backends.refused + after.probes.refused, 0, "two seconds later: {after:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,4 +157,30 @@ async fn a_player_who_sends_fragments_without_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_with_long_paths() {
     attacked("long paths", 8, attacks::long_paths).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_that_say_nothing_to_the_control_plane() {
+    attacked("silent sockets, control", 12, control_attacks::say_nothing_to_control).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_that_say_nothing_to_the_admin_listener() {
+    attacked("silent sockets, admin", 12, control_attacks::say_nothing_to_admin).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_whose_messages_never_end() {
+    let attack = control_attacks::send_half_messages;
+    attacked_within(GROWN_BY_MESSAGES_MAX, "messages that never end", 1, attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_watches_and_reads_nothing() {
+    attacked("unread watches", 1, control_attacks::watch_unread).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_lists_and_reads_nothing() {
+    attacked("unread lists", 1, control_attacks::list_unread).await;
 }

@@ -122,6 +122,33 @@ fn a_wrong_configuration_is_told_all_at_once_with_status_64() {
 }
 
 #[test]
+fn what_packages_install_needs_no_configuration() {
+    let broken = [("WEBSOCKET_PORT", "http")];
+    let (status, version, _) = run(&["--version"], &broken);
+    let beginning = concat!("duelhub ", env!("CARGO_PKG_VERSION"), " (");
+    assert!(status == 0 && version.starts_with(beginning), "{version}");
+    for shell in ["bash", "zsh", "fish"] {
+        let (status, script, _) = run(&["completions", shell], &broken);
+        assert!(status == 0 && script.contains("redis-url"), "{shell}");
+    }
+    assert_eq!(run(&["completions", "cmd.exe"], &broken).0, 64);
+    let pages = tempfile::tempdir().unwrap();
+    assert_eq!(run(&["man", pages.path().to_str().unwrap()], &broken).0, 0);
+    let page = fs::read_to_string(pages.path().join("duelhub-check.1")).unwrap();
+    assert!(page.starts_with(".ie"), "{page:.40}");
+    assert_eq!(run(&["man", "/does/not/exist"], &broken).0, 1);
+}
+
+#[test]
+fn the_format_of_the_log_is_chosen() {
+    let mut running = Running::start(&[("LOG_FORMAT", "json")]);
+    let read = running.until("\"serving\"");
+    let line: Value = serde_json::from_str(read.lines().next_back().unwrap()).unwrap();
+    assert_eq!(line["version"], env!("CARGO_PKG_VERSION"));
+    assert!(line["revision"].is_string(), "{line}");
+}
+
+#[test]
 fn an_unknown_flag_or_file_is_status_64() {
     assert_eq!(run(&["--nonsense"], &[]).0, 64);
     assert_eq!(run(&["nonsense"], &[]).0, 64);
@@ -197,8 +224,7 @@ fn it_greets_the_newcomer_and_stops_on_a_signal_with_status_0() {
     for name in ["TERM", "INT", "HUP"] {
         let mut hub = Running::start(&[]);
         let greeting = hub.until("serving");
-        for needed in ["/demo/", "ws://127.0.0.1:", "grpcurl -plaintext -d", "PushEvent", "/readyz"]
-        {
+        for needed in ["/demo/", "ws://127.0.0.1:", "-d '{\"duelId\":77", "PushEvent", "/readyz"] {
             assert!(greeting.contains(needed), "{needed}: {greeting}");
         }
         hub.signal(name);
@@ -329,7 +355,7 @@ async fn standard_output_that_nobody_reads_holds_nothing_up_and_tells_later_what
     while !lost().await {
         ask(edge, 500).await;
     }
-    let addresses = Addresses { edge, control: address("gRPC           "), admin };
+    let addresses = Addresses { edge, control: address("backends       "), admin };
     let backend = Backend::connect(&addresses).await;
     let ticket = backend.ticket(77, 1).await;
     let mut player = Player::join(&addresses, Join::ticket(ticket)).await;

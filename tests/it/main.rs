@@ -7,6 +7,7 @@ mod bounds;
 mod calls;
 mod command_line;
 mod connect;
+mod connect_connections;
 mod control;
 mod control_bounds;
 mod delivery;

@@ -52,7 +52,7 @@ async fn metrics_count_what_happened_with_units_in_their_names() {
         "\nprocess_open_fds ",
         "\nprocess_max_fds ",
         "\nprocess_start_time_seconds ",
-        concat!("duelhub_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"),
+        concat!("duelhub_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",revision=\""),
     ] {
         assert!(reply.body.contains(line), "{line} is not in\n{}", reply.body);
     }

@@ -153,12 +153,11 @@ async fn an_attached_connection_hears_of_the_next_push() {
     let (hub, tickets) = hub();
     let running = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&hub).run()));
     let duel = DuelId::try_from(77).unwrap();
-    let stamp = hub.ticket_stamp().await.unwrap();
-    let ticket = |user| {
+    let ticket = |user, stamp| {
         let viewer = Viewer { user: UserId::try_from(user).unwrap(), role: Role::Player };
         tickets.issue(duel, viewer, None, stamp).ticket
     };
-    let used = ticket(99);
+    let used = ticket(99, hub.ticket_stamp().await.unwrap());
     drop(attach(Arc::clone(&hub), used.clone()).await.unwrap());
     let mut attached = Vec::new();
     for round in 0..ROUNDS {
@@ -167,7 +166,9 @@ async fn an_attached_connection_hears_of_the_next_push() {
         let attempt = |ticket| tokio::spawn(attach(Arc::clone(&hub), ticket));
         let refused: Vec<_> = (0..TASKS).map(|_| attempt(used.clone())).collect();
         // Many keep the duel live; of one, it is a matter of luck.
-        let coming: Vec<_> = (0..=round % TASKS).map(|user| attempt(ticket(user + 1))).collect();
+        let stamp = hub.ticket_stamp().await.unwrap();
+        let users = 1..=round % TASKS + 1;
+        let coming: Vec<_> = users.map(|user| attempt(ticket(user, stamp))).collect();
         for attempt in coming {
             attached.push(attempt.await.unwrap().unwrap());
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use duelhub::limits::SESSIONS_PER_USER_MAX;
 use duelhub::pb;
 use duelhub::pb::watch_duels_response::Change;
 use duelhub_testkit::{Backend, Join, Player, SECRET, TestServer, get, soon, until};
@@ -67,6 +68,27 @@ async fn a_ticket_used_by_many_at_once_opens_one_connection() {
     });
     let players = futures_util::future::join_all(attempts).await;
     assert_eq!(players.iter().filter(|player| !player.connected.is_null()).count(), 1);
+}
+
+#[tokio::test]
+async fn who_begins_very_many_sessions_has_the_older_ones_counted_as_used() {
+    let (server, backend) = TestServer::start_with_backend(&[]).await;
+    let metric = |count: usize| format!("duelhub_sessions_crowded_out_total {count}\n");
+    let metrics = async || get(server.addresses.admin, "/metrics", &[]).await.body;
+    assert!(metrics().await.contains(&metric(0)));
+    let unused = backend.ticket(77, 1).await;
+    let first = backend.player(77, 1).await;
+    let mut last = first.resume_ticket();
+    for _ in 0..SESSIONS_PER_USER_MAX {
+        last = backend.player(77, 1).await.resume_ticket();
+    }
+    for ticket in [first.resume_ticket(), unused] {
+        let refusal = refused(&server, Join::ticket(ticket)).await;
+        assert_eq!(refusal, (4002, "ticket_already_used".to_owned(), true));
+    }
+    Player::join(&server, Join::ticket(last)).await;
+    backend.player(77, 1).await;
+    assert!(metrics().await.contains(&metric(SESSIONS_PER_USER_MAX / 2)));
 }
 
 #[tokio::test]

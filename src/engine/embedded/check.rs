@@ -14,7 +14,7 @@ use super::duel_state::DuelStates;
 use super::error::{Fault, StoreError};
 use super::rows::{self, DuelRow, FORMAT, Kind, META, MetaRow};
 use super::store::Store;
-use super::ticket_ledger::{LedgerRow, TicketRow, UserMarkRow};
+use super::ticket_ledger::{LedgerRow, TicketRow, UserRow};
 use crate::engine::EngineCounts;
 use crate::engine::event_row;
 use crate::id::DuelId;
@@ -109,9 +109,10 @@ fn read_all(store: &Store) -> Result<(EngineCounts, BTreeMap<DuelId, DuelRow>), 
             Some(Kind::Ledger) => {
                 rows::decode::<LedgerRow>(&bytes)?;
             }
-            Some(Kind::UserMark) => {
-                rows::decode::<UserMarkRow>(&bytes)?;
-                counts.remembered_tickets += 1;
+            Some(Kind::User) => {
+                let row: UserRow = rows::decode(&bytes)?;
+                row.user_sessions()?;
+                counts.remembered_tickets += row.entries();
             }
             // Behind all the duels.
             Some(Kind::KeyOrder) => {

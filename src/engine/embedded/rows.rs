@@ -25,8 +25,8 @@ pub(super) const FORMAT: u32 = 4;
 /// The one row about the store itself.
 pub(super) const META: &[u8] = b"m";
 
-/// The longest key: a kind, an instant, and the key of a ticket.
-const KEY_BYTES_MAX: usize = 1 + 8 + 17;
+/// The longest key: a kind, an instant, and the key of a user's watermark.
+const KEY_BYTES_MAX: usize = 1 + 8 + 18;
 
 /// Kinds of rows, by the first byte of their key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +44,9 @@ pub(super) enum Kind {
     DuelDue = b'x',
     /// `hash` → [`TicketRow`](super::ticket_ledger::TicketRow).
     Ticket = b't',
-    /// `duel, user` → [`UserMarkRow`](super::ticket_ledger::UserMarkRow).
-    UserMark = b'u',
-    /// `instant, key` → nothing: when a row of the ticket ledger expires.
+    /// `duel, user` → [`UserRow`](super::ticket_ledger::UserRow).
+    User = b'u',
+    /// `instant, key` → nothing: when an entry of the ticket ledger expires.
     TicketDue = b'y',
     /// Nothing → [`LedgerRow`](super::ticket_ledger::LedgerRow).
     Ledger = b'l',
@@ -60,7 +60,7 @@ impl Kind {
         Self::KeyOrder,
         Self::DuelDue,
         Self::Ticket,
-        Self::UserMark,
+        Self::User,
         Self::TicketDue,
         Self::Ledger,
     ];

@@ -31,7 +31,7 @@ use super::rows::MetaRow;
 use super::store::{Store, StoreHints, WriteBatch};
 use crate::clock;
 use crate::config::{Durability, StoreConfig};
-use crate::engine::{EngineError, Notice};
+use crate::engine::{EngineCounts, EngineError, Notice};
 use crate::limits;
 
 /// Requests of one group.
@@ -340,6 +340,8 @@ impl Writer {
         let acknowledged = &mut self.acknowledged;
         match open::reopen(&self.shared.config, &self.config, self.answered, acknowledged) {
             Ok(CheckedStore { store, meta, counts }) => {
+                let sessions_crowded_out = self.hints.counts.sessions_crowded_out;
+                let counts = EngineCounts { sessions_crowded_out, ..counts };
                 info!("the store is open again");
                 let store = Arc::new(store);
                 self.answered = Note::of(&meta);

@@ -64,6 +64,11 @@ impl Keys {
             .map(|name| format!("{{{}:tickets}}:{name}", self.prefix))
     }
 
+    /// The sessions of a user in a duel.
+    pub(super) fn sessions_of(&self, owner: &str) -> String {
+        format!("{{{}:tickets}}:of:{owner}", self.prefix)
+    }
+
     /// The nodes by when their leases end.
     pub(super) fn nodes(&self) -> String {
         format!("{{{}:nodes}}:leases", self.prefix)

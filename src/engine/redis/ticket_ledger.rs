@@ -1,6 +1,7 @@
 //! The ticket ledger, which the scripts keep by [`crate::engine::rules`].
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use redis::Cmd;
 
@@ -13,14 +14,17 @@ use crate::engine::event_row::Malformed;
 use crate::engine::rules::{TICKET_LIFE_MAX, TICKETS_FULL};
 use crate::engine::{EngineFuture, RedeemError, Revocation, TicketEngine};
 use crate::id::{DuelId, TicketKey, UserId};
+use crate::limits;
 use crate::ticket::{Revision, Stamp, Ticket};
 
 impl RedisEngine {
     /// A script that concerns tickets.
     pub(super) fn tickets(&self, script: &'static script::Script) -> Cmd {
-        script::call(script, &self.keys.tickets())
-            .with(self.config.tickets_max)
-            .with(millis(2 * TICKET_LIFE_MAX))
+        self.tickets_by(script, &self.keys.tickets())
+    }
+
+    fn tickets_by(&self, script: &'static script::Script, keys: &[String]) -> Cmd {
+        script::call(script, keys).with(self.config.tickets_max).with(millis(2 * TICKET_LIFE_MAX))
     }
 }
 
@@ -35,22 +39,29 @@ impl TicketEngine for RedisEngine {
     }
 
     fn redeem(&self, ticket: &Ticket) -> EngineFuture<'_, Stamp, RedeemError> {
+        let owner = owner(ticket.duel, ticket.viewer.user);
+        let keys = [&self.keys.tickets()[..], &[self.keys.sessions_of(&owner)]].concat();
         let command = self
-            .tickets(&script::REDEEM)
+            .tickets_by(&script::REDEEM, &keys)
             .with(&ticket.generation.session.0[..])
             .with(&TicketKey::of(&ticket.jti).0[..])
-            .with(owner(ticket.duel, ticket.viewer.user))
+            .with(owner)
             .with(ticket.revision.0)
             .with(ticket.generation.number)
             .with(ticket.expires_at.0)
             .with(millis(self.config.resume_ttl))
-            .with(millis(TICKET_LIFE_MAX));
+            .with(millis(TICKET_LIFE_MAX))
+            .with(limits::SESSIONS_PER_USER_MAX);
         let counts = Arc::clone(&self.counts);
         self.ask(Request::kept(command), move |mut parts, _| {
             let outcome = parts.text()?;
             counts.remember_tickets(parts.number()?);
             Err(ReplyError::Rejected(match &outcome[..] {
-                "redeemed" => return Ok(stamp(&mut parts)?),
+                "redeemed" => {
+                    let stamp = stamp(&mut parts)?;
+                    counts.crowded_out.fetch_add(parts.number()?, Ordering::Relaxed);
+                    return Ok(stamp);
+                }
                 "expired" => RedeemError::Expired,
                 "revoked" => RedeemError::Revoked,
                 "used" => RedeemError::AlreadyUsed,
@@ -70,9 +81,9 @@ impl TicketEngine for RedisEngine {
         let command = self.tickets(&script::STAMP).with(&session.0[..]);
         let command = command.with(owner(duel, user)).with(revision.0);
         self.ask(command, |mut parts, _| {
-            let is_revoked = parts.text()? == "revoked";
+            let is_refused = parts.text()? == "refused";
             parts.number()?;
-            Ok(if is_revoked { None } else { Some(stamp(&mut parts)?) })
+            Ok(if is_refused { None } else { Some(stamp(&mut parts)?) })
         })
     }
 

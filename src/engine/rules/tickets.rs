@@ -15,6 +15,12 @@
 //! *Revocation* compares no times. Revoking a user's tickets raises the ledger's revision, and marks the user with it. A
 //! ticket says which revision it was issued at, and is refused if the mark is above it.
 //!
+//! *A user who begins very many sessions in a duel* ([`limits::SESSIONS_PER_USER_MAX`]) has the half of them forgotten that was used
+//! longest ago. The ledger's revision is raised, and the user's watermark in the duel is put there: a ticket that was issued before
+//! it, and whose session has no record, counts as used. So nothing opens twice, what is still remembered goes on, and a ticket
+//! issued afterwards is good. The watermark is kept until the last of the forgotten records would have expired. That is no later
+//! than the records that were kept, as long as resume tickets live longer than others.
+//!
 //! Bound: `ENGINE_MAX_REMEMBERED_TICKETS` entries. A sixteenth of them is kept for revocations. Past the rest new sessions are
 //! refused, because forgetting one would let a ticket be used twice. What concerns a remembered entry needs no new one, and
 //! goes on. The node is not ready from seven eighths on.
@@ -24,6 +30,7 @@ use std::time::Duration;
 use crate::clock::UnixMs;
 use crate::engine::{EngineError, Obstacle, RedeemError};
 use crate::id::TicketKey;
+use crate::limits;
 use crate::ticket::{Revision, Ticket};
 
 /// The longest life of a ticket, and so the time for which a revocation is remembered: a day, and the second to which a ticket's
@@ -89,6 +96,8 @@ pub(in crate::engine) struct Known {
     pub(in crate::engine) revoked: bool,
     /// The revision at which all tickets of its user in its duel were revoked last.
     pub(in crate::engine) user_mark: Option<Revision>,
+    /// The revision at which sessions of its user in its duel were crowded out last.
+    pub(in crate::engine) watermark: Option<Revision>,
     /// There is no room for a new entry.
     pub(in crate::engine) is_full: bool,
 }
@@ -109,6 +118,52 @@ impl Known {
             || self.session.is_some_and(|session| session.revoked)
             || self.user_mark.is_some_and(|mark| mark > revision)
     }
+
+    /// Whether the session of a ticket that was issued at `revision` may be one of those that were crowded out.
+    fn is_crowded_out(&self, revision: Revision) -> bool {
+        self.session.is_none() && self.watermark.is_some_and(|mark| mark > revision)
+    }
+
+    /// Whether a connection whose ticket was issued at `revision` may be handed another one.
+    pub(in crate::engine) fn may_renew(&self, revision: Revision) -> bool {
+        // One that was crowded out may have been revoked before.
+        !self.is_revoked(revision) && !self.is_crowded_out(revision)
+    }
+}
+
+/// The sessions of a user in a duel that have a record, in the order of their last use.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::engine) struct UserSessions(Vec<TicketKey>);
+
+impl UserSessions {
+    /// Notes that a session is used. Returns those that it crowds out: their records go, and a watermark comes.
+    pub(in crate::engine) fn note_use(&mut self, session: TicketKey) -> Vec<TicketKey> {
+        self.forget(session);
+        self.0.push(session);
+        if self.0.len() <= limits::SESSIONS_PER_USER_MAX {
+            return Vec::new();
+        }
+        self.0.drain(..limits::SESSIONS_PER_USER_MAX / 2).collect()
+    }
+
+    /// Notes that the record of a session is gone.
+    pub(in crate::engine) fn forget(&mut self, session: TicketKey) {
+        self.0.retain(|other| *other != session);
+    }
+
+    pub(in crate::engine) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Reads [`UserSessions::to_bytes`]. Returns `None` if it is anything else.
+    pub(in crate::engine) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (keys, []) = bytes.as_chunks() else { return None };
+        Some(Self(keys.iter().copied().map(TicketKey).collect()))
+    }
+
+    pub(in crate::engine) fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|key| key.0).collect()
+    }
 }
 
 /// Decides whether a ticket may be used at the instant `now` of the ledger's clock.
@@ -124,6 +179,10 @@ pub(in crate::engine) fn redeem(
     }
     if known.is_revoked(ticket.revision) {
         return Err(RedeemError::Revoked);
+    }
+    if known.is_crowded_out(ticket.revision) {
+        // Its client gets another one.
+        return Err(RedeemError::AlreadyUsed);
     }
     let (generation, key) = (ticket.generation.number, TicketKey::of(&ticket.jti));
     // All tickets of this generation and of those before were issued by now.
@@ -225,6 +284,42 @@ mod tests {
         assert_eq!(at(Known { is_full: true, ..Known::default() }, 0), Err(TICKETS_FULL.into()));
         assert_eq!(next_revision(Revision(9), UnixMs(4)), Revision(10));
         assert_eq!(next_revision(Revision(0), UnixMs(4)), Revision(4));
+    }
+
+    #[test]
+    fn before_the_watermark_a_session_without_a_record_counts_as_used() {
+        let at =
+            |mark, session| Known { watermark: Some(Revision(mark)), session, ..Known::default() };
+        let answer = |known| redeem(&ticket("b", 1), known, TTL, NOW).map(|_| ());
+        let record = Some(TicketRecord::default());
+        assert_eq!(answer(at(5, None)), Ok(()), "it was issued afterwards");
+        assert_eq!(answer(at(6, None)), Err(RedeemError::AlreadyUsed));
+        assert_eq!(answer(at(6, record)), Ok(()), "it is remembered");
+        let ended = Some(TicketRecord { revoked: true, ..TicketRecord::default() });
+        assert_eq!(answer(at(6, ended)), Err(RedeemError::Revoked));
+        let renewed = [at(5, None), at(6, None), at(6, record), at(6, ended)];
+        let renewed = renewed.map(|known| known.may_renew(Revision(5)));
+        assert_eq!(renewed, [true, false, true, false]);
+    }
+
+    #[test]
+    fn the_half_of_a_users_sessions_that_was_used_longest_ago_goes_when_there_are_too_many() {
+        const MAX: usize = limits::SESSIONS_PER_USER_MAX;
+        let key = |number: usize| TicketKey((number as u128).to_be_bytes());
+        let mut sessions = UserSessions::default();
+        for number in 0..MAX {
+            assert_eq!(sessions.note_use(key(number)), []);
+        }
+        assert_eq!(sessions.note_use(key(0)), [], "it goes on");
+        let gone: Vec<_> = (1..=MAX / 2).map(key).collect();
+        assert_eq!(sessions.note_use(key(MAX)), gone);
+        let kept: Vec<_> = (MAX / 2 + 1..MAX).chain([0, MAX]).map(key).collect();
+        assert_eq!(sessions, UserSessions(kept));
+        assert_eq!(UserSessions::from_bytes(&sessions.to_bytes()), Some(sessions.clone()));
+        assert_eq!(UserSessions::from_bytes(&[0; 17]), None);
+        sessions.forget(key(MAX));
+        let gone = (100..).map(|number| sessions.note_use(key(number)));
+        assert_eq!(gone.take_while(Vec::is_empty).count(), MAX / 2, "and not at each");
     }
 
     #[test]

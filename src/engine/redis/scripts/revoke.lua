@@ -12,9 +12,7 @@ if ticket ~= '' then
     known.revoked = true
     put_record(ticket, known, time + life_ms)
 else
-    local next_revision = number(math.max(tonumber(revision) + 1, time))
-    redis.call('HSET', ledger, 'r', next_revision)
-    redis.call('HSET', users, user, next_revision)
+    redis.call('HSET', users, user, raise_revision(now))
     remember(entry, time + life_ms)
 end
 return { 'revoked', count() }

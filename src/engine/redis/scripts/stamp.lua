@@ -2,5 +2,5 @@
 -- that the session's last ticket was issued at; all empty for a new session.
 
 local session_key, user, issued_at = ARGV[3], ARGV[4], ARGV[5]
-if session_key ~= '' and is_revoked(record(session_key), user, tonumber(issued_at)) then return { 'revoked', count() } end
+if session_key ~= '' and refusal(record(session_key), user, tonumber(issued_at)) then return { 'refused', count() } end
 return { 'stamped', count(), number(ledger_time(now)), revision }

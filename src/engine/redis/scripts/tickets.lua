@@ -1,7 +1,7 @@
 -- What the scripts share that concern tickets: the ledger (rules/tickets.rs).
--- KEYS: what is remembered (s: a session or a revoked ticket, w: a user all of whose tickets were revoked) by when it is needed
--- no more; the records of sessions; the marks of users; the ledger itself (r its revision; f and a its clock: the latest expiry of
--- what was forgotten, and by how many ms it is ahead). ARGV: how many entries are remembered, for how long the keys are kept.
+-- KEYS: what is remembered (s: a session or a revoked ticket, w: a mark of a user) by when it is needed
+-- no more; the records of sessions; the marks of users in duels (with a w before it, the watermark of one); the ledger itself (r its
+-- revision; f and a its clock: the latest expiry of what was forgotten, and by how many ms it is ahead). ARGV: how many entries are remembered, for how long the keys are kept.
 
 local remembered, sessions, users, ledger = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local entries_max, kept_ms = tonumber(ARGV[1]), ARGV[2]
@@ -33,7 +33,7 @@ end
 -- Never shortens the life of an entry.
 local function remember(entry, until_ms)
     redis.call('ZADD', remembered, 'GT', until_ms, entry)
-    for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, kept_ms) end
+    for at = 1, 4 do redis.call('PEXPIRE', KEYS[at], kept_ms) end
 end
 
 -- What is remembered of a session: its generation, whether it is revoked, which ticket of the generation was used.
@@ -50,8 +50,16 @@ local function put_record(key, new, until_ms)
     remember('s' .. key, until_ms)
 end
 
--- Known::is_revoked.
-local function is_revoked(session, user, issued_at)
-    local mark = redis.call('HGET', users, user)
-    return session and session.revoked or mark and tonumber(mark) > issued_at
+-- next_revision.
+local function raise_revision(wall_ms)
+    revision = number(math.max(tonumber(revision) + 1, ledger_time(wall_ms)))
+    redis.call('HSET', ledger, 'r', revision)
+    return revision
+end
+
+-- Known::is_revoked, is_crowded_out: why not a ticket of this session that was issued then.
+local function refusal(session, user, issued_at)
+    local marks = redis.call('HMGET', users, user, 'w' .. user)
+    if session and session.revoked or tonumber(marks[1] or 0) > issued_at then return 'revoked' end
+    if not session and tonumber(marks[2] or 0) > issued_at then return 'used' end
 end
