@@ -63,11 +63,13 @@ for (let times = 0; times < 2; times++) {
 }
 
 // A watch begins with the present state, ends that with `synced`, and then tells what changes. It has no deadline.
-for await (const { change } of hub.watchDuels({ duelIds: [duelId] }, { timeoutMs: 0 })) {
+const watch = new AbortController();
+for await (const { change } of hub.watchDuels({ duelIds: [duelId] }, { timeoutMs: 0, signal: watch.signal })) {
   console.log(`watched: ${change.case}`);
   if (change.case === 'synced') await hub.closeDuel({ duelId, status: DuelStatus.FINISHED });
   if (change.case === 'closed') break;
 }
+watch.abort(); // Leaving the loop does not end the call.
 
 // A call that fails has a code and a reason to decide by, and a text for people.
 try {
