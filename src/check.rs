@@ -3,7 +3,12 @@
 //! The checks share nothing with the hub but its configuration. They play one duel with ids that no game uses, and cancel it
 //! at the end.
 
+mod game;
+mod metrics;
+mod origins;
+mod php_ini;
 mod systemd;
+mod tickets;
 mod web_client;
 
 use std::path::PathBuf;
@@ -13,13 +18,11 @@ use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
 use self::web_client::{PlayerSocket, WebClient};
-use crate::clock;
 use crate::config::Config;
 use crate::demo::{Bearer, Client};
-use crate::id::{ID_MAX, TelegramId};
+use crate::id::ID_MAX;
 use crate::pb;
 use crate::pb::control_service_client::ControlServiceClient;
-use crate::telegram;
 
 /// How long any step may take. It takes milliseconds when it works.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,16 +37,38 @@ pub struct CheckOptions {
     pub url: String,
     /// The URL of the ticket API: the prefix of `/duel/ws-ticket`.
     pub api: String,
-    /// The WebApp's origin, as browsers send it. `None`: that of `api`, where the WebApp is served beside its API.
-    pub origin: Option<String>,
+    /// The WebApp's origins, as browsers send them. Empty: that of `api`, where the WebApp is served beside its API. Those of
+    /// `WEBAPP_URL` are checked besides.
+    pub origins: Vec<String>,
     /// A PEM file with authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
     /// The systemd unit to check.
     pub unit: Option<String>,
     /// Whether to kill the unit's process.
     pub kill: bool,
+    /// The game beside the hub.
+    pub game: GameOptions,
+    /// The env file that the configuration was read from.
+    pub env_file: Option<PathBuf>,
     /// The deployment's configuration.
     pub config: Config,
+}
+
+/// What to check of a game that moves to the hub, or has moved.
+#[derive(Debug, Default)]
+pub struct GameOptions {
+    /// URLs that the game answers to GET.
+    pub routes: Vec<String>,
+    /// The URL at which it takes updates from Telegram. It gets an empty one.
+    pub webhook: Option<String>,
+    /// The game's env file, which PHP reads.
+    pub env_file: Option<PathBuf>,
+}
+
+impl GameOptions {
+    const fn is_empty(&self) -> bool {
+        self.routes.is_empty() && self.webhook.is_none() && self.env_file.is_none()
+    }
 }
 
 /// The outcome of a check.
@@ -51,6 +76,13 @@ pub struct CheckOptions {
 pub enum Verdict {
     /// It works, with details.
     Good(String),
+    /// It may be wrong: that depends on what cannot be seen from here.
+    Doubtful {
+        /// What was seen.
+        doubt: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// It does not work.
     Bad {
         /// What is wrong.
@@ -71,6 +103,8 @@ struct Checks<'a> {
     duel: u64,
     /// Two participants and a stranger.
     users: [u64; 3],
+    /// Whether the hub answers the ticket route, and not the game.
+    hub_answers_tickets: bool,
     report: Reporter<'a>,
 }
 
@@ -87,20 +121,28 @@ pub async fn run(options: &CheckOptions, report: Reporter<'_>) -> Result<(), Str
         options,
         duel: id(),
         users: [id(), id(), id()],
+        hub_answers_tickets: true,
         report,
     };
+    checks.doubt_env_file();
     if checks.open_duel().await {
         let tickets = checks.tickets().await;
         if let [Some(first), Some(second)] = checks.open_sockets(tickets).await {
             checks.deliver([first, second]).await;
         }
+        checks.check_origins().await;
         checks.close_duel().await;
+        checks.read_metrics().await;
     }
+    checks.check_game().await;
     if let Some(unit) = &options.unit {
-        systemd::check(unit, options.kill, &options.config, checks.report).await;
+        systemd::check(unit, options, checks.report).await;
     }
     Ok(())
 }
+
+/// Where to look if a WebSocket does not open.
+const SOCKET: &str = "nginx's location = /ws and location /ws/ (no 301, Upgrade passed on), WEBAPP_URL in the env file";
 
 fn bad(wrong: impl Into<String>, look: &'static str) -> Verdict {
     Verdict::Bad { wrong: wrong.into(), look }
@@ -143,87 +185,9 @@ impl Checks<'_> {
         good
     }
 
-    /// Returns two tickets for each participant, one for `/ws` and one for `/ws/`: from the ticket API or, if that does not
-    /// work, by gRPC, so that the other checks can go on.
-    async fn tickets(&mut self) -> [Vec<String>; 2] {
-        const WHAT: &str = "the ticket API answers participants";
-        match self.ticket_api().await {
-            Ok(tickets) => {
-                (self.report)(WHAT, Verdict::Good("200 with a ticket".into()));
-                self.ticket_api_refuses().await;
-                tickets
-            }
-            Err(verdict) => {
-                (self.report)(WHAT, verdict);
-                self.issue_tickets().await
-            }
-        }
-    }
-
-    async fn ticket_api(&self) -> Result<[Vec<String>; 2], Verdict> {
-        let mut tickets = [Vec::new(), Vec::new()];
-        for (tickets, user) in tickets.iter_mut().zip(self.users) {
-            for _ in 0..2 {
-                let answer = self.ask_ticket_api(Some(user)).await?;
-                match answer.json["data"]["ticket"].as_str() {
-                    Some(ticket) if answer.status == 200 => tickets.push(ticket.to_owned()),
-                    _ => return Err(not_answered(&answer)),
-                }
-            }
-        }
-        Ok(tickets)
-    }
-
-    async fn ticket_api_refuses(&mut self) {
-        let refused = [
-            ("a stranger", 403, Some(self.users[2])),
-            ("who does not say who they are", 401, None),
-        ];
-        for (who, expected, user) in refused {
-            let verdict = match self.ask_ticket_api(user).await {
-                Ok(answer) if answer.status == expected => {
-                    let error = answer.json["error"].as_str().unwrap_or_default();
-                    Verdict::Good(format!("{expected} {error}"))
-                }
-                Ok(answer) => not_answered(&answer),
-                Err(verdict) => verdict,
-            };
-            (self.report)(&format!("the ticket API refuses {who}"), verdict);
-        }
-    }
-
-    /// Asks the ticket API, with initData that is signed for `user`.
-    async fn ask_ticket_api(&self, user: Option<u64>) -> Result<web_client::HttpAnswer, Verdict> {
-        let Some(bot_token) = &self.options.config.telegram.bot_token else {
-            return Err(bad("TELEGRAM_BOT_TOKEN is not set, so it answers 503", "the env file"));
-        };
-        let user = user.and_then(|user| TelegramId::try_from(user).ok());
-        let init_data = user.map(|user| telegram::sign(user, bot_token, clock::now()));
-        let api = self.options.api.trim_end_matches('/');
-        let url = format!("{api}/duel/ws-ticket?duel_id={}", self.duel);
-        self.web.get(&url, init_data.as_deref()).await.map_err(|error| bad(error, TICKET_API))
-    }
-
-    async fn issue_tickets(&mut self) -> [Vec<String>; 2] {
-        let mut tickets = [Vec::new(), Vec::new()];
-        for (tickets, user_id) in tickets.iter_mut().zip(self.users) {
-            for _ in 0..2 {
-                let request =
-                    pb::IssueTicketRequest { duel_id: self.duel, user_id, ..Default::default() };
-                if let Ok(issued) = self.client.issue_ticket(request).await {
-                    tickets.push(issued.into_inner().ticket);
-                }
-            }
-        }
-        tickets
-    }
-
     /// Opens the WebSocket with and without the slash, from the WebApp's origin and from another.
     async fn open_sockets(&mut self, tickets: [Vec<String>; 2]) -> [Option<PlayerSocket>; 2] {
-        const LOOK: &str = "nginx's location = /ws and location /ws/ (no 301, Upgrade passed on), WEBAPP_URL in the env file";
-        let origin = self.options.origin.clone();
-        let origin = origin.or_else(|| web_client::origin_of(&self.options.api));
-        let origin = origin.unwrap_or_default();
+        let (origin, _) = self.origins();
         let bare = self.options.url.trim_end_matches('/');
         let urls = [bare.to_owned(), format!("{bare}/")];
         let mut players = [None, None];
@@ -235,8 +199,12 @@ impl Checks<'_> {
                     players[nth] = Some(player);
                     Verdict::Good("connected".into())
                 }
-                Ok((_, other)) => bad(format!("answered {other}"), LOOK),
-                Err(error) => bad(error, LOOK),
+                // Only the hub's frames have a request id.
+                Ok((_, other)) if other["request_id"].is_null() => {
+                    bad(format!("another process answers {other}"), SOCKET)
+                }
+                Ok((_, other)) => bad(format!("answered {other}"), SOCKET),
+                Err(error) => bad(error, SOCKET),
             };
             let what = format!("{url} opens for player {} from origin {origin:?}", nth + 1);
             (self.report)(&what, verdict);
@@ -299,12 +267,4 @@ impl Checks<'_> {
         };
         (self.report)("a duel closes", verdict);
     }
-}
-
-/// Where to look if the ticket API does not work.
-const TICKET_API: &str =
-    "nginx's location = /api/duel/ws-ticket, TELEGRAM_BOT_TOKEN in the env file";
-
-fn not_answered(answer: &web_client::HttpAnswer) -> Verdict {
-    bad(format!("HTTP {} {}", answer.status, answer.json), TICKET_API)
 }

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::{Reporter, Verdict, bad};
+use super::{CheckOptions, Reporter, Verdict, bad};
 use crate::config::Config;
 
 /// How long the service may take to restart: several times `RestartSec` and a start.
@@ -16,7 +16,10 @@ const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK: &str =
     "systemctl status and journalctl -u of the unit, deploy/quizbot-websocket.service";
 
-pub(super) async fn check(unit: &str, kill: bool, config: &Config, report: Reporter<'_>) {
+/// What systemd says of a program or a directory that is not there (systemd.exec(5), "Process Exit Codes").
+const NO_SUCH_PATH: [&str; 2] = ["200", "203"];
+
+pub(super) async fn check(unit: &str, options: &CheckOptions, report: Reporter<'_>) {
     let what = format!("{unit} would restart after a crash");
     let before = match properties(unit).await {
         Ok(properties) => properties,
@@ -24,8 +27,9 @@ pub(super) async fn check(unit: &str, kill: bool, config: &Config, report: Repor
     };
     let is = |name: &str, value: &str| before.get(name).is_some_and(|text| text == value);
     let verdict = if !is("ActiveState", "active") {
-        let state = before.get("ActiveState").map_or("unknown", String::as_str);
-        bad(format!("the unit is {state}"), LOOK)
+        bad(not_active(&before), LOOK)
+    } else if let Some(other) = another_env_file(&before, options) {
+        bad(format!("the unit reads {other}, and not the file that this check was given"), LOOK)
     } else if !is("Restart", "always") {
         bad("Restart is not always", LOOK)
     } else if is("WatchdogUSec", "0") || is("WatchdogUSec", "infinity") {
@@ -37,9 +41,31 @@ pub(super) async fn check(unit: &str, kill: bool, config: &Config, report: Repor
     };
     let good = matches!(verdict, Verdict::Good(_));
     report(&what, verdict);
-    if kill && good {
-        report(&format!("{unit} is back after SIGKILL"), killed(unit, &before, config).await);
+    if options.kill && good {
+        let verdict = killed(unit, &before, &options.config).await;
+        report(&format!("{unit} is back after SIGKILL"), verdict);
     }
+}
+
+fn not_active(properties: &HashMap<String, String>) -> String {
+    let property = |name: &str| properties.get(name).map_or("unknown", String::as_str);
+    let (state, status) = (property("ActiveState"), property("ExecMainStatus"));
+    if NO_SUCH_PATH.contains(&status) {
+        return format!("the unit is {state}: status {status}, a path in it is not there");
+    }
+    format!("the unit is {state}")
+}
+
+/// Returns the env file in the unit's command line, if the check was given another.
+fn another_env_file<'a>(
+    properties: &'a HashMap<String, String>,
+    options: &CheckOptions,
+) -> Option<&'a str> {
+    let checked = std::fs::canonicalize(options.env_file.as_ref()?).ok()?;
+    let (_, rest) = properties.get("ExecStart")?.split_once("--env-file")?;
+    let used = rest.trim_start_matches([' ', '=']).split([' ', ';']).next()?;
+    let same = std::fs::canonicalize(used).is_ok_and(|path| path == checked);
+    (!same).then_some(used)
 }
 
 async fn killed(unit: &str, before: &HashMap<String, String>, config: &Config) -> Verdict {
@@ -64,7 +90,8 @@ async fn killed(unit: &str, before: &HashMap<String, String>, config: &Config) -
 }
 
 async fn properties(unit: &str) -> Result<HashMap<String, String>, String> {
-    let names = "--property=ActiveState,Restart,NRestarts,MainPID,WatchdogUSec";
+    let names =
+        "--property=ActiveState,Restart,NRestarts,MainPID,WatchdogUSec,ExecStart,ExecMainStatus";
     let text = systemctl(&["show", names, unit]).await?;
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())

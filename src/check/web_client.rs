@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper_util::rt::TokioIo;
@@ -24,8 +24,8 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::PATIENCE;
 
-/// The largest answer of the ticket API that is read.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 512 * 1024;
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -38,6 +38,9 @@ pub(super) struct WebClient {
 /// An answer over HTTP.
 pub(super) struct HttpAnswer {
     pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    /// The body, with a sign in place of each byte that is not UTF-8.
+    pub(super) text: String,
     /// Null if the body was not JSON.
     pub(super) json: Value,
 }
@@ -88,34 +91,52 @@ impl WebClient {
         Ok(Box::new(stream.map_err(|error| format!("TLS with {host}: {error}"))?))
     }
 
-    /// Makes a GET request, with initData if there is some.
+    /// Makes a GET request with these headers.
     pub(super) async fn get(
         &self,
         url: &str,
-        init_data: Option<&str>,
+        headers: &[(&str, &str)],
     ) -> Result<HttpAnswer, String> {
-        let asking = self.ask(url, init_data);
+        self.ask(Method::GET, url, headers, "").await
+    }
+
+    /// Makes a request.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> Result<HttpAnswer, String> {
+        let asking = self.ask_patiently(method, url, headers, body);
         timeout(PATIENCE, asking).await.map_err(|_| format!("{url}: no answer in time"))?
     }
 
-    async fn ask(&self, url: &str, init_data: Option<&str>) -> Result<HttpAnswer, String> {
+    async fn ask_patiently(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> Result<HttpAnswer, String> {
         let url: Uri = url.parse().map_err(|_| "the URL cannot be read".to_owned())?;
         let stream = TokioIo::new(self.connect(&url).await?);
         let connected = hyper::client::conn::http1::handshake(stream).await;
         let (mut sender, connection) = connected.map_err(|error| error.to_string())?;
         let host = url.authority().map(ToString::to_string).unwrap_or_default();
         let path = url.path_and_query().map(ToString::to_string).unwrap_or_default();
-        let mut request = Request::get(path).header(header::HOST, host);
-        if let Some(init_data) = init_data {
-            request = request.header("x-telegram-init-data", init_data);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
-        let request = request.body(Body::empty()).map_err(|error| error.to_string())?;
+        let request = request.body(Body::from(body)).map_err(|error| error.to_string())?;
         let answering = async {
             let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-            let status = response.status().as_u16();
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| error.to_string())?.to_bytes();
-            Ok(HttpAnswer { status, json: serde_json::from_slice(&body).unwrap_or_default() })
+            let json = serde_json::from_slice(&body).unwrap_or_default();
+            Ok(HttpAnswer { status, headers, text: String::from_utf8_lossy(&body).into(), json })
         };
         tokio::pin!(answering);
         tokio::select! {

@@ -74,7 +74,7 @@ pub(super) fn read_telegram(
     if init_data_ttl < INIT_DATA_TTL_LOW {
         let seconds = init_data_ttl.as_secs();
         warnings.push(format!(
-            "INIT_DATA_TTL_SECONDS is {seconds}: a page that was opened longer ago gets no ticket for its next duel"
+            "INIT_DATA_TTL_SECONDS is {seconds}: a page that was opened longer ago gets no ticket for its next duel. Set 86400, or let the backend issue the tickets (IssueTicket)"
         ));
     }
     TelegramConfig {

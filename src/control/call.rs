@@ -276,3 +276,54 @@ const fn code_name(code: Code) -> &'static str {
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use parking_lot::Mutex;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    /// Lines of the log, kept.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_fault_of_the_hub_is_an_error_in_the_log_under_the_request_id_that_its_caller_has() {
+        let (kept, metrics) = (Kept::default(), Arc::new(Metrics::new()));
+        let writer = kept.clone();
+        let log = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(log, || {
+            let method = Method::of("/duelhub.v1.ControlService/PushEvent");
+            let id = RequestId::adopt("my-own").unwrap();
+            let mut call = Call::begin(id, method, metrics, TaskTracker::new().token());
+            call.context.log_panic(&"what the code says");
+            let status = call.fail(Failure::Internal);
+            assert_eq!(status.message(), "an error of the hub; its log has more");
+        });
+        let lines = String::from_utf8(kept.0.lock().clone()).unwrap();
+        let lines: Vec<serde_json::Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [panic, call] = &*lines else { panic!("{lines:?}") };
+        assert_eq!(panic["fields"]["text"], "what the code says");
+        assert_eq!(call["fields"]["reason"], "INTERNAL");
+        for line in [panic, call] {
+            assert_eq!(
+                (&line["level"], &line["fields"]["request_id"]),
+                (&"ERROR".into(), &"my-own".into())
+            );
+        }
+    }
+}

@@ -99,7 +99,11 @@ impl CallMiddleware {
     }
 
     fn authorize(&self, headers: &HeaderMap) -> Result<(), Failure> {
-        let Some(token) = &self.token else { return Ok(()) };
+        let Some(token) = &self.token else {
+            // A page whose host name was made to lead here (DNS rebinding) could call what listens on loopback.
+            let is_page = headers.contains_key(header::ORIGIN);
+            return if is_page { Err(RequestFault::Browser.into()) } else { Ok(()) };
+        };
         let given = headers.get(header::AUTHORIZATION).and_then(bearer_token).unwrap_or_default();
         match bool::from(given.ct_eq(token.as_bytes())) {
             true => Ok(()),

@@ -16,6 +16,8 @@ pub(super) enum RequestFault {
     HttpMethod,
     /// gRPC comes over HTTP/1.1.
     HttpVersion,
+    /// A page in a browser sends it, and no token shows that it may.
+    Browser,
     /// Its messages are compressed.
     Compressed,
     /// The rest of a message has not come in time.
@@ -49,6 +51,11 @@ impl RequestFault {
                 Code::Unknown,
                 "HTTP_VERSION_UNSUPPORTED",
                 "gRPC needs HTTP/2; over HTTP/1.1 calls are POSTs of application/json",
+            ),
+            Self::Browser => (
+                Code::PermissionDenied,
+                "BROWSER_REFUSED",
+                "pages in a browser (header origin) are refused where no CONTROL_TOKEN is set",
             ),
             Self::Compressed => (
                 Code::Unimplemented,
@@ -89,7 +96,8 @@ impl RequestFault {
             Self::ContentType(_) => Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::HttpMethod => Some(StatusCode::METHOD_NOT_ALLOWED),
             Self::HttpVersion => Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
-            Self::Compressed
+            Self::Browser
+            | Self::Compressed
             | Self::Incomplete
             | Self::TooLarge
             | Self::NotOneMessage
@@ -107,6 +115,7 @@ impl RequestFault {
             Self::Compressed => Some((header::ACCEPT_ENCODING, "identity")),
             Self::UnknownMethod
             | Self::HttpVersion
+            | Self::Browser
             | Self::Incomplete
             | Self::TooLarge
             | Self::NotOneMessage

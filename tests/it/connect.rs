@@ -401,6 +401,9 @@ async fn whatever_is_no_call_is_told_how_to_call() {
         assert_eq!(reply.header("accept-post"), Some(accepted));
         assert!(reply.json()["message"].as_str().unwrap().ends_with(accepted), "{reply:?}");
     }
+    // A page that was led to this port by its host's name.
+    http.send(&request("GetNode", JSON, &[("Origin", "http://evil.example")], b"{}")).await;
+    assert_error(&http.reply().await, 403, "permission_denied", "BROWSER_REFUSED", None);
     http.send(&request("GetNode", "application/grpc", &[], b"\0\0\0\0\0")).await;
     assert_error(&http.reply().await, 505, "unknown", "HTTP_VERSION_UNSUPPORTED", None);
     // The connection is as good as before.

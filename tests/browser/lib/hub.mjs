@@ -9,16 +9,17 @@ import { start } from './processes.mjs';
 const PORTS = { WEBSOCKET_PORT: '0', CONTROL_PORT: '0', ADMIN_PORT: '0' };
 
 /**
- * Starts the binary with nothing but `variables` in its environment.
- * Returns the addresses on which it serves, as host:port, and `log()`, what it has written so far.
+ * Starts the binary with nothing but `variables` in its environment, on free ports unless an env file says which.
+ * Returns the addresses on which it serves, as host:port, `log()`, what it has written so far, and the process.
  */
-export async function startHub(binary, directory, variables = {}) {
+export async function startHub(binary, directory, variables = {}, envFile) {
   const file = join(directory, 'hub.log');
-  const child = start(binary, [], { log: file, cwd: directory, env: { ...PORTS, ...variables } });
+  const [args, ports] = envFile ? [['--env-file', envFile], {}] : [[], PORTS];
+  const child = start(binary, args, { log: file, cwd: directory, env: { ...ports, ...variables } });
   const log = () => readFileSync(file, 'utf8');
   const addresses = await poll(() => child.exitCode !== null || servingLine(log()));
   if (typeof addresses !== 'object') throw new Error(`the hub does not serve:\n${log()}`);
-  return { ...addresses, log };
+  return { ...addresses, log, child };
 }
 
 /** Readable in development, JSON in production. */

@@ -12,7 +12,7 @@ import { start } from './processes.mjs';
 const SHIPPED = new URL('../../../deploy/', import.meta.url);
 
 // The master of root would start workers that may not read a private directory.
-const USER = process.getuid() === 0 ? `user ${userInfo().username};\n` : '';
+export const USER = process.getuid() === 0 ? `user ${userInfo().username};\n` : '';
 
 /**
  * Starts it for `domain` on the ports `http` and `https`, with the certificate that lies in `directory`.
@@ -73,7 +73,7 @@ async function run({ directory, logDirectory, main: text, port }) {
 }
 
 /** A file of deploy/ with other addresses and paths. */
-function moved(name, moves) {
+export function moved(name, moves) {
   let text = readFileSync(new URL(name, SHIPPED), 'utf8');
   for (const [from, to] of moves) {
     // Otherwise the test would run with something that is not what we ship, on paths that are not its own.
@@ -104,11 +104,11 @@ function mainConfiguration(directory, logDirectory, site) {
   `;
 }
 
-function logsIn(directory) {
+export function logsIn(directory) {
   return Object.fromEntries(readdirSync(directory).map((name) => [name, readFileSync(join(directory, name), 'utf8')]));
 }
 
-function accepts(port) {
+export function accepts(port) {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1');
     socket.once('connect', () => resolve(socket.destroy()));

@@ -1,6 +1,7 @@
 // The WebApp that players have today: what it sends, what it reads, when it tries again and when it stops. It knows
 // nothing of positions, resume tickets and close codes. What it sees is kept for the test.
 
+// VITE_API_URL and VITE_WS_URL of a WebApp beside its API.
 const API_URL = '/api';
 const WS_URL = `wss://${location.host}/ws`;
 const PING_EVERY_MS = 20_000;
@@ -22,16 +23,20 @@ export class WebApp {
 
   #duelId;
   #initData;
+  #apiUrl;
+  #wsUrl;
   #attempts = 0;
 
-  constructor({ duelId, initData }) {
+  constructor({ duelId, initData, apiUrl = API_URL, wsUrl = WS_URL }) {
     this.#duelId = duelId;
     this.#initData = initData;
+    this.#apiUrl = apiUrl;
+    this.#wsUrl = wsUrl;
   }
 
   async connect() {
     try {
-      this.#listen(new WebSocket(`${WS_URL}?${await this.query()}`));
+      this.#listen(new WebSocket(`${this.#wsUrl}?${await this.query()}`));
     } catch (error) {
       this.#failed(error.message);
     }
@@ -54,7 +59,7 @@ export class WebApp {
 
   async #fetchTicket() {
     const headers = this.#initData ? { 'X-Telegram-Init-Data': this.#initData } : {};
-    const response = await fetch(`${API_URL}/duel/ws-ticket?duel_id=${this.#duelId}`, { headers });
+    const response = await fetch(`${this.#apiUrl}/duel/ws-ticket?duel_id=${this.#duelId}`, { headers });
     const answer = await response.json();
     this.answers.push({ requestId: response.headers.get('X-Request-Id'), answer });
     if (!answer.success) throw new Error(answer.error);
@@ -87,7 +92,11 @@ export class WebApp {
   }
 
   #retry() {
-    if (this.stopped || this.#attempts === MAX_ATTEMPTS) return;
+    if (this.stopped) return;
+    if (this.#attempts === MAX_ATTEMPTS) {
+      this.stopped = 'no attempt is left';
+      return;
+    }
     setTimeout(() => this.connect(), this.delay(this.#attempts));
     this.#attempts += 1;
   }
