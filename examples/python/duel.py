@@ -37,7 +37,8 @@ def main():
     metadata = [("authorization", f"Bearer {token}")] if token else []
     with grpc.insecure_channel(os.environ.get("CONTROL", "127.0.0.1:50051"), OPTIONS) as channel:
         # A duel's id is the backend's own, and is never used again: here the time, which will do for trying out.
-        play(rpc.ControlServiceStub(channel), metadata, int(sys.argv[1] if sys.argv[1:] else time.time_ns() // 1_000_000))
+        duel_id = int(sys.argv[1]) if sys.argv[1:] else time.time_ns() // 1_000_000
+        play(rpc.ControlServiceStub(channel), metadata, duel_id)
 
 
 def play(hub, metadata, duel_id):

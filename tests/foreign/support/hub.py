@@ -78,7 +78,7 @@ class Hub:
         return self._process.wait(DEADLINE_S)
 
     def kill(self):
-        """SIGKILL, as a power loss has it."""
+        """SIGKILL: the hub has no last words."""
         self._process.kill()
         self._process.wait()
 
