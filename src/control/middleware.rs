@@ -250,16 +250,17 @@ impl CallService {
         let (unsent, patience) = (Arc::clone(&peer.unsent), peer.patience());
         async move {
             let id = call.context.id().clone();
-            let mut must_close = false;
-            let answer = match admitted {
-                Ok((work, deadline)) => answering.answer(work, deadline, &mut call).await,
+            let (answer, must_close) = match admitted {
+                Ok((work, deadline)) => {
+                    let answer = answering.answer(work, deadline, &mut call).await;
+                    let failure = call.context.failure().filter(|_| !call.context.has_begun());
+                    (answer, failure.is_some_and(Failure::leaves_request_unread))
+                }
                 Err((refusal, undelivered)) => {
-                    must_close = !undelivered.drain(patience.message).await;
-                    answering.refused(&mut call, refusal).into()
+                    let is_read = undelivered.drain(patience.message).await;
+                    (answering.refused(&mut call, refusal).into(), !is_read)
                 }
             };
-            let failure = call.context.failure().filter(|_| !call.context.has_begun());
-            must_close |= failure.is_some_and(Failure::leaves_request_unread);
             let Answer { response, deadline, encoder } = answer;
             let sending = (unsent, AnswerProgress::current());
             let mut response =
