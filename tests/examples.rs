@@ -1,13 +1,11 @@
-//! The programs of `examples/`, run as their first lines say, against the real binary.
+//! The programs of `examples/` that need Rust or a shell alone, run as their first lines say, against the real binary.
+//! `tests/examples/run` has those of other languages.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use duelhub_testkit::{Site, has_tool};
-
-/// Where `tests/tools/install` puts grpcurl.
-const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/venv/bin");
 
 /// Cargo builds the examples before it runs tests, beside the directory of this one.
 fn example(name: &str) -> PathBuf {
@@ -29,18 +27,19 @@ async fn a_backend_opens_pushes_watches_and_closes() {
 }
 
 #[tokio::test]
-async fn a_shell_pushes_with_the_token() {
-    if !has_tool(Path::new(TOOLS).join("grpcurl"), "examples/push.sh") {
+async fn a_shell_needs_curl_alone() {
+    if !has_tool("curl", "examples/curl/duel.sh") {
         return;
     }
     let (name, token) = ("CONTROL_TOKEN", "a token of the example");
     let hub = Site::new().with(name, token).start().await;
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/push.sh"));
-    command.args(["78", r#"{"text":"with a \"quote\""}"#]);
-    let path = format!("{TOOLS}:{}", std::env::var("PATH").unwrap());
-    command.env("PATH", path).env("CONTROL", hub.addresses.control.to_string()).env(name, token);
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/curl/duel.sh"));
+    command.arg("78").env("CONTROL", hub.addresses.control.to_string()).env(name, token);
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains(r#""duelId": "78""#), "{said}");
+    for line in [r#""duplicate":true"#, r#""synced":"#, r#""closed":"#, r#""reason":"DUEL_CLOSED""#]
+    {
+        assert!(said.contains(line), "{said}");
+    }
 }

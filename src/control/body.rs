@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::HeaderMap;
+use tonic::codegen::http::{HeaderMap, Request, Version, header};
 
 use super::answers::{AnswerProgress, Piece, Unsent};
 use super::call::{Call, CallContext};
@@ -115,19 +115,46 @@ impl ArrivingBody {
     }
 }
 
-/// Reads what its caller still sends of a refused request, within bounds, and keeps nothing. Over HTTP/1.1 the connection is closed
-/// otherwise, and a caller who still sends does not come to read the answer (RFC 9112, section 9.6).
-pub(super) async fn drain(mut refused: Incoming, timeout: Duration) {
-    let reading = async {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = refused.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len);
-            if bytes > limits::GRPC_MESSAGE_BYTES_MAX {
-                break;
-            }
+/// What may still come of a refused request. Over HTTP/1.1 the connection is closed if it is not read, and a caller who still sends
+/// does not come to read the answer (RFC 9112, section 9.6).
+pub(super) enum Undelivered {
+    /// Nothing, or nothing that matters.
+    Nothing,
+    /// A body whose caller waits for leave to send it, and may send it without.
+    Announced,
+    Body(Incoming),
+}
+
+impl Undelivered {
+    pub(super) fn of(refused: Request<Incoming>) -> Self {
+        if refused.version() >= Version::HTTP_2 || refused.body().is_end_stream() {
+            Self::Nothing
+        } else if refused.headers().contains_key(header::EXPECT) {
+            Self::Announced
+        } else {
+            Self::Body(refused.into_body())
         }
-    };
-    let _in_time = tokio::time::timeout(timeout, reading).await;
+    }
+
+    /// Reads it, within bounds, and keeps nothing. Returns whether there is nothing more.
+    pub(super) async fn drain(self, timeout: Duration) -> bool {
+        let mut body = match self {
+            Self::Nothing => return true,
+            Self::Announced => return false,
+            Self::Body(body) => body,
+        };
+        let reading = async {
+            let mut bytes = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                if bytes > limits::GRPC_MESSAGE_BYTES_MAX {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(timeout, reading).await.unwrap_or(false)
+    }
 }
 
 impl ArrivingBody {

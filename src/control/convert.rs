@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost_types::Struct;
+
 use super::payload_object::payload_json;
 use super::status::Failure;
 use crate::clock::UnixMs;
@@ -192,20 +194,26 @@ fn event_content(
         text => EventType::parse(text)
             .map_err(|error| Failure::field(format!("{prefix}type"), error.to_string()))?,
     };
+    let (given_views, mut bytes) = (event.views.len(), 0);
     // Every push passes here, so field names are formatted only for errors.
-    let payload =
-        |json: String, object: Option<prost_types::Struct>, field: &dyn Fn(&str) -> String| {
-            let given = if object.is_some() { "payload" } else { "payload_json" };
-            Payload::parse(duel, payload_json(json, object, field)?, payload_bytes_max)
-                .map_err(|error| Failure::field(field(given), error.to_string()))
-        };
+    let mut payload = |json: String, object: Option<Struct>, field: &dyn Fn(&str) -> String| {
+        let given = if object.is_some() { "payload" } else { "payload_json" };
+        let json = payload_json(json, object, field)?;
+        bytes += json.len();
+        if bytes > limits::PUSH_BYTES_MAX && given_views > 0 {
+            let max = limits::PUSH_BYTES_MAX;
+            let problem = format!("must have at most {max} bytes, the event's payload included");
+            return Err(Failure::field(format!("{prefix}views"), problem));
+        }
+        Payload::parse(duel, json, payload_bytes_max)
+            .map_err(|error| Failure::field(field(given), error.to_string()))
+    };
     let audience = audience(prefix, event.audience)?;
     if event.views.len() > limits::USERS_NAMED_MAX {
         let problem = format!("must be at most {}", limits::USERS_NAMED_MAX);
         return Err(Failure::field(format!("{prefix}views"), problem));
     }
     let of_all = payload(event.payload_json, event.payload, &|name| format!("{prefix}{name}"))?;
-    let mut bytes = of_all.json().len();
     let mut views: Vec<(UserId, Payload)> = Vec::with_capacity(event.views.len());
     for (at, view) in event.views.into_iter().enumerate() {
         let field = |name: &str| format!("{prefix}views[{at}].{name}");
@@ -218,12 +226,6 @@ fn event_content(
             return Err(Failure::field(field("user_id"), "is not in the audience"));
         }
         let payload = payload(view.payload_json, view.payload, &field)?;
-        bytes += payload.json().len();
-        if bytes > limits::PUSH_BYTES_MAX {
-            let max = limits::PUSH_BYTES_MAX;
-            let problem = format!("must have at most {max} bytes, the event's payload included");
-            return Err(Failure::field(format!("{prefix}views"), problem));
-        }
         views.push((user, payload));
     }
     Ok(Push {

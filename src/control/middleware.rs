@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use subtle::ConstantTimeEq as _;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -25,7 +25,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::Control;
 use super::answers::AnswerProgress;
-use super::body::{self, ArrivingBody, BodyForm, RequestBody, ResponseBody};
+use super::body::{ArrivingBody, BodyForm, RequestBody, ResponseBody, Undelivered};
 use super::call::{Call, CallContext, Method, service_and_method};
 use super::connect::{self, Fault, StreamEncoder};
 use super::deadline;
@@ -226,10 +226,16 @@ impl CallService {
         open: TaskTrackerToken,
         peer: &Arc<Peer>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
+        let is_http1 = request.version() < Version::HTTP_2;
         let mut call = self.begin(&request, open);
         let protocol = self.schema.protocol(&request).map_err(Failure::from);
         let admitted = protocol.clone().and_then(|protocol| {
             let deadline = self.middleware.admit(&protocol, &request, &mut call, peer)?;
+            if let Protocol::Stream(method, _) = &protocol
+                && method.is_client_streaming()
+            {
+                return Err(RequestFault::StreamOfRequests.into());
+            }
             // The services tell what call of theirs there is not.
             if call.method == Method::OTHER && self.schema.method(request.uri().path()).is_none() {
                 return Err(RequestFault::UnknownMethod.into());
@@ -238,19 +244,21 @@ impl CallService {
         });
         let admitted = match admitted {
             Ok((protocol, deadline)) => Ok((self.work(request, protocol, &call, peer), deadline)),
-            Err(refusal) => Err((refusal, undelivered(request))),
+            Err(refusal) => Err((refusal, Undelivered::of(request))),
         };
         let answering = Answering { protocol: protocol.ok(), schema: self.schema.clone() };
         let (unsent, patience) = (Arc::clone(&peer.unsent), peer.patience());
         async move {
             let id = call.context.id().clone();
-            let answer = match admitted {
-                Ok((work, deadline)) => answering.answer(work, deadline, &mut call).await,
+            let (answer, must_close) = match admitted {
+                Ok((work, deadline)) => {
+                    let answer = answering.answer(work, deadline, &mut call).await;
+                    let failure = call.context.failure().filter(|_| !call.context.has_begun());
+                    (answer, failure.is_some_and(Failure::leaves_request_unread))
+                }
                 Err((refusal, undelivered)) => {
-                    if let Some(body) = undelivered {
-                        body::drain(body, patience.message).await;
-                    }
-                    answering.refused(&mut call, refusal).into()
+                    let is_read = undelivered.drain(patience.message).await;
+                    (answering.refused(&mut call, refusal).into(), !is_read)
                 }
             };
             let Answer { response, deadline, encoder } = answer;
@@ -261,6 +269,11 @@ impl CallService {
                 // Each id is used once, so it is kept out of the header table (RFC 7541, section 7.1.3).
                 id.set_sensitive(true);
                 response.headers_mut().insert(X_REQUEST_ID, id);
+            }
+            if must_close && is_http1 {
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             response
         }
@@ -302,14 +315,6 @@ impl CallService {
         };
         Work { serving: Some(serving), changes: call.method.changes, context }
     }
-}
-
-/// Returns what may still come of a request over HTTP/1.1, unless its caller waits for leave to send it.
-fn undelivered(request: Request<Incoming>) -> Option<Incoming> {
-    let comes = request.version() < Version::HTTP_2
-        && !request.headers().contains_key(header::EXPECT)
-        && !request.body().is_end_stream();
-    comes.then(|| request.into_body())
 }
 
 /// The answer to a call.

@@ -17,7 +17,7 @@ pub(super) fn payload_json(
 ) -> Result<String, Failure> {
     let Some(object) = object else { return Ok(text) };
     if !text.is_empty() {
-        let problem = "and payload_json are both given; give one of them";
+        let problem = "is given besides payload_json; give one of them";
         return Err(Failure::field(field("payload"), problem));
     }
     let problem = "has a number that is infinite or none, or a value without a kind";

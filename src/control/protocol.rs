@@ -30,7 +30,7 @@ pub(super) enum Protocol {
     Grpc,
     /// Connect, with one message each way.
     Unary(MethodDescriptor, Encoding),
-    /// Connect, with one message that is answered by a stream of them.
+    /// Connect, with one message that is answered by a stream of them. A call that asks by a stream has it only to be refused.
     Stream(MethodDescriptor, Encoding),
 }
 
@@ -90,7 +90,9 @@ impl Schema {
             (Some(ContentType::Unary(encoding)), false, false) => {
                 Ok(Protocol::Unary(method, encoding))
             }
-            (Some(ContentType::Stream(encoding)), false, true) => {
+            // One that asks by a stream is refused by its own protocol: clients show no more of another answer than its status.
+            (Some(ContentType::Stream(encoding)), false, true)
+            | (Some(ContentType::Stream(encoding)), true, _) => {
                 Ok(Protocol::Stream(method, encoding))
             }
             (_, false, false) => Err(RequestFault::ContentType(UNARY_TYPES)),

@@ -18,6 +18,8 @@ pub(super) enum RequestFault {
     HttpVersion,
     /// A page in a browser sends it, and no token shows that it may.
     Browser,
+    /// It is a stream of requests, and does not come by gRPC.
+    StreamOfRequests,
     /// Its messages are compressed.
     Compressed,
     /// The rest of a message has not come in time.
@@ -56,6 +58,11 @@ impl RequestFault {
                 Code::PermissionDenied,
                 "BROWSER_REFUSED",
                 "pages in a browser (header origin) are refused where no CONTROL_TOKEN is set",
+            ),
+            Self::StreamOfRequests => (
+                Code::Unimplemented,
+                "GRPC_ONLY",
+                "this call is a stream of requests, which is offered over gRPC only",
             ),
             Self::Compressed => (
                 Code::Unimplemented,
@@ -97,6 +104,7 @@ impl RequestFault {
             Self::HttpMethod => Some(StatusCode::METHOD_NOT_ALLOWED),
             Self::HttpVersion => Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
             Self::Browser
+            | Self::StreamOfRequests
             | Self::Compressed
             | Self::Incomplete
             | Self::TooLarge
@@ -116,6 +124,7 @@ impl RequestFault {
             Self::UnknownMethod
             | Self::HttpVersion
             | Self::Browser
+            | Self::StreamOfRequests
             | Self::Incomplete
             | Self::TooLarge
             | Self::NotOneMessage

@@ -119,6 +119,16 @@ impl Failure {
         }
     }
 
+    /// Returns whether the rest of the request is not read.
+    pub(super) const fn leaves_request_unread(&self) -> bool {
+        matches!(
+            self,
+            Self::Request(RequestFault::TooLarge | RequestFault::Incomplete)
+                | Self::DeadlineExceeded { .. }
+                | Self::ShuttingDown
+        )
+    }
+
     /// Returns what is wrong with how the request comes, if that is it.
     pub(super) const fn request_fault(&self) -> Option<&RequestFault> {
         if let Self::Request(fault) = self { Some(fault) } else { None }

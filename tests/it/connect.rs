@@ -393,7 +393,7 @@ async fn whatever_is_no_call_is_told_how_to_call() {
             JSON,
             "application/connect+json, application/connect+proto, application/grpc",
         ),
-        ("PushEvents", "application/connect+json", "application/grpc"),
+        ("PushEvents", JSON, "application/grpc"),
     ] {
         http.send(&request(method, content_type, &[], b"{}")).await;
         let reply = http.reply().await;
@@ -470,4 +470,7 @@ async fn a_stream_that_fails_says_so_in_its_last_message() {
         let end: Value = serde_json::from_str(&reply.body[5..]).unwrap();
         assert_eq!(error(&end["error"]).1, reason, "{reply:?}");
     }
+    http.send(&request("PushEvents", "application/connect+json", &[], &envelope(&json!({})))).await;
+    let end: Value = serde_json::from_str(&http.reply().await.body[5..]).unwrap();
+    assert_eq!(error(&end["error"]).1, "GRPC_ONLY");
 }

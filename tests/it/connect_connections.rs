@@ -44,7 +44,9 @@ async fn requests_that_come_together_are_answered_in_order_and_half_a_one_is_not
     );
     http.send(head.as_bytes()).await;
     http.send(&vec![b' '; 4_500_000]).await;
-    assert_invalid(&http.reply().await, None);
+    let reply = http.reply().await;
+    assert_invalid(&reply, None);
+    assert_eq!(reply.header("connection"), Some("close"), "the rest is not read");
     let mut backend = Http1::connect(server.addresses.control).await;
     let unknown = backend.call("GetDuel", &json!({"duelId": 8})).await;
     assert_error(&unknown, 404, "not_found", "DUEL_UNKNOWN", None);

@@ -55,7 +55,7 @@ class Hub:
             self.edge, self.control, self.admin = (serving[name] for name in ("edge", "control", "admin"))
             until(self._ready, "ready")
         except BaseException:
-            self._kill()
+            self.kill()
             print("\n".join(self._lines))
             raise
         return self
@@ -64,7 +64,7 @@ class Hub:
         try:
             status = self.terminate()
         except subprocess.TimeoutExpired:
-            self._kill()
+            self.kill()
             raise
         if error is None and status != 0:
             raise AssertionError(f"the hub ended with status {status}:\n" + "\n".join(self._lines[-20:]))
@@ -77,7 +77,8 @@ class Hub:
         self.ask_to_stop()
         return self._process.wait(DEADLINE_S)
 
-    def _kill(self):
+    def kill(self):
+        """SIGKILL: the hub has no last words."""
         self._process.kill()
         self._process.wait()
 
