@@ -107,8 +107,9 @@ impl Admin {
         metrics.watchers.set(gauge(counts.watchers));
         metrics.ready.set(i64::from(ready.is_some()));
         metrics.probe_duration.set(ready.unwrap_or_default().as_secs_f64());
+        let usable = counts.store.as_ref().is_none_or(|store| store.usable);
+        metrics.store_usable.set(i64::from(usable));
         if let Some(store) = counts.store {
-            metrics.store_usable.set(i64::from(store.usable));
             metrics.store_commits.inner().store(store.commits, Ordering::Relaxed);
             metrics.store_failures.inner().store(store.failures, Ordering::Relaxed);
             metrics.store_waiting.set(i64::try_from(store.waiting).unwrap_or(i64::MAX));

@@ -66,9 +66,9 @@ const TICKET_TTL_MAX: Duration = Duration::from_secs(86_400);
 /// The variable that bounds the pushes being stored.
 const PUSHES_IN_FLIGHT: &str = "CONTROL_MAX_PUSHES_IN_FLIGHT";
 
-/// The other variables whose limits a call may meet.
-const LIMITS: [&str; 3] =
-    ["CONTROL_MAX_WATCHERS", "ENGINE_MAX_DUELS", "ENGINE_MAX_REMEMBERED_TICKETS"];
+/// The other limits that a call may meet: variables, and the free room on the disk.
+const LIMITS: [&str; 4] =
+    ["CONTROL_MAX_WATCHERS", "ENGINE_MAX_DUELS", "ENGINE_MAX_REMEMBERED_TICKETS", "DISK_ROOM_MIN"];
 
 /// The control service.
 #[derive(Debug)]

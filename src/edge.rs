@@ -45,6 +45,7 @@ use tracing::{debug, warn};
 
 use self::admission::Admission;
 use self::client::TrustedProxies;
+use self::close_reason::CloseReason;
 use self::handshake::Handshake;
 use self::origin::Origins;
 use self::rate::Rate;
@@ -96,6 +97,12 @@ impl Edge {
         let proxies = TrustedProxies::new(config.trusted_proxies.clone(), unreadable);
         at_zero(&metrics.ticket_api_answers, tickets::answer_kinds());
         at_zero(&metrics.tickets_issued, ["http", "resume"]);
+        at_zero(&metrics.connections_closed, CloseReason::LABELS);
+        at_zero(
+            &metrics.handshakes_refused,
+            handshake::REFUSALS.into_iter().chain(CloseReason::REFUSALS),
+        );
+        at_zero(&metrics.frames_received, session::FRAME_KINDS);
         let message_rate = Rate::per(MINUTE, config.messages_per_minute_max);
         let refusals_logged = RefusalLog::default();
         Arc::new(Self {
@@ -236,7 +243,7 @@ impl Edge {
             Err(error) => {
                 self.metrics
                     .handshakes_refused
-                    .get_or_create(&ReasonLabel { reason: "http" })
+                    .get_or_create(&ReasonLabel { reason: handshake::NO_HTTP })
                     .inc();
                 debug!(%error, %peer, "a client did not speak HTTP");
                 None

@@ -128,7 +128,7 @@ metrics! { duelhub {
     watchers: Gauge, "watchers", "Watches of backends";
     remembered_tickets: Gauge, "remembered_tickets", "Sessions and revocations remembered";
     sessions_crowded_out: Counter, "sessions_crowded_out", "Sessions forgotten because their user began too many in one duel";
-    store_usable: Gauge, "store_usable", "1 if the store takes pushes, else 0";
+    store_usable: Gauge, "store_usable", "1 if the store takes pushes, or there is none, else 0";
     store_commits: Counter, "store_commits", "Commits of the store, each of a group of calls";
     store_failures: Counter, "store_failures", "Commits of the store that failed";
     store_waiting: Gauge, "store_waiting", "Calls that wait for a commit of the store";
@@ -171,9 +171,24 @@ impl Metrics {
 }
 
 /// Makes a family show these kinds from the start, at 0: of a counter that appears with its first hit no rate shows that hit.
-pub fn at_zero(family: &Family<KindLabel, Counter>, kinds: impl IntoIterator<Item = &'static str>) {
-    for kind in kinds {
-        drop(family.get_or_create(&KindLabel { kind }));
+pub fn at_zero<L>(family: &Family<L, Counter>, words: impl IntoIterator<Item = &'static str>)
+where
+    L: From<&'static str> + Clone + std::hash::Hash + Eq,
+{
+    for word in words {
+        drop(family.get_or_create(&L::from(word)));
+    }
+}
+
+impl From<&'static str> for KindLabel {
+    fn from(kind: &'static str) -> Self {
+        Self { kind }
+    }
+}
+
+impl From<&'static str> for ReasonLabel {
+    fn from(reason: &'static str) -> Self {
+        Self { reason }
     }
 }
 

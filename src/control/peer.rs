@@ -21,7 +21,7 @@ use super::answers::Unsent;
 use super::status::Failure;
 use crate::config::{ControlConfig, ControlPatience};
 use crate::limits;
-use crate::metrics::{Metrics, ReasonLabel};
+use crate::metrics::{Metrics, ReasonLabel, at_zero};
 use crate::places::{Place, Places};
 
 /// The limits of this file, as a caller and the metrics are told them.
@@ -112,9 +112,8 @@ impl ByteBudget {
 
 impl Peers {
     pub(super) fn new(config: &ControlConfig, metrics: Arc<Metrics>) -> Arc<Self> {
-        for reason in [CROWDED_OUT, NO_HANDSHAKE, NO_CALL, ANSWERS_NOT_TAKEN] {
-            drop(metrics.control_connections_closed.get_or_create(&ReasonLabel { reason }));
-        }
+        let reasons = [CROWDED_OUT, NO_HANDSHAKE, NO_CALL, ANSWERS_NOT_TAKEN];
+        at_zero(&metrics.control_connections_closed, reasons);
         Arc::new(Self {
             newcomers: Places::new(
                 limits::CONTROL_NEWCOMERS_MAX,

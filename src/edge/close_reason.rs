@@ -75,6 +75,36 @@ pub(super) struct CloseNotice {
 }
 
 impl CloseReason {
+    /// All of [`CloseReason::label`].
+    pub(super) const LABELS: [&str; 16] = [
+        "invalid_ticket",
+        "ticket_expired",
+        "ticket_already_used",
+        "duel_access_denied",
+        "duel_closed",
+        "message_too_large",
+        "connection_timeout",
+        "connection_replaced",
+        "too_slow",
+        "server_restart",
+        "internal",
+        "protocol_error",
+        "not_utf8",
+        "too_many_messages",
+        "client_closed",
+        "lost",
+    ];
+    /// Those for which a client is refused that has opened its socket.
+    pub(super) const REFUSALS: [&str; 7] = [
+        "invalid_ticket",
+        "ticket_expired",
+        "ticket_already_used",
+        "duel_access_denied",
+        "duel_closed",
+        "server_restart",
+        "internal",
+    ];
+
     const fn row(&self) -> CloseRow {
         use OfflineReason as Offline;
         const fn row(
@@ -203,5 +233,39 @@ impl From<&CloseRequest> for CloseReason {
                 Self::AccessDenied { reason: reason.clone() }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_is_among_those_that_begin_at_zero() {
+        use CloseReason as Reason;
+        let retry_after = Duration::ZERO;
+        let all = [
+            Reason::InvalidTicket,
+            Reason::TicketExpired,
+            Reason::TicketAlreadyUsed,
+            Reason::AccessDenied { reason: None },
+            Reason::DuelClosed,
+            Reason::DuelEnded,
+            Reason::MessageTooLarge,
+            Reason::ConnectionTimeout,
+            Reason::ConnectionReplaced,
+            Reason::TooSlow,
+            Reason::ServerRestart { reason: None, retry_after },
+            Reason::Internal,
+            Reason::ProtocolError,
+            Reason::NotUtf8,
+            Reason::TooManyMessages,
+            Reason::ClientClosed,
+            Reason::Lost,
+        ];
+        let mut labels: Vec<_> = all.iter().map(CloseReason::label).collect();
+        labels.dedup();
+        assert_eq!(labels, CloseReason::LABELS);
+        assert!(Reason::REFUSALS.iter().all(|label| labels.contains(label)));
     }
 }

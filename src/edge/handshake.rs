@@ -82,6 +82,21 @@ fn switching_protocols(accept: &str, speaks: bool) -> Response<Body> {
     response
 }
 
+/// What is counted of a client that does not speak HTTP.
+pub(super) const NO_HTTP: &str = "http";
+
+/// What refusals with plain HTTP are counted as.
+pub(super) const REFUSALS: [&str; 8] = [
+    NO_HTTP,
+    "upgrade_required",
+    "version",
+    CLIENT_ERROR,
+    origin::REFUSED,
+    "too_many_connections",
+    "too_many_requests",
+    "overloaded",
+];
+
 /// Why a handshake is refused with plain HTTP.
 enum HandshakeRefusal {
     /// Not a WebSocket handshake: somebody opens the address in a browser.

@@ -96,6 +96,10 @@ pub(super) async fn attach(
     }
 }
 
+/// What a client's frames are counted as.
+pub(super) const FRAME_KINDS: [&str; 7] =
+    ["ping", "ack", "unknown", "not_json", "binary", "control", "close"];
+
 /// Tells the client why it is refused. Its socket makes room for others if it takes long.
 async fn refuse(
     edge: &Edge,

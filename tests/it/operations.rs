@@ -79,6 +79,19 @@ async fn metrics_come_in_the_format_that_is_asked_for_and_pass_the_linter() {
         let line = format!("duelhub_limits_reached_total{{kind=\"{limit}\"}} 0\n");
         assert!(reply.body.contains(&line), "{line} is not in\n{}", reply.body);
     }
+    for sample in [
+        "duelhub_limits_reached_total{kind=\"DISK_ROOM_MIN\"}",
+        "duelhub_handshakes_refused_total{reason=\"too_many_connections\"}",
+        "duelhub_handshakes_refused_total{reason=\"ticket_already_used\"}",
+        "duelhub_connections_closed_total{reason=\"too_slow\"}",
+        "duelhub_frames_received_total{kind=\"binary\"}",
+    ] {
+        assert!(
+            reply.body.contains(&format!("{sample} 0\n")),
+            "{sample} is not in\n{}",
+            reply.body
+        );
+    }
     if !has_tool("promtool", "the format of the metrics") {
         return;
     }

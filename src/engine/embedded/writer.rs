@@ -322,7 +322,7 @@ impl Writer {
         let some = free >= limits::DISK_ROOM_MIN / 4;
         let (kept, refused): (Vec<_>, Vec<_>) =
             group.into_iter().partition(|request| some && request.priority() == DiskPriority::High);
-        let full = EngineError::Full { limit: "the minimum of free disk space in DATA_DIR" };
+        let full = EngineError::Full { limit: "DISK_ROOM_MIN" };
         refused.into_iter().for_each(|request| request.answer(Err(full)));
         kept
     }
