@@ -60,9 +60,9 @@ impl Target {
 /// MiB that the hub may grow by while a guest misbehaves.
 const GROWN_MAX: u64 = 64;
 
-/// The same of a backend at fault that has messages under way. The hub counts 16 MiB of them for a connection; in the buffers of
+/// The same of a backend at fault that has messages under way. The hub counts 8 MiB of them for a connection; in the buffers of
 /// the libraries they take several times as much.
-const GROWN_BY_MESSAGES_MAX: u64 = 128;
+const GROWN_BY_MESSAGES_MAX: u64 = 96;
 
 /// Has `attack` done `parallel` times over, beside bystanders.
 async fn attacked<F>(name: &str, parallel: usize, attack: impl Fn(Target, usize) -> F)

@@ -261,12 +261,12 @@ async fn messages_under_way_are_bounded_in_bytes() {
     let raw = Raw::connect(server.addresses.control, 1 << 16).await;
     let nearly_four_mib = (4 << 20) - 16;
     let mut streams = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..3 {
         let (answer, mut stream) = raw.begin("PushEvents").await;
         send(&mut stream, almost(nearly_four_mib)).await;
         streams.push((answer, stream));
     }
-    // The fifth does not fit into the 16 MiB of a connection.
+    // The third does not fit into the 8 MiB of a connection.
     let (answer, _open) = streams.pop().unwrap();
     let mut answer = soon("the head", answer).await.unwrap();
     let trailers = match Status::from_header_map(answer.headers()) {
