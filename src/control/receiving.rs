@@ -1,12 +1,13 @@
 //! The message of a request that is under way: gRPC's framing, followed as bytes come in, or a message without one.
 //!
-//! What has come of a message is kept until all of it has. Those bytes are held against the bounds of [`super::peer`]. A message
-//! that comes in one frame is never held.
+//! What has come of a message is kept until all of it has. So its length is held against the bounds of [`super::peer`] as soon as it
+//! is known. A message that comes in one frame is never held.
 
 use std::sync::Arc;
 
 use super::peer::Peer;
 use super::status::Failure;
+use crate::limits;
 
 /// Bytes before each message: whether it is compressed, and its length.
 const HEAD_BYTES: usize = 5;
@@ -39,32 +40,36 @@ impl Receiving {
         if !self.is_framed {
             return self.hold(self.held + bytes.len()).map(|()| false);
         }
-        let (mut came, mut completes) = (self.held, false);
+        let mut completes = false;
         while !bytes.is_empty() {
             if self.head_bytes < HEAD_BYTES {
                 let count = bytes.len().min(HEAD_BYTES - self.head_bytes);
                 let (of_head, rest) = bytes.split_at(count);
                 self.head[self.head_bytes..][..count].copy_from_slice(of_head);
                 self.head_bytes += count;
-                came += count;
                 bytes = rest;
                 if self.head_bytes < HEAD_BYTES {
                     break;
                 }
-                let [_compressed, length @ ..] = self.head;
-                self.missing = u32::from_be_bytes(length).try_into().unwrap_or(usize::MAX);
+                self.missing = self.length();
             } else {
                 let count = bytes.len().min(self.missing);
                 self.missing -= count;
-                came += count;
                 bytes = &bytes[count..];
             }
             if self.missing == 0 {
-                (self.head_bytes, came, completes) = (0, 0, true);
+                (self.head_bytes, completes) = (0, true);
             }
         }
-        self.hold(came)?;
+        // The library makes room for all of a message once it knows its length. One that is too long it refuses.
+        let length = if self.head_bytes == HEAD_BYTES { self.length() } else { 0 };
+        self.hold(self.head_bytes + length.min(limits::GRPC_MESSAGE_BYTES_MAX))?;
         Ok(completes)
+    }
+
+    fn length(&self) -> usize {
+        let [_compressed, length @ ..] = self.head;
+        u32::from_be_bytes(length).try_into().unwrap_or(usize::MAX)
     }
 
     fn hold(&mut self, bytes: usize) -> Result<(), Failure> {
