@@ -98,10 +98,7 @@ impl Edge {
         at_zero(&metrics.ticket_api_answers, tickets::answer_kinds());
         at_zero(&metrics.tickets_issued, ["http", "resume"]);
         at_zero(&metrics.connections_closed, CloseReason::LABELS);
-        at_zero(
-            &metrics.handshakes_refused,
-            handshake::REFUSALS.into_iter().chain(CloseReason::REFUSALS),
-        );
+        at_zero(&metrics.handshakes_refused, handshake::refusals().chain(CloseReason::REFUSALS));
         at_zero(&metrics.frames_received, session::FRAME_KINDS);
         let message_rate = Rate::per(MINUTE, config.messages_per_minute_max);
         let refusals_logged = RefusalLog::default();

@@ -96,7 +96,7 @@ pub const GRPC_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may wait for a backend that takes nothing of it. As long as a watcher may fail to read.
 pub const GRPC_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of messages that have come in part, of one connection and of all.
+/// Bytes of messages that have come in part, by the lengths that they announce, of one connection and of all.
 ///
 /// 32 of the largest pushes at the same time, and three connections that do so. The buffers that they are kept in take up to twice
 /// as much.

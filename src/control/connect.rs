@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 
 use super::body::RequestBody;
 use super::json;
-use super::protocol::{Encoding, Protocol};
+use super::protocol::{ConnectCall, Encoding};
 use super::request_fault::RequestFault;
 use super::schema::Schema;
 use super::status::Failure;
@@ -83,19 +83,13 @@ impl Encoding {
 
 /// Reads a request to its end, and returns it as gRPC's.
 pub(super) async fn request(
-    protocol: &Protocol,
+    call: &ConnectCall,
     request: Request<RequestBody>,
 ) -> Result<Request<RequestBody>, Fault> {
     let (mut head, body) = request.into_parts();
     let bytes = whole(body).await?;
-    let message = match protocol {
-        // It speaks the services' own protocol.
-        Protocol::Grpc => bytes,
-        Protocol::Unary(method, encoding) => framed(0, &encoding.decode(&method.input(), bytes)?),
-        Protocol::Stream(method, encoding) => {
-            framed(0, &encoding.decode(&method.input(), only_message(bytes)?)?)
-        }
-    };
+    let message = if call.is_stream { only_message(bytes)? } else { bytes };
+    let message = framed(0, &call.encoding.decode(&call.method.input(), message)?);
     head.headers.remove(header::CONTENT_LENGTH);
     head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     Ok(Request::from_parts(head, RequestBody::Read(Some(message))))
@@ -134,39 +128,35 @@ fn framed(flags: u8, message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// Returns the answer of a service in the protocol of the call, or the status that it ends with, if that is an error and known.
+/// Returns the answer of a service as Connect's. That of a stream is turned as it leaves ([`StreamEncoder`]).
 pub(super) async fn response(
-    protocol: &Protocol,
-    response: Response<Body>,
+    call: &ConnectCall,
+    mut response: Response<Body>,
 ) -> Result<Response<Body>, Fault> {
     if let Some(status) = failed(response.headers()) {
         return Err(Fault::Status(status));
     }
+    if call.is_stream {
+        response.headers_mut().insert(header::CONTENT_TYPE, call.encoding.stream_type());
+        return Ok(response);
+    }
     let (mut head, body) = response.into_parts();
-    let (body, content_type) = match protocol {
-        Protocol::Grpc => return Ok(Response::from_parts(head, body)),
-        // Its messages are turned as they leave.
-        Protocol::Stream(_, encoding) => (body, encoding.stream_type()),
-        Protocol::Unary(method, encoding) => {
-            let collected = body.collect().await.map_err(Fault::Status)?;
-            let trailers = collected.trailers().cloned().unwrap_or_default();
-            for (name, value) in metadata(&trailers) {
-                if let Ok(name) = HeaderName::try_from(format!("trailer-{name}")) {
-                    head.headers.append(name, value.clone());
-                }
-            }
-            if let Some(mut status) = failed(&trailers) {
-                *status.metadata_mut() = MetadataMap::from_headers(head.headers);
-                return Err(Fault::Status(status));
-            }
-            let mut message = collected.to_bytes();
-            message.advance(FRAME_HEAD_BYTES.min(message.len()));
-            let message = encoding.encode(&method.output(), message)?;
-            (Body::new(Full::new(message)), encoding.unary_type())
+    let collected = body.collect().await.map_err(Fault::Status)?;
+    let trailers = collected.trailers().cloned().unwrap_or_default();
+    for (name, value) in metadata(&trailers) {
+        if let Ok(name) = HeaderName::try_from(format!("trailer-{name}")) {
+            head.headers.append(name, value.clone());
         }
-    };
-    head.headers.insert(header::CONTENT_TYPE, content_type);
-    Ok(Response::from_parts(head, body))
+    }
+    if let Some(mut status) = failed(&trailers) {
+        *status.metadata_mut() = MetadataMap::from_headers(head.headers);
+        return Err(Fault::Status(status));
+    }
+    let mut message = collected.to_bytes();
+    message.advance(FRAME_HEAD_BYTES.min(message.len()));
+    let message = call.encoding.encode(&call.method.output(), message)?;
+    head.headers.insert(header::CONTENT_TYPE, call.encoding.unary_type());
+    Ok(Response::from_parts(head, Body::new(Full::new(message))))
 }
 
 /// Returns the status of an answer that is an error.
@@ -187,10 +177,8 @@ pub(super) struct StreamEncoder {
 }
 
 impl StreamEncoder {
-    /// Returns `None` if the answers of the protocol are left as they are.
-    pub(super) fn of(protocol: &Protocol, schema: &Schema) -> Option<Self> {
-        let Protocol::Stream(method, encoding) = protocol else { return None };
-        Some(Self { schema: schema.clone(), message: method.output(), encoding: *encoding })
+    pub(super) fn new(call: &ConnectCall, schema: &Schema) -> Self {
+        Self { schema: schema.clone(), message: call.method.output(), encoding: call.encoding }
     }
 
     /// Turns messages in gRPC's frames, of which there is no part.
@@ -223,40 +211,38 @@ fn end_of_stream(failed: Option<&Status>, trailers: &HeaderMap, schema: &Schema)
     framed(END_OF_STREAM, &json_text(&EndOfStream { error, metadata: of_all }))
 }
 
-/// Returns the answer to a call that fails. `protocol` is `None` if it speaks none.
+/// Returns the answer to a call that fails. `call` is `None` if it speaks no protocol.
 pub(super) fn refusal(
-    protocol: Option<&Protocol>,
+    call: Option<&ConnectCall>,
     failure: Option<&Failure>,
     status: &Status,
     schema: &Schema,
 ) -> Response<Body> {
     let of_status = status.metadata().clone().into_headers();
     let mut response = Response::default();
-    let body = if let Some(Protocol::Stream(_, encoding)) = protocol {
-        response.headers_mut().insert(header::CONTENT_TYPE, encoding.stream_type());
-        end_of_stream(Some(status), &of_status, schema)
-    } else {
-        let http = failure
-            .and_then(Failure::request_fault)
-            .and_then(RequestFault::http_status)
-            .unwrap_or(row(status.code()).1);
-        *response.status_mut() = http;
-        let headers = response.headers_mut();
-        for (name, value) in metadata(&of_status) {
-            headers.append(name.clone(), value.clone());
-        }
-        headers.insert(header::CONTENT_TYPE, Encoding::Json.unary_type());
-        json_text(&Error::new(status, schema))
-    };
+    if let Some(call) = call.filter(|call| call.is_stream) {
+        response.headers_mut().insert(header::CONTENT_TYPE, call.encoding.stream_type());
+        let end = end_of_stream(Some(status), &of_status, schema);
+        return response.map(|()| Body::new(Full::new(end)));
+    }
+    let fault = failure.and_then(Failure::request_fault);
+    *response.status_mut() =
+        fault.and_then(RequestFault::http_status).unwrap_or(row(status.code()).1);
+    let headers = response.headers_mut();
+    for (name, value) in metadata(&of_status) {
+        headers.append(name.clone(), value.clone());
+    }
+    headers.insert(header::CONTENT_TYPE, Encoding::Json.unary_type());
     let told = match failure {
         // RFC 9110, section 11.6.1.
         Some(Failure::Unauthenticated) => Some((header::WWW_AUTHENTICATE, "Bearer")),
-        other => other.and_then(Failure::request_fault).and_then(RequestFault::header),
+        _ => fault.and_then(RequestFault::header),
     };
     if let Some((name, value)) = told {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        headers.insert(name, HeaderValue::from_static(value));
     }
-    response.map(|()| Body::new(Full::new(body)))
+    let error = json_text(&Error::new(status, schema));
+    response.map(|()| Body::new(Full::new(error)))
 }
 
 /// An error as Connect writes it.

@@ -30,7 +30,7 @@ use super::call::{Call, CallContext, Method, service_and_method};
 use super::connect::{self, Fault, StreamEncoder};
 use super::deadline;
 use super::peer::Peer;
-use super::protocol::Protocol;
+use super::protocol::{ConnectCall, Protocol};
 use super::request_fault::RequestFault;
 use super::schema::Schema;
 use super::status::Failure;
@@ -179,16 +179,16 @@ impl Services {
         answer.unwrap_or_else(|never: Infallible| match never {})
     }
 
-    /// Does what a call asks for, by its own protocol. An error is the status that the answer holds.
-    async fn call_by(
+    /// Does what a call asks for, by Connect. An error is the status that the answer holds.
+    async fn call_by_connect(
         self,
-        protocol: Protocol,
+        call: ConnectCall,
         request: Request<RequestBody>,
         context: CallContext,
     ) -> Response<Body> {
         let answer = async {
-            let request = connect::request(&protocol, request).await?;
-            connect::response(&protocol, self.call(request).await).await
+            let request = connect::request(&call, request).await?;
+            connect::response(&call, self.call(request).await).await
         };
         answer.await.unwrap_or_else(|fault| {
             let status = match fault {
@@ -231,8 +231,8 @@ impl CallService {
         let protocol = self.schema.protocol(&request).map_err(Failure::from);
         let admitted = protocol.clone().and_then(|protocol| {
             let deadline = self.middleware.admit(&protocol, &request, &mut call, peer)?;
-            if let Protocol::Stream(method, _) = &protocol
-                && method.is_client_streaming()
+            if let Protocol::Connect(call) = &protocol
+                && call.method.is_client_streaming()
             {
                 return Err(RequestFault::StreamOfRequests.into());
             }
@@ -300,7 +300,7 @@ impl CallService {
         let (stop, of_body) = (self.middleware.stop.clone(), context.clone());
         let form = BodyForm {
             streams: call.method.streams,
-            is_framed: !matches!(protocol, Protocol::Unary(..)),
+            is_framed: protocol.is_framed(),
             is_http1: request.version() < Version::HTTP_2,
         };
         let request = request
@@ -308,9 +308,9 @@ impl CallService {
         let services = self.services.clone();
         let serving: Serving = match protocol {
             Protocol::Grpc => Box::pin(services.call(request).instrument(span)),
-            protocol @ (Protocol::Unary(..) | Protocol::Stream(..)) => {
+            Protocol::Connect(call) => {
                 let context = context.clone();
-                Box::pin(services.call_by(protocol, request, context).instrument(span))
+                Box::pin(services.call_by_connect(call, request, context).instrument(span))
             }
         };
         Work { serving: Some(serving), changes: call.method.changes, context }
@@ -341,6 +341,13 @@ struct Answering {
 }
 
 impl Answering {
+    const fn by_connect(&self) -> Option<&ConnectCall> {
+        match &self.protocol {
+            Some(Protocol::Connect(call)) => Some(call),
+            Some(Protocol::Grpc) | None => None,
+        }
+    }
+
     /// Waits for the answer, for no longer than until the deadline.
     async fn answer(&self, work: Work, deadline: Option<Instant>, call: &mut Call) -> Answer {
         let mut deadline: Option<Pin<Box<Sleep>>> = deadline.map(|at| Box::pin(sleep_until(at)));
@@ -362,20 +369,18 @@ impl Answering {
         if let Some(failure) = status.as_ref().and_then(|status| call.observe(status)) {
             return self.refused(call, failure).into();
         }
-        match (&self.protocol, status) {
-            (None | Some(Protocol::Grpc), _) => Answer { response, deadline, encoder: None },
-            (protocol, Some(status)) => {
-                let failure = call.context.failure();
-                connect::refusal(protocol.as_ref(), failure, &status, &self.schema).into()
-            }
-            (Some(Protocol::Unary(..)), None) => {
-                call.succeed();
-                response.into()
-            }
-            (Some(protocol), None) => {
-                let encoder = StreamEncoder::of(protocol, &self.schema);
-                Answer { response, deadline, encoder }
-            }
+        let Some(by_connect) = self.by_connect() else {
+            return Answer { response, deadline, encoder: None };
+        };
+        if let Some(status) = status {
+            let failure = call.context.failure();
+            connect::refusal(Some(by_connect), failure, &status, &self.schema).into()
+        } else if by_connect.is_stream {
+            let encoder = Some(StreamEncoder::new(by_connect, &self.schema));
+            Answer { response, deadline, encoder }
+        } else {
+            call.succeed();
+            response.into()
         }
     }
 
@@ -385,7 +390,7 @@ impl Answering {
         let status = call.fail(failure);
         if !matches!(self.protocol, Some(Protocol::Grpc)) {
             let failure = call.context.failure();
-            return connect::refusal(self.protocol.as_ref(), failure, &status, &self.schema);
+            return connect::refusal(self.by_connect(), failure, &status, &self.schema);
         }
         let mut response = status.into_http();
         if compressed {

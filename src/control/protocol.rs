@@ -28,10 +28,16 @@ enum ContentType {
 #[derive(Debug, Clone)]
 pub(super) enum Protocol {
     Grpc,
-    /// Connect, with one message each way.
-    Unary(MethodDescriptor, Encoding),
-    /// Connect, with one message that is answered by a stream of them. A call that asks by a stream has it only to be refused.
-    Stream(MethodDescriptor, Encoding),
+    Connect(ConnectCall),
+}
+
+/// A call by Connect. It has one message.
+#[derive(Debug, Clone)]
+pub(super) struct ConnectCall {
+    pub(super) method: MethodDescriptor,
+    pub(super) encoding: Encoding,
+    /// Whether its messages have frames, because its answer is a stream. A call that asks by a stream is one only to be refused.
+    pub(super) is_stream: bool,
 }
 
 /// The content types of a call whose request and answer are one message each.
@@ -46,9 +52,14 @@ impl Protocol {
     pub(super) const fn compression(&self) -> &'static str {
         match self {
             Self::Grpc => "grpc-encoding",
-            Self::Unary(..) => "content-encoding",
-            Self::Stream(..) => "connect-content-encoding",
+            Self::Connect(ConnectCall { is_stream: false, .. }) => "content-encoding",
+            Self::Connect(ConnectCall { is_stream: true, .. }) => "connect-content-encoding",
         }
+    }
+
+    /// Returns whether the messages of the request have frames.
+    pub(super) const fn is_framed(&self) -> bool {
+        !matches!(self, Self::Connect(ConnectCall { is_stream: false, .. }))
     }
 }
 
@@ -86,15 +97,14 @@ impl Schema {
             return Err(RequestFault::HttpMethod);
         }
         let (asks, answers) = (method.is_client_streaming(), method.is_server_streaming());
+        let connect = |encoding, is_stream| {
+            Ok(Protocol::Connect(ConnectCall { method: method.clone(), encoding, is_stream }))
+        };
         match (content_type, asks, answers) {
-            (Some(ContentType::Unary(encoding)), false, false) => {
-                Ok(Protocol::Unary(method, encoding))
-            }
+            (Some(ContentType::Unary(encoding)), false, false) => connect(encoding, false),
             // One that asks by a stream is refused by its own protocol: clients show no more of another answer than its status.
             (Some(ContentType::Stream(encoding)), false, true)
-            | (Some(ContentType::Stream(encoding)), true, _) => {
-                Ok(Protocol::Stream(method, encoding))
-            }
+            | (Some(ContentType::Stream(encoding)), true, _) => connect(encoding, true),
             (_, false, false) => Err(RequestFault::ContentType(UNARY_TYPES)),
             (_, false, true) => Err(RequestFault::ContentType(STREAM_TYPES)),
             (_, true, _) => Err(RequestFault::ContentType(GRPC_TYPE)),

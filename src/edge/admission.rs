@@ -73,7 +73,7 @@ pub(super) enum LimitReached {
 }
 
 impl LimitReached {
-    const ALL: [Self; 5] =
+    pub(super) const ALL: [Self; 5] =
         [Self::Rate, Self::UserRate, Self::StrangerRate, Self::Full, Self::Address];
 
     /// Returns the variable that sets the limit.

@@ -85,17 +85,13 @@ fn switching_protocols(accept: &str, speaks: bool) -> Response<Body> {
 /// What is counted of a client that does not speak HTTP.
 pub(super) const NO_HTTP: &str = "http";
 
-/// What refusals with plain HTTP are counted as.
-pub(super) const REFUSALS: [&str; 8] = [
-    NO_HTTP,
-    "upgrade_required",
-    "version",
-    CLIENT_ERROR,
-    origin::REFUSED,
-    "too_many_connections",
-    "too_many_requests",
-    "overloaded",
-];
+/// Returns what refusals without a WebSocket are counted as.
+pub(super) fn refusals() -> impl Iterator<Item = &'static str> {
+    use HandshakeRefusal as Refusal;
+    let refusals = [Refusal::NotAHandshake, Refusal::Version, Refusal::Key, Refusal::Origin];
+    let refusals = refusals.into_iter().chain(LimitReached::ALL.map(Refusal::Limit));
+    [NO_HTTP].into_iter().chain(refusals.map(|refusal| refusal.row().1))
+}
 
 /// Why a handshake is refused with plain HTTP.
 enum HandshakeRefusal {
@@ -112,8 +108,8 @@ enum HandshakeRefusal {
 }
 
 impl HandshakeRefusal {
-    fn answer(&self, edge: &Edge, info: &RequestInfo) -> Response<Body> {
-        let (status, code, text) = match self {
+    const fn row(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
             Self::NotAHandshake => (
                 StatusCode::UPGRADE_REQUIRED,
                 "upgrade_required",
@@ -142,7 +138,11 @@ impl HandshakeRefusal {
             Self::Limit(LimitReached::Full) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many connections in all")
             }
-        };
+        }
+    }
+
+    fn answer(&self, edge: &Edge, info: &RequestInfo) -> Response<Body> {
+        let (status, code, text) = self.row();
         edge.metrics.handshakes_refused.get_or_create(&ReasonLabel { reason: code }).inc();
         let mut response = failure(&info.id, status, code, text);
         let headers = response.headers_mut();
