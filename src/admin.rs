@@ -1,8 +1,8 @@
 //! Health, readiness and metrics, in plain text on a listener of their own. It has no authentication, and so stays on
 //! loopback.
 //!
-//! A connection is for one request, and has [`limits::ADMIN_TIMEOUT`] for it and its answer. There are
-//! [`limits::ADMIN_CONNECTIONS_MAX`]; past that the oldest gives way, so that who sends nothing keeps no health check out.
+//! A connection is for one request, and has [`limits::ADMIN_TIMEOUT`] for it and its answer. There are so many places
+//! ([`AdminConfig`]); past that the oldest connection gives way, so that who sends nothing keeps no health check out.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::clock;
+use crate::config::AdminConfig;
 use crate::hub::Hub;
 use crate::limits;
 use crate::metrics::{BuildLabels, Metrics};
@@ -42,26 +43,25 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Admin {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
-    timeout: Duration,
+    config: AdminConfig,
 }
 
 impl Admin {
-    /// Creates the listener of `hub`. A connection has `timeout` for its one request and the answer.
+    /// Creates the listener of `hub`.
     #[must_use]
-    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>, timeout: Duration) -> Self {
+    pub fn new(config: AdminConfig, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
         let build = BuildLabels { version: version::VERSION, revision: version::REVISION };
         metrics.build_info.get_or_create(&build).set(1);
         if let Some(seconds) = start_seconds() {
             metrics.start_seconds.set(seconds);
         }
-        Self { hub, metrics, timeout }
+        Self { hub, metrics, config }
     }
 
     /// Serves `listener` until `stop`.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let timeout = self.timeout;
-        let newcomers =
-            Places::new(limits::ADMIN_CONNECTIONS_MAX, self.metrics.admin_connections.clone());
+        let AdminConfig { timeout, connections_max, .. } = self.config;
+        let newcomers = Places::new(connections_max, self.metrics.admin_connections.clone());
         let crowded_out = self.metrics.admin_connections_crowded_out.clone();
         let router = Router::new()
             .route("/healthz", get(async || "ok\n"))

@@ -274,6 +274,8 @@ pub struct ControlConfig {
     pub tls: Option<ControlTls>,
     /// Connections of which a call was accepted.
     pub connections_max: usize,
+    /// Connections of which none was accepted yet.
+    pub newcomers_max: usize,
     /// How long it waits for its peers.
     pub patience: ControlPatience,
     /// Pushes being stored at a time.
@@ -331,6 +333,8 @@ pub struct AdminConfig {
     pub address: SocketAddr,
     /// How long a connection may take, for its one request and the answer.
     pub timeout: Duration,
+    /// Connections at a time.
+    pub connections_max: usize,
 }
 
 impl Config {

@@ -76,11 +76,11 @@ pub const CONTROL_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// one for its next call.
 pub const CONTROL_FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Connections of the control plane of which no call was accepted yet.
+/// Connections of the control plane of which no call was accepted yet: under the smallest descriptor limit, and at most.
 ///
-/// The oldest gives way to the next, so a backend has until so many others have come: all backends of a game may come back
-/// together after a restart.
-pub const CONTROL_NEWCOMERS_MAX: usize = 32;
+/// The oldest gives way to the next, so a backend has until so many others have come. Under the descriptor limit of the shipped
+/// unit that is 200 ms while 2,500 come a second.
+pub const CONTROL_NEWCOMERS: (usize, usize) = (32, 512);
 
 /// How long a connection of HTTP/1.1 may take from one request to the head of the next. PHP keeps its connections for as long as
 /// its process lives.
@@ -206,8 +206,9 @@ pub const LISTEN_BACKLOG: u32 = 4096;
 /// The pause after a connection could not be accepted, most likely because no descriptor is free.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Connections of the admin listener. Health checks and scrapes come one by one; the oldest gives way to the next.
-pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+/// Connections of the admin listener: under the smallest descriptor limit, and at most. Health checks and scrapes come one by
+/// one; the oldest gives way to the next.
+pub const ADMIN_CONNECTIONS: (usize, usize) = (16, 256);
 
 /// How long a connection of the admin listener may take, for its one request and the answer.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -216,10 +217,6 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// 64 tables of the store and its journals, or the connections to Redis; three listeners; runtimes, files and pipes.
 pub const DESCRIPTORS_OF_PROCESS: u64 = 112;
-
-/// Descriptors that the process keeps for everything but players and `CONTROL_MAX_CONNECTIONS`.
-pub const DESCRIPTORS_RESERVED: u64 =
-    DESCRIPTORS_OF_PROCESS + (CONTROL_NEWCOMERS_MAX + ADMIN_CONNECTIONS_MAX) as u64;
 
 /// Descriptors for players below which the process does not start: a few duels, and a quarter of it for handshakes.
 pub const DESCRIPTORS_FOR_PLAYERS_MIN: u64 = 64;
@@ -278,7 +275,10 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const _: () = {
     assert!(TAIL_BYTES_MAX > 3 * PUSH_BYTES_MAX, "the tail holds at least the newest event");
-    assert!(DESCRIPTORS_RESERVED == 160, "with 96 backends 256, as the documents say");
+    assert!(
+        DESCRIPTORS_OF_PROCESS + (CONTROL_NEWCOMERS.0 + ADMIN_CONNECTIONS.0) as u64 == 160,
+        "with 96 backends 256, as the documents say"
+    );
     assert!(GRPC_MESSAGE_BYTES_MAX < GRPC_REQUEST_BYTES_MAX.0, "the largest message fits");
     assert!(WATCH_DUELS_MAX < GRPC_ELEMENTS_MAX, "a watch of too many duels is told how many");
     assert!(BATCH_EVENTS_MAX <= TAIL_EVENTS_MAX, "a batch comes from the tail in one step");

@@ -23,7 +23,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
-use self::descriptors::PlayerSockets;
+use self::descriptors::{PlayerSockets, StrangerSockets};
 pub use self::descriptors::{TooFewDescriptors, raise_descriptor_limit};
 use self::service_manager::ServiceManager;
 use crate::admin::Admin;
@@ -160,7 +160,7 @@ impl Server {
         let manager =
             ServiceManager::new(|name| std::env::var_os(name), metrics.notify_failures.clone());
         let manager = Arc::new(manager);
-        let admin = Admin::new(Arc::clone(&hub), metrics, config.admin.timeout);
+        let admin = Admin::new(config.admin.clone(), Arc::clone(&hub), metrics);
         let admin = admin.serve(self.admin, closed.clone());
         let mut work = tokio::spawn(Arc::clone(&hub).run());
         let background = [
@@ -280,6 +280,9 @@ fn fit_descriptors(config: &mut Config) -> Result<(), TooFewDescriptors> {
         );
     }
     (edge.connections_max, edge.pending_handshakes_max) = (fits.connections_max, fits.pending_max);
+    let strangers = StrangerSockets::under(descriptors);
+    (config.control.newcomers_max, config.admin.connections_max) =
+        (strangers.control, strangers.admin);
     Ok(())
 }
 

@@ -40,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "telegram", "ticket",
         ],
     ),
-    ("admin", &["clock", "hub", "limits", "metrics", "places", "version"]),
+    ("admin", &["clock", "config", "hub", "limits", "metrics", "places", "version"]),
     ("demo", &["config", "edge", "id", "pb"]),
     ("bench", &["config", "demo", "pb"]),
     (

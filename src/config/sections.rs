@@ -263,6 +263,7 @@ pub(super) fn read_control(reader: &mut Reader<'_>) -> ControlConfig {
         token,
         tls,
         connections_max: reader.count("CONTROL_MAX_CONNECTIONS", 1, 4096),
+        newcomers_max: limits::CONTROL_NEWCOMERS.1,
         patience: ControlPatience::default(),
         pushes_in_flight_max: reader.count("CONTROL_MAX_PUSHES_IN_FLIGHT", 1, PUSHES_IN_FLIGHT_MAX),
         payload_bytes_max: reader.count(
@@ -304,5 +305,9 @@ pub(super) fn read_admin(
         }
         warnings.push("ADMIN_HOST is not loopback, and has no authentication".into());
     }
-    AdminConfig { address, timeout: limits::ADMIN_TIMEOUT }
+    AdminConfig {
+        address,
+        timeout: limits::ADMIN_TIMEOUT,
+        connections_max: limits::ADMIN_CONNECTIONS.1,
+    }
 }

@@ -1,7 +1,7 @@
 //! What one connection of a backend may hold, and all of them together.
 //!
 //! A connection begins as a newcomer ([`crate::places`]): until a call of it is accepted, it has one of
-//! [`limits::CONTROL_NEWCOMERS_MAX`] places, and little time. Then it has one of `CONTROL_MAX_CONNECTIONS`, and stays for as
+//! `newcomers_max` places, and little time. Then it has one of `CONTROL_MAX_CONNECTIONS`, and stays for as
 //! long as its peer answers pings. So whoever has no token keeps out nobody whose first call comes before as many others.
 //! Bounds besides: bytes of requests under way ([`limits::GRPC_REQUEST_BYTES_MAX`]), bytes of answers that are not taken
 //! ([`limits::GRPC_ANSWER_BYTES_MAX`]), and pages of `ListDuels` ([`limits::GRPC_PAGES_MAX`]), each for one connection and for
@@ -115,10 +115,7 @@ impl Peers {
         let reasons = [CROWDED_OUT, NO_HANDSHAKE, NO_CALL, ANSWERS_NOT_TAKEN];
         at_zero(&metrics.control_connections_closed, reasons);
         Arc::new(Self {
-            newcomers: Places::new(
-                limits::CONTROL_NEWCOMERS_MAX,
-                metrics.control_newcomers.clone(),
-            ),
+            newcomers: Places::new(config.newcomers_max, metrics.control_newcomers.clone()),
             places: Places::new(config.connections_max, Gauge::default()),
             request_bytes: ByteBudget::new(limits::GRPC_REQUEST_BYTES_MAX.1),
             answer_bytes: Arc::default(),

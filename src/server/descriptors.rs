@@ -37,12 +37,36 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     limit.current
 }
 
+/// Sockets of peers of the other listeners that have proved nothing. The more there may be, the longer one of them stays while
+/// others come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StrangerSockets {
+    pub(super) control: usize,
+    pub(super) admin: usize,
+}
+
+impl StrangerSockets {
+    /// Returns what of the descriptor limit is for them.
+    pub(super) fn under(limit: u64) -> Self {
+        let share = |part: u64, (least, most): (usize, usize)| {
+            usize::try_from(limit / part).unwrap_or(most).clamp(least, most)
+        };
+        Self {
+            control: share(64, limits::CONTROL_NEWCOMERS),
+            admin: share(128, limits::ADMIN_CONNECTIONS),
+        }
+    }
+}
+
 impl PlayerSockets {
-    /// Returns what of these sockets fits under `limit` descriptors, beside those of `backends` and of the process. If not all of
-    /// them do, the pending ones give way down to a quarter, so that there is room for those who stay.
+    /// Returns what of these sockets fits under `limit` descriptors, beside those of `backends`, strangers and the process. If not all
+    /// of them do, the pending ones give way down to a quarter, so that there is room for those who stay.
     pub(super) fn fit(self, limit: u64, backends: usize) -> Result<Self, TooFewDescriptors> {
         let backends = backends as u64;
-        let reserved = limits::DESCRIPTORS_RESERVED + backends;
+        let strangers = StrangerSockets::under(limit);
+        let reserved = limits::DESCRIPTORS_OF_PROCESS
+            + (strangers.control + strangers.admin) as u64
+            + backends;
         let room = limit.saturating_sub(reserved);
         let wanted = (self.connections_max as u64).saturating_add(self.pending_max as u64);
         let least = limits::DESCRIPTORS_FOR_PLAYERS_MIN.min(wanted);
@@ -77,7 +101,9 @@ mod tests {
             match DEFAULT.fit(limit, BACKENDS) {
                 Err(_) => assert!(limit < 320, "{limit}"),
                 Ok(fit) => {
-                    let used = (fit.connections_max + fit.pending_max) as u64 + 256;
+                    let strangers = StrangerSockets::under(limit);
+                    let others = 112 + BACKENDS + strangers.control + strangers.admin;
+                    let used = (fit.connections_max + fit.pending_max + others) as u64;
                     assert!(limit >= 320 && used <= limit, "{limit}: {fit:?}");
                     assert!(fit.connections_max >= 48 && fit.pending_max >= 16, "{limit}: {fit:?}");
                     assert!(fit == DEFAULT || used == limit, "{limit} is used up: {fit:?}");
@@ -93,8 +119,8 @@ mod tests {
             sockets.map(|sockets| (sockets.connections_max, sockets.pending_max))
         };
         assert_eq!(fit(100_000, 2048, 1_048_576), Ok((100_000, 2048)));
-        assert_eq!(fit(100_000, 2048, 4096), Ok((2880, 960)));
-        assert_eq!(fit(100_000, 2048, 2304), Ok((1536, 512)), "once one connection");
+        assert_eq!(fit(100_000, 2048, 4096), Ok((2844, 948)));
+        assert_eq!(fit(100_000, 2048, 2304), Ok((1532, 510)), "once one connection");
         assert_eq!(fit(10, 2048, 320), Ok((10, 54)), "few connections leave room for pending ones");
         assert_eq!(fit(3, 2, 261), Ok((3, 2)), "a small hub needs little");
         let told = fit(100_000, 2048, 64).unwrap_err().to_string();

@@ -402,7 +402,7 @@ async fn who_says_nothing_to_the_admin_port_is_closed_and_keeps_nobody_out() {
     join_all(silent).await;
     let server = TestServer::start().await;
     let mut strangers = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..300 {
         strangers.push(said(server.addresses.admin, b"GET /").await);
     }
     assert_eq!(get(server.addresses.admin, "/healthz", &[]).await.status, 200);
