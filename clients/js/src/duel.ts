@@ -22,6 +22,9 @@ const WAKE_PAUSE_MS = 1000;
 /** So long after the page came back, a connection that turns out to be lost is opened again without a pause. */
 const WATCHED_MS = 5000;
 
+/** Nobody is told to stay away for longer. */
+const WANTED_MAX_MS = 3_600_000;
+
 /** The hub counts messages, so acks are this far apart. Each one covers those before it. */
 const ACK_PAUSE_MS = 250;
 
@@ -297,8 +300,10 @@ export class Duel<P extends EventPayloads = EventPayloads> {
     }
   }
 
-  #retry(why: string, afterMs?: number): void {
+  #retry(why: string, wantedMs?: number): void {
     const { maxDelayMs } = this.#options;
+    // What the app or a header says may be no number, or one that no timer takes.
+    const afterMs = wantedMs! >= 0 ? Math.min(wantedMs!, WANTED_MAX_MS) : undefined;
     this.#notBefore = afterMs === undefined ? 0 : performance.now() + afterMs;
     // Somebody looks at the page: the first attempt is at once.
     const watched = this.#failures === 0 && performance.now() - this.#wokenAt < WATCHED_MS;

@@ -226,6 +226,21 @@ describe('the ticket function', () => {
     expect(asked.map((at) => at - asked[0]!)).toEqual([0, 7000, 14_000]);
   });
 
+  test('may not say nonsense about when', async () => {
+    for (const retryAfterMs of [NaN, -1, Infinity, 1e15, 'soon']) {
+      let asked = 0;
+      const app = world.open({
+        ticket: () => {
+          asked += 1;
+          throw Object.assign(new Error('429'), { retryAfterMs });
+        },
+      });
+      await world.pass(1000);
+      expect([app.duel.state.name, asked < 10], String(retryAfterMs)).toEqual(['waiting', true]);
+      app.duel.close();
+    }
+  });
+
   test('may end it', async () => {
     const error = Object.assign(new Error('Не авторизован'), { final: true });
     const app = world.open({ ticket: () => Promise.reject(error) });
