@@ -11,8 +11,8 @@ export default defineConfig({
     projects: [
       { test: { name: 'client', include: ['tests/*.test.ts'] } },
       // The hook, with each React that it is for.
-      { test: { name: 'react 19', include: ['tests/*.test.tsx'], environment: 'jsdom' }, resolve: { alias: { ...client, react: of19('react') } } },
-      { test: { name: 'react 18', include: ['tests/*.test.tsx'], environment: 'jsdom' }, resolve: { alias: { ...client, react: of18('react'), 'react-dom': of18('react-dom') } } },
+      { test: { name: 'react 19', include: ['tests/*.test.tsx'], environment: 'jsdom', testTimeout: 60_000 }, resolve: { alias: { ...client, react: of19('react') } } },
+      { test: { name: 'react 18', include: ['tests/*.test.tsx'], environment: 'jsdom', testTimeout: 60_000 }, resolve: { alias: { ...client, react: of18('react'), 'react-dom': of18('react-dom') } } },
     ],
   },
 });

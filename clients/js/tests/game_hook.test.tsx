@@ -7,6 +7,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { useDuelRealtime } from '../../../examples/react-duel/useDuelRealtime.js';
 import { DUEL, ModelHub } from './model/hub.js';
 import { Network } from './model/network.js';
+import { settled } from './model/settled.js';
 
 let hub: ModelHub;
 let network: Network;
@@ -41,15 +42,15 @@ function Page(props: Record<string, unknown>): ReactNode {
   return null;
 }
 
-const until = (about: object): Promise<void> => vi.waitFor(() => expect(seen).toMatchObject(about), { timeout: 3000 });
+const until = (about: object): Promise<void> => settled(() => expect(seen).toMatchObject(about));
 const ONLINE = { wsConnected: true, wsConnectionState: 'connected', wsRetrying: false, wsReconnectAttempt: 0 };
 
 test('looks at the duel when it is connected, and at each update', async () => {
   root.render(<Page />);
   await until(ONLINE);
-  await vi.waitFor(() => expect(checked).toEqual([DUEL]));
+  await settled(() => expect(checked).toEqual([DUEL]));
   hub.push();
-  await vi.waitFor(() => expect(checked).toEqual([DUEL, DUEL]));
+  await settled(() => expect(checked).toEqual([DUEL, DUEL]));
 });
 
 test('comes back, and then looks again', async () => {
@@ -59,7 +60,7 @@ test('comes back, and then looks again', async () => {
   await until({ wsConnected: false, wsConnectionState: 'connecting', wsReconnectAttempt: 2 });
   network.set('up');
   await until(ONLINE);
-  await vi.waitFor(() => expect(checked).toEqual([DUEL, DUEL]));
+  await settled(() => expect(checked).toEqual([DUEL, DUEL]));
   expect(network.open).toBe(1);
 });
 
@@ -84,7 +85,7 @@ test('is closed by the page, and opened again by a press', async () => {
   await until(ONLINE);
   seen.closeDuelSocket();
   await until({ wsConnectionState: 'offline' });
-  await vi.waitFor(() => expect(network.open).toBe(0));
+  await settled(() => expect(network.open).toBe(0));
   seen.handleRealtimeRetry();
   await until(ONLINE);
 });

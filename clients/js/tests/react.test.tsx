@@ -3,11 +3,12 @@
 import { StrictMode, useState, version, type ReactNode } from 'react';
 import { createRoot, type Root } from 'react-dom/client';
 import { renderToString } from 'react-dom/server';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 
 import { useDuel, type UsedDuel, type UseDuelOptions } from '../src/react.js';
 import { DUEL, ModelHub, USER } from './model/hub.js';
 import { Network } from './model/network.js';
+import { settled } from './model/settled.js';
 
 type Payloads = { duel_update: { n: number } };
 
@@ -48,7 +49,7 @@ function Board(props: Partial<UseDuelOptions<Payloads>>): ReactNode {
 }
 
 const show = (element: ReactNode): void => root.render(element);
-const shown = (text: string): Promise<void> => vi.waitFor(() => expect(document.body.textContent).toBe(text));
+const shown = (text: string): Promise<void> => settled(() => expect(document.body.textContent).toBe(text));
 
 test("the React is the one that is meant", ({ task }) => {
   expect(`react ${version}`).toContain(task.file.projectName!);
@@ -66,7 +67,7 @@ test('shows the state, the newest payload and who is online', async () => {
   expect([used.userId, used.duel!.duelId]).toEqual([USER, DUEL]);
   expect(Math.abs(used.serverNow() - used.duel!.serverNow())).toBeLessThan(5);
   used.ack(1);
-  await vi.waitFor(() => expect(hub.acked).toBe(1));
+  await settled(() => expect(hub.acked).toBe(1));
 });
 
 test('StrictMode opens one socket and fetches one ticket', async () => {
@@ -89,11 +90,11 @@ test('a render with other functions keeps the connection, and calls the new ones
   render('b');
   await shown(`online - ${USER}b`);
   hub.push();
-  await vi.waitFor(() => expect(seen).toEqual(['connected', 'b']));
+  await settled(() => expect(seen).toEqual(['connected', 'b']));
   expect(network.opened).toBe(1);
   hub.close();
-  await vi.waitFor(() => expect(seen).toEqual(['connected', 'b', 'b', 'closed']));
-  await vi.waitFor(() => expect(used.state).toEqual({ name: 'closed', reason: 'duel_closed' }));
+  await settled(() => expect(seen).toEqual(['connected', 'b', 'b', 'closed']));
+  await settled(() => expect(used.state).toEqual({ name: 'closed', reason: 'duel_closed' }));
 });
 
 test('another duel closes the first connection and begins with nothing', async () => {
@@ -134,7 +135,7 @@ test('unmounting leaves nothing behind', async () => {
   show(<Board />);
   await shown(`online - ${USER}`);
   show(null);
-  await vi.waitFor(() => expect([network.sockets.size, hub.connections]).toEqual([0, 0]));
+  await settled(() => expect([network.sockets.size, hub.connections]).toEqual([0, 0]));
 });
 
 test('a server renders it without connecting', () => {
