@@ -55,8 +55,9 @@ export class Tickets {
 
   /** A connection ended without the hub's answer. `opened`: the hub has had the ticket. */
   unanswered({ ticket, opened }: { ticket: string; opened: boolean }): void {
-    this.#unanswered = ticket;
-    if (opened && ticket === this.#unused) this.#unused = null;
+    // One that is good only once cannot be let in twice.
+    if (ticket === this.#session.ticket) this.#unanswered = ticket;
+    else if (opened) this.#unused = null;
   }
 
   /** Returns whether a connection by the same ticket, which we had given up, may have replaced this one. */

@@ -231,6 +231,19 @@ describe('coming back', () => {
     });
   }
 
+  test('is stopped by a connection elsewhere, also after a first attempt that was given up', async () => {
+    world.network.set('black hole');
+    const app = world.open({ connectTimeoutMs: 3000 });
+    await world.pass(3500);
+    world.network.cut();
+    world.network.set('up');
+    await world.pass(5000);
+    expect([app.duel.state.name, app.tickets]).toEqual(['online', 1]);
+    world.hub.disconnect('connection_replaced', 4504, false);
+    await world.pass(100);
+    expect(app.duel.state).toEqual({ name: 'closed', reason: 'connection_replaced' });
+  });
+
   test('after several restarts uses the epoch of the last one', async () => {
     const app = world.open();
     for (let times = 0; times < 6; times += 1) {
