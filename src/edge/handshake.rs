@@ -6,8 +6,10 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
 };
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Redirect};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::admission::{ConnectionSlot, LimitReached};
@@ -65,6 +67,27 @@ pub(super) async fn open(
         .map(|text| text.parse().unwrap_or_else(|_| Position { epoch: Epoch::random(), seq: 0 }));
     *cell.lock() = Some(Handshake { info, admitted, resume });
     switching_protocols(&accept, speaks)
+}
+
+/// Redirects a browser that opens `/` to `home`, if there is one. A handshake, and whoever asks for anything but a page, goes on.
+pub(super) async fn lead_browsers_home(
+    State(home): State<Option<&'static str>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response<Body> {
+    let accepts = request.headers().get_all(header::ACCEPT).iter();
+    let is_page = accepts
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html"));
+    let is_browser = is_page
+        && request.method() == Method::GET
+        && !request.headers().contains_key(header::UPGRADE);
+    match home.filter(|_| is_browser) {
+        // Not for good: on this port the next program may have no such page.
+        Some(home) => Redirect::temporary(home).into_response(),
+        None => next.run(request).await,
+    }
 }
 
 fn switching_protocols(accept: &str, speaks: bool) -> Response<Body> {
