@@ -1,116 +1,154 @@
-// What one player sees: the quiz on top, what came over the wire below.
+// One player: the connection of the client package, and what the player sees of the duel.
 
-import { Player } from './player.js';
+import { connect } from '../vendor/duelhub.js';
+import { Network } from './network.js';
 import { quizContent } from './quiz.js';
+import { rawState, stateWords } from './words.js';
 
-const FRAMES_KEPT = 100;
-const SAMPLES_KEPT = 50;
-const LONGEST_STRING = 20;
-const KIND_LABELS = { replayed: 'replayed', state: 'present state' };
+const COUNT_EVERY_MS = 250;
 
-export class Phone {
-  element = document.getElementById('phone').content.firstElementChild.cloneNode(true);
-  player;
+export class Panel {
+  element = document.getElementById('player').content.firstElementChild.cloneNode(true);
+  name;
+  userId; // null until known
+  isCut = false;
 
   #opponent;
-  #mayAnswer; // (userId) => bool
-  #onAnswer; // (userId, choice) => void
-  #onChange;
+  #network = new Network();
+  #duel = null;
+  #ticket;
+  #url;
+  #duelId;
+  #on; // { answer(userId, choice), mayAnswer(userId), event(event, at), connected(recovered), cut(), change() }
   #latest = null; // payload of the latest duel_update
-  #latency = new Latency();
+  #counting;
 
-  constructor({ number, seat, opponent, socketUrl, mayAnswer, onAnswer, onChange }) {
+  constructor({ number, seat, opponent, url, duelId, on }) {
+    this.name = seat.name;
+    this.userId = seat.userId;
     this.#opponent = opponent;
-    this.#mayAnswer = mayAnswer;
-    this.#onAnswer = onAnswer;
-    this.#onChange = onChange;
-    this.player = new Player({
-      fetchTicket: seat.fetchTicket,
-      socketUrl,
-      onChange: () => this.#render(),
-      onFrame: (frame, kind) => this.#receive(frame, kind),
-    });
-    this.player.userId = seat.userId;
-    this.element.id = this.element.dataset.testid = `phone-${number}`;
-    this.element.dataset.seat = number;
-    this.element.setAttribute('aria-label', `Phone of ${seat.name}`);
-    this.#set('avatar', seat.name[0]);
+    this.#ticket = seat.ticket;
+    this.#url = url;
+    this.#duelId = duelId;
+    this.#on = on;
+    this.element.dataset.testid = `phone-${number}`;
+    this.element.setAttribute('aria-label', `${seat.name}, a player`);
     this.#set('name', seat.name);
     this.#part('network').addEventListener('click', () => this.#toggleNetwork());
     this.#render();
-    this.#renderQuiz();
+    this.renderQuiz();
   }
 
-  /** Tells when the push was made that got this position. */
-  pushed(seq, time) {
-    this.#latency.pushed(seq, time);
-    this.#renderLatency();
+  connect() {
+    this.#duel = connect({
+      url: this.#url,
+      duelId: this.#duelId,
+      WebSocket: this.#network.WebSocket,
+      ticket: (context) => {
+        if (this.isCut) throw new Error('There is no network');
+        return this.#ticket(context);
+      },
+    });
+    this.#duel.on('state', () => this.#render());
+    this.#duel.on('presence', () => this.#render());
+    this.#duel.on('connected', ({ userId, recovered }) => {
+      this.userId = userId;
+      this.element.dataset.recovered = recovered;
+      this.#on.connected(recovered);
+      this.#render();
+      this.renderQuiz();
+    });
+    this.#duel.on('event', (event) => this.#receive(event));
+    this.#duel.on('duel_closed', ({ seq }) => this.#receive({ type: 'duel_closed', seq, delivery: 'live' }));
+    this.#render();
   }
 
-  #receive(frame, kind) {
-    if (kind === 'live') this.#latency.arrived(frame.seq, performance.now());
-    if (frame.type === 'duel_update') this.#latest = frame.payload;
-    this.#listFrame(frame, kind);
-    this.#renderLatency();
-    if (kind) this.#renderQuiz();
+  close() {
+    this.#duel?.close();
+    clearInterval(this.#counting);
+  }
+
+  get isOnline() {
+    return this.#duel?.state.name === 'online';
+  }
+
+  renderQuiz() {
+    const content = quizContent(this.#latest, {
+      userId: this.userId,
+      opponent: this.#opponent,
+      mayAnswer: this.isOnline && this.#on.mayAnswer(this.userId),
+      onAnswer: (choice) => this.#on.answer(this.userId, choice),
+    });
+    const quiz = this.#part('quiz');
+    const focused = [...quiz.querySelectorAll('.option')].indexOf(document.activeElement);
+    const hadFocus = quiz.contains(document.activeElement);
+    quiz.replaceChildren(...content);
+    if (!hadFocus) return;
+    // Whoever answers by the keyboard stays where they are, or close by if there is nothing to answer.
+    const option = quiz.querySelectorAll('.option')[focused];
+    (option?.disabled === false ? option : quiz).focus();
+  }
+
+  #receive(event) {
+    this.#on.event(event, performance.now());
+    this.element.dataset.seq = event.seq;
+    if (event.type === 'duel_update') this.#latest = event.payload;
+    this.renderQuiz();
   }
 
   #toggleNetwork() {
-    if (this.player.active) this.player.drop();
-    else this.player.connect();
+    this.isCut = !this.isCut;
+    if (this.isCut) {
+      this.#network.cut();
+      this.#on.cut();
+    } else {
+      this.#network.bringBack();
+      // A browser says `online` to its window then, which the package takes as this.
+      this.#duel.wake();
+    }
+    this.#render();
   }
 
   #render() {
-    const { state, detail, userId, position, recovered, active } = this.player;
-    this.element.dataset.state = state;
-    this.#set('state', state);
-    this.#set('id', userId === null ? 'not connected yet' : `user ${userId}`);
-    this.#set('detail', detail);
-    this.#set('position', position ? `${position.epoch}:${position.seq}` : '–');
-    this.#set('recovered', { true: 'yes', false: 'no', null: 'fresh' }[recovered]);
+    const state = this.#duel?.state ?? { name: 'connecting' };
+    const { name } = state;
+    const isOver = name === 'closed';
+    const wasOnline = this.element.dataset.state === 'online';
+    this.element.dataset.state = name;
+    // An attempt without a network fails at once: it is no news.
+    this.#set('state', this.isCut && name === 'connecting' ? stateWords({ name: 'waiting' }) : stateWords(state));
+    this.#part('state').title = rawState(state);
+    this.#set('id', this.userId === null ? '' : `user ${this.userId}`);
     this.#set('presence', this.#presence());
-    this.#part('presence').dataset.online = this.#opponentOnline();
-    this.#set('network', state === 'closed' ? 'Closed' : active ? 'Drop network' : 'Bring network back');
-    this.#part('network').dataset.active = active;
-    this.#part('network').disabled = state === 'closed';
-    this.#part('quiz').inert = state !== 'online';
-    this.#onChange();
+    const press = this.isCut ? 'Bring network back' : 'Cut network';
+    this.#set('network', press);
+    this.#part('network').setAttribute('aria-label', `${press}: ${this.name}`);
+    this.#part('network').dataset.cut = this.isCut;
+    this.#part('network').disabled = isOver;
+    this.#count(state);
+    if (wasOnline !== this.isOnline) this.renderQuiz();
+    this.#on.change();
   }
 
   #presence() {
-    if (this.player.state !== 'online') return `${this.#opponent}: unknown`;
-    return `${this.#opponent} is ${this.#opponentOnline() ? 'online' : 'offline'}`;
+    if (!this.isOnline) return '';
+    const others = this.#duel.online.filter((id) => id !== this.userId);
+    return `${this.#opponent} is ${others.length > 0 ? 'online' : 'away'}`;
   }
 
-  #opponentOnline() {
-    const { state, online, userId } = this.player;
-    return state === 'online' && [...online].some((id) => id !== userId);
-  }
-
-  #renderQuiz() {
-    const { userId } = this.player;
-    const content = quizContent(this.#latest, {
-      userId,
-      opponent: this.#opponent,
-      mayAnswer: this.#mayAnswer(userId),
-      onAnswer: (choice) => this.#onAnswer(userId, choice),
-    });
-    this.#part('quiz').replaceChildren(...content);
-  }
-
-  #renderLatency() {
-    this.#set('latency', milliseconds(this.#latency.last));
-    this.#set('median', milliseconds(this.#latency.median));
-  }
-
-  #listFrame({ type, ...fields }, kind) {
-    const row = document.createElement('li');
-    row.dataset.type = type;
-    row.dataset.kind = kind;
-    row.append(cell('b', type), cell('em', KIND_LABELS[kind] ?? ''), cell('code', shortJson(fields)));
-    const frames = this.#part('frames');
-    frames.prepend(row);
-    if (frames.childElementCount > FRAMES_KEPT) frames.lastElementChild.remove();
+  /** Counts down to the next attempt. Beside the state, so that it is not read out every second. */
+  #count({ name, nextAttemptAt }) {
+    clearInterval(this.#counting);
+    const show = () => {
+      const seconds = Math.ceil((nextAttemptAt - Date.now()) / 1000);
+      this.#set('countdown', seconds > 0 ? `in ${seconds} s` : '');
+    };
+    if (name === 'waiting' && nextAttemptAt !== null) {
+      show();
+      this.#counting = setInterval(show, COUNT_EVERY_MS);
+    } else if (!(this.isCut && name === 'connecting')) {
+      this.#set('countdown', '');
+    }
   }
 
   #part(name) {
@@ -122,58 +160,4 @@ export class Phone {
     const part = this.#part(name);
     if (part.textContent !== text) part.textContent = text;
   }
-}
-
-// The frame may overtake the answer to its own push, so whichever comes first waits for the other, by seq.
-class Latency {
-  #pushes = new Map(); // seq → time
-  #arrivals = new Map(); // seq → time
-  #samples = [];
-
-  pushed(seq, time) {
-    this.#note(this.#pushes, seq, time);
-  }
-
-  arrived(seq, time) {
-    this.#note(this.#arrivals, seq, time);
-  }
-
-  get last() {
-    return this.#samples.at(-1);
-  }
-
-  get median() {
-    const sorted = this.#samples.toSorted((a, b) => a - b);
-    const middle = sorted.length / 2;
-    return sorted.length % 2 ? sorted[Math.floor(middle)] : (sorted[middle - 1] + sorted[middle]) / 2;
-  }
-
-  #note(times, seq, time) {
-    times.set(seq, time);
-    const pushed = this.#pushes.get(seq);
-    const arrived = this.#arrivals.get(seq);
-    if (pushed !== undefined && arrived !== undefined) {
-      this.#pushes.delete(seq);
-      this.#arrivals.delete(seq);
-      this.#samples = [...this.#samples, arrived - pushed].slice(-SAMPLES_KEPT);
-    } else if (times.size > SAMPLES_KEPT) {
-      times.delete(times.keys().next().value);
-    }
-  }
-}
-
-function milliseconds(value) {
-  return Number.isFinite(value) ? `${value.toFixed(1)} ms` : '–';
-}
-
-function shortJson(fields) {
-  return JSON.stringify(fields, (_, value) =>
-    typeof value === 'string' && value.length > LONGEST_STRING ? `${value.slice(0, LONGEST_STRING)}…` : value,
-  );
-}
-
-function cell(tag, text) {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  return element;
 }
