@@ -6,7 +6,7 @@ import { Emitter } from './emitter.js';
 import { isAboutTicket, isFinal, lost, wordOf, type End } from './ending.js';
 import type { ConnectedFrame, Frame } from './frames.js';
 import { watchPage } from './page.js';
-import { Session } from './session.js';
+import { Session, type SavedSession } from './session.js';
 import { save, take } from './storage.js';
 import { Transport } from './transport.js';
 import type {
@@ -22,16 +22,21 @@ const WAKE_PAUSE_MS = 1000;
 /** So long after the page came back, a connection that turns out to be lost is opened again without a pause. */
 const WATCHED_MS = 5000;
 
+/** Nobody is told to stay away for longer. */
+const WANTED_MAX_MS = 3_600_000;
+
 /** The hub counts messages, so acks are this far apart. Each one covers those before it. */
 const ACK_PAUSE_MS = 250;
 
 /** Frames that are no events. */
 const NOT_EVENTS = ['connected', 'presence', 'duel_closed', 'pong', 'error'];
 
-/** A ticket, and whether it is one of the backend's, which is good only once. */
 interface Ticket {
   value: string;
+  /** It is one of the backend's, which is good only once. */
   single: boolean;
+  /** It is shown again, because a duel that is over gives no other one, and takes any for its end. */
+  again?: true;
 }
 
 /** A connection to a duel. {@link connect} makes one. */
@@ -67,7 +72,7 @@ export class Duel<P extends EventPayloads = EventPayloads> {
   #shown: Ticket | null = null;
   /** Whether a refused ticket led to a fresh one since the hub last let us in. */
   #renewed = false;
-  /** A ticket whose connection was given up unanswered: the hub may still answer it, and close its successor for it. */
+  /** A ticket whose connection ended without a welcome: the hub may still let it in, and close its successor for it. */
   #givenUp: string | null = null;
 
   #acked = 0;
@@ -84,6 +89,8 @@ export class Duel<P extends EventPayloads = EventPayloads> {
       if (this.#state.name === 'closed') return;
       const saved = options.storageKey && take(options.storageKey);
       if (saved) this.#session.restore(saved);
+      // The page before may have given it up.
+      this.#givenUp = this.#session.ticket;
       this.#attempt();
     });
   }
@@ -153,6 +160,7 @@ export class Duel<P extends EventPayloads = EventPayloads> {
 
   async #attempt(): Promise<void> {
     this.#stop();
+    this.#keep(null);
     this.#startedAt = performance.now();
     this.#become({ name: 'connecting' });
     const { ticket } = this.#session;
@@ -173,11 +181,8 @@ export class Duel<P extends EventPayloads = EventPayloads> {
 
   #ticketFailed(error: unknown): void {
     const { final, code, retryAfterMs, message } = Object(error) as TicketError & { message?: string };
-    const shown = this.#shown;
-    if (code === 'duel_closed' && shown) {
-      // Nobody gets a ticket any more, and whoever had one still gets the end by it.
-      this.#shown = null;
-      this.#open(shown, false);
+    if (code === 'duel_closed' && this.#shown) {
+      this.#open({ ...this.#shown, again: true });
     } else if (final) {
       this.#finish('ticket_refused', { error });
     } else {
@@ -185,9 +190,9 @@ export class Duel<P extends EventPayloads = EventPayloads> {
     }
   }
 
-  #open(ticket: Ticket, remember = true): void {
+  #open(ticket: Ticket): void {
     this.#stop();
-    if (remember) this.#shown = ticket;
+    this.#shown = ticket;
     const { WebSocket = globalThis.WebSocket, connectTimeoutMs, pingIntervalMs = 15_000, pongTimeoutMs = 8000 } = this.#options;
     const onEnd = (end: End): void => this.#ended(end, ticket);
     try {
@@ -198,10 +203,7 @@ export class Duel<P extends EventPayloads = EventPayloads> {
     } catch (error) {
       return this.#retry(String(error));
     }
-    this.#timer = setTimeout(() => {
-      this.#givenUp = ticket.value;
-      onEnd(lost('The connection takes too long'));
-    }, connectTimeoutMs);
+    this.#timer = setTimeout(() => onEnd(lost('The connection takes too long')), connectTimeoutMs);
   }
 
   #address(): string {
@@ -215,6 +217,7 @@ export class Duel<P extends EventPayloads = EventPayloads> {
   #stop(): void {
     clearTimeout(this.#timer);
     this.#fetching?.abort();
+    if (this.#transport && this.#state.name === 'connecting') this.#givenUp = this.#transport.ticket;
     this.#transport?.close();
     this.#fetching = this.#transport = null;
   }
@@ -241,9 +244,7 @@ export class Duel<P extends EventPayloads = EventPayloads> {
     clearTimeout(this.#timer);
     this.#session.connected(frame);
     this.#session.advance({ type: '', ...(frame.resume_ticket && { resume_ticket: frame.resume_ticket }) });
-    this.#unused = null;
     this.#renewed = false;
-    this.#notBefore = 0;
     this.#onlineAt = performance.now();
     this.#userId = userId;
     this.#online = online;
@@ -251,10 +252,11 @@ export class Duel<P extends EventPayloads = EventPayloads> {
     this.#recovered = recovered;
     if (recovered) this.#ackDue = this.#acked > 0;
     else this.#acked = 0;
-    this.#transport!.keepAlive(frame);
-    this.#sendAck();
     this.#become({ name: 'online' });
     this.#emitter.emit('connected', { duelId, userId, recovered, online });
+    // Unless a listener has ended it.
+    this.#transport?.keepAlive(frame);
+    this.#sendAck();
   }
 
   #notePresence(userId: number, online: boolean): void {
@@ -288,6 +290,7 @@ export class Duel<P extends EventPayloads = EventPayloads> {
       this.#retry('The connection was replaced', 0);
     } else if (isAboutTicket(end) && !(isFinal(end) && (this.#renewed || ticket.single && !wasOnline))) {
       this.#session.ticket = this.#unused = null;
+      if (ticket.again) this.#shown = null;
       this.#retry('The ticket is used up', this.#renewed ? undefined : 0);
       this.#renewed = true;
     } else if (isFinal(end)) {
@@ -297,8 +300,10 @@ export class Duel<P extends EventPayloads = EventPayloads> {
     }
   }
 
-  #retry(why: string, afterMs?: number): void {
+  #retry(why: string, wantedMs?: number): void {
     const { maxDelayMs } = this.#options;
+    // What the app or a header says may be no number, or one that no timer takes.
+    const afterMs = wantedMs! >= 0 ? Math.min(wantedMs!, WANTED_MAX_MS) : undefined;
     this.#notBefore = afterMs === undefined ? 0 : performance.now() + afterMs;
     // Somebody looks at the page: the first attempt is at once.
     const watched = this.#failures === 0 && performance.now() - this.#wokenAt < WATCHED_MS;
@@ -314,15 +319,20 @@ export class Duel<P extends EventPayloads = EventPayloads> {
 
   /** The page may be gone for good, and its socket would keep it from being kept. */
   #sleep(): void {
-    const { storageKey } = this.#options;
-    if (storageKey) save(storageKey, this.#session.save());
+    this.#keep(this.#session.save());
     this.#stop();
     this.#become({ name: 'waiting', nextAttemptAt: null, why: 'The page sleeps' });
+  }
+
+  #keep(session: SavedSession | null): void {
+    const { storageKey } = this.#options;
+    if (storageKey) save(storageKey, session);
   }
 
   #finish(reason: ClosedReason, more: { message?: string; error?: unknown } = {}): void {
     if (this.#state.name === 'closed') return;
     this.#stop();
+    this.#keep(null);
     this.#unwatch();
     clearTimeout(this.#ackTimer);
     this.#online = [];

@@ -27,10 +27,11 @@ export async function fetchTicket({ duelId, initData, apiUrl = '/api', signal }:
   const answer = await response.json().catch(() => ({}));
   if (typeof answer.data?.ticket === 'string') return answer.data.ticket;
   const { status, headers } = response;
+  const retryAfter = headers.get('Retry-After');
   const facts: TicketError & { status: number; requestId?: string } = {
     status, code: answer.code, requestId: answer.request_id,
     final: FINAL.includes(status),
-    retryAfterMs: Number(headers.get('Retry-After')) * 1000,
+    ...(retryAfter && { retryAfterMs: Number(retryAfter) * 1000 }),
   };
   throw Object.assign(new Error(answer.error ?? `HTTP ${status}`), facts);
 }

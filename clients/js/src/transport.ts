@@ -35,6 +35,7 @@ export interface TransportOptions {
 export class Transport {
   /** Whether the handshake was answered. From then on a single-use ticket may be used up. */
   opened = false;
+  readonly ticket: string;
   readonly #options: TransportOptions;
   readonly #socket: WebSocketLike;
   readonly #startedAt = performance.now();
@@ -49,6 +50,7 @@ export class Transport {
   /** Throws what the WebSocket throws for an address that is none. */
   constructor(options: TransportOptions) {
     this.#options = options;
+    this.ticket = options.ticket;
     const socket = (this.#socket = new options.WebSocket(options.url, [PROTOCOL, options.ticket]));
     socket.onopen = () => {
       if (socket.protocol !== PROTOCOL) this.#end(lost('The server is no duelhub'));
