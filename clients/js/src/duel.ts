@@ -3,11 +3,12 @@
 import { pause } from './backoff.js';
 import { ServerClock } from './clock.js';
 import { Emitter } from './emitter.js';
-import { isAboutTicket, isFinal, lost, wordOf, type End } from './ending.js';
+import { isFinal, isUnanswered, lost, wordOf, type End } from './ending.js';
 import type { ConnectedFrame, Frame } from './frames.js';
 import { watchPage } from './page.js';
 import { Session, type SavedSession } from './session.js';
 import { save, take } from './storage.js';
+import { Tickets, type Ticket } from './tickets.js';
 import { Transport } from './transport.js';
 import type {
   ClosedReason, ConnectOptions, DuelClosed, DuelEvent, EventPayloads, Notices, State, TicketError, WebSocketLike,
@@ -31,20 +32,13 @@ const ACK_PAUSE_MS = 250;
 /** Frames that are no events. */
 const NOT_EVENTS = ['connected', 'presence', 'duel_closed', 'pong', 'error'];
 
-interface Ticket {
-  value: string;
-  /** It is one of the backend's, which is good only once. */
-  single: boolean;
-  /** It is shown again, because a duel that is over gives no other one, and takes any for its end. */
-  again?: true;
-}
-
 /** A connection to a duel. {@link connect} makes one. */
 export class Duel<P extends EventPayloads = EventPayloads> {
   readonly #options: ConnectOptions & { connectTimeoutMs: number; maxDelayMs: number };
   readonly #emitter = new Emitter<Notices<P>>();
   readonly #clock = new ServerClock();
   readonly #session: Session;
+  readonly #tickets: Tickets;
   readonly #unwatch: () => void;
   #state: State = { name: 'connecting' };
   #userId: number | undefined;
@@ -66,15 +60,6 @@ export class Duel<P extends EventPayloads = EventPayloads> {
   #head = 0;
   #recovered: boolean | null = null;
 
-  /** A ticket of the backend's that the hub has not seen. */
-  #unused: string | null = null;
-  /** The ticket of the last connection. */
-  #shown: Ticket | null = null;
-  /** Whether a refused ticket led to a fresh one since the hub last let us in. */
-  #renewed = false;
-  /** A ticket whose connection ended without a welcome: the hub may still let it in, and close its successor for it. */
-  #givenUp: string | null = null;
-
   #acked = 0;
   #ackDue = false;
   #ackTimer: ReturnType<typeof setTimeout> | undefined;
@@ -83,14 +68,14 @@ export class Duel<P extends EventPayloads = EventPayloads> {
   constructor(options: ConnectOptions) {
     this.#options = { ...options, connectTimeoutMs: options.connectTimeoutMs ?? 10_000, maxDelayMs: options.maxDelayMs ?? 20_000 };
     this.#session = new Session(options.duelId);
+    this.#tickets = new Tickets(this.#session);
     this.#unwatch = watchPage({ sleep: () => this.#sleep(), wake: () => this.wake() });
     // Not at once: whoever closes it in the same turn (React's StrictMode does) has opened nothing.
     queueMicrotask(() => {
       if (this.#state.name === 'closed') return;
       const saved = options.storageKey && take(options.storageKey);
       if (saved) this.#session.restore(saved);
-      // The page before may have given it up.
-      this.#givenUp = this.#session.ticket;
+      this.#tickets.restored();
       this.#attempt();
     });
   }
@@ -162,17 +147,17 @@ export class Duel<P extends EventPayloads = EventPayloads> {
     this.#stop();
     this.#keep(null);
     this.#startedAt = performance.now();
-    this.#become({ name: 'connecting' });
-    const { ticket } = this.#session;
-    if (ticket !== null) return this.#open({ value: ticket, single: false });
-    if (this.#unused !== null) return this.#open({ value: this.#unused, single: true });
-
+    const { atHand } = this.#tickets;
     const fetching = (this.#fetching = new AbortController());
+    this.#become({ name: 'connecting' });
+    // A listener may have ended it.
+    if (fetching.signal.aborted) return;
+    if (atHand) return this.#open(atHand);
     this.#timer = setTimeout(() => this.#retry('The ticket takes too long'), this.#options.connectTimeoutMs);
     try {
       const value = await this.#options.ticket({ signal: fetching.signal });
       // It is good even if it came too late for this attempt.
-      this.#unused = value;
+      this.#tickets.fetched(value);
       if (!fetching.signal.aborted) this.#open({ value, single: true });
     } catch (error) {
       if (!fetching.signal.aborted) this.#ticketFailed(error);
@@ -181,8 +166,9 @@ export class Duel<P extends EventPayloads = EventPayloads> {
 
   #ticketFailed(error: unknown): void {
     const { final, code, retryAfterMs, message } = Object(error) as TicketError & { message?: string };
-    if (code === 'duel_closed' && this.#shown) {
-      this.#open({ ...this.#shown, again: true });
+    const { forTheEnd } = this.#tickets;
+    if (code === 'duel_closed' && forTheEnd) {
+      this.#open(forTheEnd);
     } else if (final) {
       this.#finish('ticket_refused', { error });
     } else {
@@ -192,7 +178,7 @@ export class Duel<P extends EventPayloads = EventPayloads> {
 
   #open(ticket: Ticket): void {
     this.#stop();
-    this.#shown = ticket;
+    this.#tickets.shown(ticket);
     const { WebSocket = globalThis.WebSocket, connectTimeoutMs, pingIntervalMs = 15_000, pongTimeoutMs = 8000 } = this.#options;
     const onEnd = (end: End): void => this.#ended(end, ticket);
     try {
@@ -217,7 +203,7 @@ export class Duel<P extends EventPayloads = EventPayloads> {
   #stop(): void {
     clearTimeout(this.#timer);
     this.#fetching?.abort();
-    if (this.#transport && this.#state.name === 'connecting') this.#givenUp = this.#transport.ticket;
+    if (this.#transport && this.#state.name === 'connecting') this.#tickets.unanswered(this.#transport);
     this.#transport?.close();
     this.#fetching = this.#transport = null;
   }
@@ -243,8 +229,7 @@ export class Duel<P extends EventPayloads = EventPayloads> {
     if (duelId !== (this.#session.duelId ?? duelId)) return this.#finish('wrong_duel');
     clearTimeout(this.#timer);
     this.#session.connected(frame);
-    this.#session.advance({ type: '', ...(frame.resume_ticket && { resume_ticket: frame.resume_ticket }) });
-    this.#renewed = false;
+    this.#tickets.welcomed();
     this.#onlineAt = performance.now();
     this.#userId = userId;
     this.#online = online;
@@ -281,18 +266,14 @@ export class Duel<P extends EventPayloads = EventPayloads> {
     const word = wordOf(end);
     const wasOnline = this.#state.name === 'online';
     if (wasOnline && performance.now() - this.#onlineAt > STABLE_MS) this.#failures = 0;
-    // Used up, unless the hub said that it was not the ticket's fault.
-    if (ticket.single && !wasOnline && this.#transport?.opened && !end.error) this.#unused = null;
+    if (!isUnanswered(end)) this.#transport = null;
 
-    if (word === 'connection_replaced' && this.#givenUp === ticket.value) {
-      // By our own attempt, which we had given up.
-      this.#givenUp = null;
+    if (word === 'connection_replaced' && this.#tickets.replacedByOwn(ticket)) {
       this.#retry('The connection was replaced', 0);
-    } else if (isAboutTicket(end) && !(isFinal(end) && (this.#renewed || ticket.single && !wasOnline))) {
-      this.#session.ticket = this.#unused = null;
-      if (ticket.again) this.#shown = null;
-      this.#retry('The ticket is used up', this.#renewed ? undefined : 0);
-      this.#renewed = true;
+    } else if (word.includes('ticket')) {
+      const another = this.#tickets.refused(ticket, { final: isFinal(end), wasOnline });
+      if (another === 'never') this.#finish(word);
+      else this.#retry('The ticket is used up', another === 'at once' ? 0 : undefined);
     } else if (isFinal(end)) {
       this.#finish(word || 'stopped', end.message && end.message !== word ? { message: end.message } : {});
     } else {

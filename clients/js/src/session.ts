@@ -31,14 +31,20 @@ export class Session {
     this.duelId = frame.duel_id;
     this.#epoch = frame.epoch;
     if (!frame.recovered) this.#seq = null;
+    this.#renew(frame);
   }
 
   /** Notes the position and the ticket of any other frame. Returns whether its `seq` is new. */
-  advance({ seq, resume_ticket }: Frame): boolean {
-    if (resume_ticket) this.ticket = resume_ticket;
+  advance(frame: Frame): boolean {
+    this.#renew(frame);
+    const { seq } = frame;
     if (seq === undefined || (this.#seq !== null && seq <= this.#seq)) return false;
     this.#seq = seq;
     return true;
+  }
+
+  #renew({ resume_ticket }: Frame): void {
+    if (resume_ticket) this.ticket = resume_ticket;
   }
 
   save(): SavedSession | null {

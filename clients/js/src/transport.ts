@@ -40,7 +40,6 @@ export class Transport {
   readonly #socket: WebSocketLike;
   readonly #startedAt = performance.now();
   #error: ErrorFrame | null = null;
-  #online = false;
   #heardAt = 0;
   /** When the pings that are not answered yet were sent. */
   #pings: number[] = [];
@@ -74,7 +73,6 @@ export class Transport {
 
   /** Begins to look after the connection, which the hub has accepted. */
   keepAlive({ server_time_ms }: ConnectedFrame): void {
-    this.#online = true;
     this.#options.clock.sample(this.#startedAt, server_time_ms);
     this.#ping();
     for (const ms of EARLY_PINGS_MS) this.#after(ms, () => this.#ping());
@@ -88,7 +86,6 @@ export class Transport {
 
   /** There is reason to doubt: the hub has to answer at once. Ends the connection if an answer is overdue. */
   probe(): void {
-    if (!this.#online) return;
     const now = performance.now();
     const overdue = now - (this.#pings[0] ?? now) > this.#options.pongTimeoutMs || now - this.#heardAt > SILENCE_MAX_MS;
     // What has come is read first.

@@ -431,6 +431,17 @@ describe('close()', () => {
     expect([world.network.opened, app.names.filter((name) => name === 'closed')]).toEqual([opened, ['closed']]);
   });
 
+  for (const name of ['connecting', 'waiting']) {
+    test(`in a listener of ${name} opens nothing`, async () => {
+      world.network.set('refused');
+      const app = world.open();
+      app.duel.on('state', (state) => state.name === name && app.duel.close());
+      await world.pass(60_000);
+      expect([app.names.at(-1), world.network.opened]).toEqual(['closed', name === 'connecting' ? 0 : 1]);
+      expect(vi.getTimerCount()).toBe(0);
+    });
+  }
+
   test('in a listener is the end of what follows', async () => {
     const app = world.open();
     app.duel.on('state', ({ name }) => name === 'online' && app.duel.close());
