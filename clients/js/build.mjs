@@ -1,17 +1,17 @@
-// Builds dist/: the package as two ES modules with source maps, and their types. And the package as the hub's own pages use it, which
-// is committed, because the hub is built without Node.js: webapp/vendor/duelhub.js.
+// Builds dist/: the package as two ES modules with source maps, and their types. And the package in one file for pages without a
+// build step, which is committed: the hub, whose demo page is one of them, is built without Node.js.
 //
 //     node build.mjs            builds all of it
-//     node build.mjs --check    builds nothing; fails if the committed file is not what would be built
+//     node build.mjs --check    builds nothing; fails if a committed file is not what would be built
 
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import { build } from 'esbuild';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
-const vendored = fileURLToPath(new URL('../../webapp/vendor/duelhub.js', import.meta.url));
+const COMMITTED = ['webapp/vendor/duelhub.js', 'examples/vanilla/duelhub.js'];
 const shared = { absWorkingDir: here, bundle: true, format: 'esm', target: 'es2022', logLevel: 'warning' };
 
 /** Returns the package in one file, to be read: not minified. */
@@ -22,9 +22,11 @@ async function readable() {
 }
 
 const file = await readable();
+const committed = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 if (process.argv.includes('--check')) {
-  if (readFileSync(vendored, 'utf8') !== file) {
-    console.error('webapp/vendor/duelhub.js is not what clients/js/src builds: run `npm run build` in clients/js, and commit it.');
+  const stale = COMMITTED.filter((path) => readFileSync(committed(path), 'utf8') !== file);
+  if (stale.length > 0) {
+    console.error(`Not what clients/js/src builds: ${stale.join(', ')}. Run \`npm run build\` in clients/js, and commit.`);
     process.exit(1);
   }
 } else {
@@ -33,6 +35,5 @@ if (process.argv.includes('--check')) {
   await build({ ...dist, entryPoints: ['src/index.ts'] });
   await build({ ...dist, entryPoints: ['src/react.ts'], external: ['react', './index.js'] });
   execFileSync('node_modules/.bin/tsc', [], { cwd: here, stdio: 'inherit' });
-  mkdirSync(new URL('.', `file://${vendored}`), { recursive: true });
-  writeFileSync(vendored, file);
+  for (const path of COMMITTED) writeFileSync(committed(path), file);
 }
