@@ -24,12 +24,15 @@ use tonic::{Request, Status};
 use tower::ServiceExt as _;
 
 use crate::config::{ControlConfig, Secret};
-use crate::edge::{CLIENT_ERROR, failure};
+use crate::edge::{CLIENT_ERROR, asks_for_page, failure};
 use crate::id::RequestId;
 use crate::pb::control_service_client::ControlServiceClient;
 
 /// The duel of the first page that is opened. The command line printed at start pushes to it.
 pub const FIRST_DUEL: u64 = 77;
+
+/// The duels of all other pages.
+const LATER_DUELS: std::ops::Range<u64> = FIRST_DUEL + 1..1_000_000;
 
 /// The page's address.
 pub const PATH: &str = "/demo/";
@@ -44,6 +47,7 @@ const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A file of `webapp/`: its path, its content type, its text.
 macro_rules! file {
@@ -53,7 +57,7 @@ macro_rules! file {
 }
 
 /// The page's files.
-const FILES: [(&str, &str, &str); 14] = [
+const FILES: [(&str, &str, &str); 17] = [
     file!("index.html", HTML),
     file!("theme.css", STYLE),
     file!("src/style.css", STYLE),
@@ -68,6 +72,29 @@ const FILES: [(&str, &str, &str); 14] = [
     file!("src/quiz.js", SCRIPT),
     file!("src/words.js", SCRIPT),
     file!("vendor/duelhub.js", SCRIPT),
+    file!("src/docs.js", SCRIPT),
+    file!("src/docs.css", STYLE),
+    file!("src/markdown.js", SCRIPT),
+];
+
+/// The page that shows a document.
+const READER: &str = include_str!("../webapp/docs.html");
+
+/// A document of the repository: its path there, and its text.
+macro_rules! document {
+    ($path:literal) => {
+        ($path, include_str!(concat!("../", $path)))
+    };
+}
+
+/// What a newcomer reads on with, as it was when this hub was built.
+const DOCUMENTS: [(&str, &str); 6] = [
+    document!("README.md"),
+    document!("clients/js/README.md"),
+    document!("clients/php/README.md"),
+    document!("examples/README.md"),
+    document!("deploy/GUIDE.md"),
+    document!("proto/duelhub/v1/control.proto"),
 ];
 
 /// Sends the bearer token with every call.
@@ -133,6 +160,7 @@ impl Demo {
             .route("/demo", get(async || Redirect::permanent(PATH)))
             .route(PATH, get(file))
             .route("/demo/{*path}", get(file))
+            .route("/demo/docs/{*path}", get(document))
             .route("/demo/api/duel", post(duel))
             .route("/demo/api/{method}", post(call))
             .with_state(Arc::new(self))
@@ -156,13 +184,31 @@ async fn file(Extension(id): Extension<RequestId>, path: Option<Path<String>>) -
     ([(header::CONTENT_TYPE, *kind), (header::CACHE_CONTROL, "no-store")], *text).into_response()
 }
 
+/// Answers with a document: a browser that opens it gets the page that shows it, and whoever else asks gets its text.
+async fn document(
+    Extension(id): Extension<RequestId>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let Some((_, text)) = DOCUMENTS.iter().find(|(name, _)| *name == path) else {
+        return failure(&id, StatusCode::NOT_FOUND, "not_found", "There is no such document");
+    };
+    let (kind, text) = if asks_for_page(&headers) { (HTML, READER) } else { (TEXT, *text) };
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::VARY, "accept"),
+    ];
+    (headers, text).into_response()
+}
+
 /// Says which duel a page is to open, and how a terminal reaches the control plane.
 async fn duel(State(demo): State<Arc<Demo>>) -> Json<Value> {
-    // Random, so that a page does not find an earlier page's duel.
-    let later = || u64::from(rand::random::<u32>()) + FIRST_DUEL + 1;
     let taken = demo.first_taken.swap(true, Ordering::Relaxed);
+    // Random, so that a page does not find an earlier page's duel. Short, because it is read and typed.
+    let duel = if taken { rand::random_range(LATER_DUELS) } else { FIRST_DUEL };
     Json(json!({
-        "duelId": if taken { later() } else { FIRST_DUEL },
+        "duelId": duel,
         "players": PLAYERS,
         "control": demo.address.to_string(),
         "tokenNeeded": demo.token_needed,

@@ -51,7 +51,7 @@ use self::origin::Origins;
 use self::rate::Rate;
 use self::refusal_log::RefusalLog;
 use self::request::RequestInfo;
-pub use self::request::{CLIENT_ERROR, failure, success};
+pub use self::request::{CLIENT_ERROR, asks_for_page, failure, success};
 use self::session::Session;
 pub use self::session::websocket;
 use crate::config::{EdgeConfig, TelegramConfig};

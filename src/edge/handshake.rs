@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Redirect};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::admission::{ConnectionSlot, LimitReached};
-use super::request::{CLIENT_ERROR, RequestInfo, failure};
+use super::request::{CLIENT_ERROR, RequestInfo, asks_for_page, failure};
 use super::{Edge, HandshakeCell, origin};
 use crate::config::Secret;
 use crate::event::{Epoch, Position};
@@ -75,14 +75,10 @@ pub(super) async fn lead_browsers_home(
     request: Request<Body>,
     next: Next,
 ) -> Response<Body> {
-    let accepts = request.headers().get_all(header::ACCEPT).iter();
-    let is_page = accepts
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','))
-        .any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html"));
-    let is_browser = is_page
+    let headers = request.headers();
+    let is_browser = asks_for_page(headers)
         && request.method() == Method::GET
-        && !request.headers().contains_key(header::UPGRADE);
+        && !headers.contains_key(header::UPGRADE);
     match home.filter(|_| is_browser) {
         // Not for good: on this port the next program may have no such page.
         Some(home) => Redirect::temporary(home).into_response(),
