@@ -44,10 +44,12 @@ await part("the newcomer's page", async () => {
   await answers(desk);
   await fromTheTerminal(desk);
   await theNetworkIsCut(desk);
-  await looks(desk.page, 'in the middle', pictures);
+  await looks(desk.page, 'in the middle');
   await theEnd(desk);
   await looks(desk.page, 'after the end');
   await anotherDuel(desk);
+  await theScene(desk, hub.control);
+  await readingOn(desk.page);
   equal(desk.complaints, [], 'the page has nothing to complain about');
   await desk.page.close();
 
@@ -115,7 +117,7 @@ async function fromTheTerminal({ page, phones, ledger }) {
       const { position, connections } = await paste(line);
       seq += 1;
       equal([Number(position.seq), connections], [seq, 2], `${form}: the pasted line reaches both players`);
-      await ledger.untilRow(seq, 'both have it', ({ players, answered }) => answered === 'not from here' && players.every(({ kind }) => kind === 'live'));
+      await ledger.untilRow(seq, 'both have it', ({ players, answered }) => answered === 'elsewhere' && players.every(({ kind }) => kind === 'live'));
       equal(await sawOf(seq), await sawOf(like), `${form}: they see what they saw of event ${like}`);
     }
   }
@@ -157,6 +159,36 @@ async function theNetworkIsCut({ press, phones: [ada, linus], ledger, page }) {
     (await page.getByTestId('guide').locator('[data-done="true"]').count()) === 5);
 }
 
+/** What the pictures show: a bit of everything. */
+async function theScene({ page, press, phones: [ada, linus], ledger }, control) {
+  const upTo = async (seq, ...phones) => {
+    for (const phone of phones) await phone.untilSeq(seq);
+    await ledger.untilRow(seq, 'is answered', ({ answered }) => answered);
+  };
+  const answer = (phone, word) => phone.options().filter({ hasText: word }).click();
+  await answer(ada, 'Jupiter');
+  await upTo(2, ada, linus);
+  await linus.part('network').click();
+  await linus.untilState('waiting');
+  await press('push-next');
+  await upTo(3, ada);
+  await answer(ada, 'Two');
+  await upTo(4, ada);
+  await linus.part('network').click();
+  await upTo(4, linus);
+  await answer(linus, 'Three');
+  await upTo(5, ada, linus);
+  const duel = Number((await page.getByTestId('duel').textContent()).split(' ')[1]);
+  await page.getByTestId('as-curl').check({ force: true });
+  await paste(`curl -s -H 'Content-Type: application/json' -d '{"duelId":${duel},"payload":{"question":"Hello from the terminal"}}' http://${control}/duelhub.v1.ControlService/PushEvent`);
+  await upTo(6, ada, linus);
+  await linus.part('network').click();
+  await linus.untilState('waiting');
+  await press('push-next');
+  await upTo(7, ada);
+  await looks(page, 'while Linus is away', pictures);
+}
+
 /** Both widths, in light and in dark: nothing sticks out, nothing is out of reach, all of it is on one screen. */
 async function looks(page, when, folder) {
   await page.mouse.move(0, 0); // no button is hovered
@@ -167,6 +199,8 @@ async function looks(page, when, folder) {
     if (folder) await page.screenshot({ path: join(folder, `${name}.png`) });
     const content = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.scrollHeight]);
     ok(content[0] <= size.width && content[1] <= size.height, `${name}, ${when}: one screen`, `${content}`);
+    const links = await page.locator('#docs').evaluate(({ parentElement: bar }) => [bar.scrollWidth, bar.clientWidth]);
+    ok(links[0] <= links[1], `${name}, ${when}: all links are there`, `${links}`);
     equal(await violationsOf(page), [], `${name}, ${when}: axe finds nothing`);
   }
   await page.emulateMedia({ colorScheme: 'light' });
@@ -197,6 +231,37 @@ async function theEnd({ page, press, phones, ledger }) {
     const answer = await paste(await page.getByTestId('line').textContent());
     equal(answer.duplicate, true, `${form}: the end may be pasted, and changes nothing`);
   }
+}
+
+/** Every link of the page, and of what it leads to, is there. */
+async function readingOn(page) {
+  const links = () => page.locator('a[href^="/demo"], a[href^="docs/"], main a[href]').evaluateAll((found) =>
+    found.filter(({ origin }) => origin === location.origin).map(({ href }) => href));
+  const start = page.url();
+  const open = await links();
+  const visited = new Set();
+  while (open.length > 0) {
+    const address = open.pop();
+    const [file, fragment] = address.split('#');
+    if (file === start || (visited.has(file) && !fragment)) continue;
+    visited.add(file);
+    await page.goto(address);
+    await page.locator('main h1').first().waitFor();
+    if (fragment) equal(await page.locator(`[id="${decodeURIComponent(fragment)}"]`).count(), 1, `${address}: its heading is there`);
+    if (visited.size < 40 && !fragment) open.push(...(await links()).filter((link) => !visited.has(link)));
+    visited.add(address);
+  }
+  ok(visited.size >= 6, 'there is something to read', `${visited.size}`);
+  for (const [, size, colorScheme] of LOOKS) {
+    await page.setViewportSize(size);
+    await page.emulateMedia({ colorScheme });
+    await page.goto(new URL('docs/README.md', start).href);
+    await page.locator('main h1').first().waitFor();
+    equal(await violationsOf(page), [], `the guide, ${size.width} px, ${colorScheme}: axe finds nothing`);
+    const width = await page.evaluate(() => document.documentElement.scrollWidth);
+    ok(width <= size.width, 'the guide: nothing sticks out to the right', `${width} px`);
+  }
+  await page.screenshot({ path: join(pictures, 'demo-guide-narrow.png') });
 }
 
 async function anotherDuel({ page, press, phones, ledger }) {

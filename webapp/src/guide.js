@@ -8,7 +8,7 @@ const STEPS = [
   ['paste', 'Paste the curl line in a terminal'],
 ];
 
-const DONE = 'That is all of it. Read on above.';
+const READ_ON = ['That is all of it. Read on: ', 'the guide', 'docs/README.md'];
 
 export class Guide {
   #element;
@@ -41,7 +41,11 @@ export class Guide {
       const item = document.createElement('li');
       item.className = 'end';
       item.setAttribute('aria-current', 'step');
-      item.textContent = DONE;
+      const [words, name, address] = READ_ON;
+      const link = document.createElement('a');
+      link.href = address;
+      link.textContent = name;
+      item.append(words, link);
       items.push(item);
     }
     this.#element.replaceChildren(...items);

@@ -48,6 +48,8 @@ export class Ledger {
     const table = element('table');
     table.append(head, this.#body);
     box.replaceChildren(table);
+    // A screen that is turned, or a keyboard that comes up: the newest is what one looks at.
+    new ResizeObserver(() => this.#toTheEnd()).observe(box);
   }
 
   get nameOf() {
@@ -147,8 +149,11 @@ export class Ledger {
     const [cell, made] = flowing('made');
     const number = element('span', 'seq', seq);
     number.title = `seq ${seq}${epoch ? `, epoch ${epoch}` : ''}`;
-    const time = element('span', 'ms', isForeign ? 'not from here' : duration(answeredAt - pressedAt));
-    if (isForeign) time.classList.add('how');
+    const time = element('span', 'ms', isForeign ? 'elsewhere' : duration(answeredAt - pressedAt));
+    if (isForeign) {
+      time.classList.add('foreign');
+      time.title = 'Pushed from elsewhere: by a terminal, or another page';
+    }
     if (hubMs) time.title = `From the press to the answer. In the hub itself: ${duration(hubMs)}`;
     made.append(number, button, time);
     const hadFocus = document.activeElement === button;
@@ -167,8 +172,10 @@ export class Ledger {
     how.title = title;
     got.append(element('span', 'saw', received ? seen(received.event, player.userId, this.nameOf) : ''), how);
     if (received && kind !== 'state') {
-      const time = element('span', 'ms', duration(received.at - row.pressedAt));
-      time.title = 'From the press to the event in the page';
+      // Of what was pushed elsewhere nobody here knows when.
+      const time = element('span', 'ms', row.isForeign && kind === 'live' ? 'received' : duration(received.at - row.pressedAt));
+      time.title = row.isForeign ? 'When it was pushed is not known here' : 'From the press to the event in the page';
+      time.classList.toggle('foreign', time.textContent === 'received');
       got.append(time);
     }
     return cell;

@@ -50,7 +50,7 @@ export function seen({ type, payload = {} }, userId, nameOf) {
     const { own, other } = points(payload.scores, userId);
     return `${own > other ? 'won' : own < other ? 'lost' : 'a draw'}, ${own} : ${other}`;
   }
-  if (!Array.isArray(payload.options)) return 'the same';
+  if (!Array.isArray(payload.options)) return 'as pushed';
   const last = payload.answered?.at(-1);
   if (last === undefined) return 'the question';
   if (last !== userId) return `that ${nameOf(last)} answered`;

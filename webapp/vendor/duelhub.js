@@ -61,18 +61,24 @@ var Emitter = class {
 };
 
 // src/ending.ts
-var lost = (message) => ({ code: 1006, message, error: null });
-var TICKET_WORDS = ["ticket_expired", "ticket_already_used", "invalid_ticket"];
-var TICKET_CODES = { 4001: "ticket_expired", 4002: "ticket_already_used", 4501: "invalid_ticket" };
-var STOP_CODES = { 4502: "duel_access_denied", 4503: "duel_closed", 4504: "connection_replaced" };
+var LOST = 1006;
+var lost = (message) => ({ code: LOST, message, error: null });
+var WORDS = {
+  4001: "ticket_expired",
+  4002: "ticket_already_used",
+  4501: "invalid_ticket",
+  4502: "duel_access_denied",
+  4503: "duel_closed",
+  4504: "connection_replaced"
+};
 function wordOf({ code, error }) {
-  return error?.message ?? TICKET_CODES[code] ?? STOP_CODES[code] ?? "";
-}
-function isAboutTicket(end) {
-  return TICKET_WORDS.includes(wordOf(end));
+  return error?.message ?? WORDS[code] ?? "";
 }
 function isFinal({ code, error }) {
   return error?.retry === void 0 ? code >= 4500 && code <= 4999 : !error.retry;
+}
+function isUnanswered({ code, error }) {
+  return code === LOST && !error;
 }
 
 // src/page.ts
@@ -120,13 +126,18 @@ var Session = class {
     this.duelId = frame.duel_id;
     this.#epoch = frame.epoch;
     if (!frame.recovered) this.#seq = null;
+    this.#renew(frame);
   }
   /** Notes the position and the ticket of any other frame. Returns whether its `seq` is new. */
-  advance({ seq, resume_ticket }) {
-    if (resume_ticket) this.ticket = resume_ticket;
+  advance(frame) {
+    this.#renew(frame);
+    const { seq } = frame;
     if (seq === void 0 || this.#seq !== null && seq <= this.#seq) return false;
     this.#seq = seq;
     return true;
+  }
+  #renew({ resume_ticket }) {
+    if (resume_ticket) this.ticket = resume_ticket;
   }
   save() {
     const { duelId, ticket } = this;
@@ -160,6 +171,64 @@ function take(key) {
   }
 }
 
+// src/tickets.ts
+var Tickets = class {
+  #session;
+  /** One of the backend's that the hub has not answered. */
+  #unused = null;
+  #last = null;
+  /** Whether a refused ticket led to a fresh one since the hub last let us in. */
+  #renewed = false;
+  /** One whose connection ended without a welcome: the hub may still let it in, and close its successor for it. */
+  #unanswered = null;
+  constructor(session) {
+    this.#session = session;
+  }
+  /** Begins with what the page before has left. It may have ended before the hub's answer. */
+  restored() {
+    this.#unanswered = this.#session.ticket;
+  }
+  /** The one that is at hand. `null`: the backend has to be asked. */
+  get atHand() {
+    const { ticket } = this.#session;
+    if (ticket !== null) return { value: ticket, single: false };
+    return this.#unused === null ? null : { value: this.#unused, single: true };
+  }
+  fetched(value) {
+    this.#unused = value;
+  }
+  /** The last one, to be shown again for the end of the duel. */
+  get forTheEnd() {
+    return this.#last && { ...this.#last, again: true };
+  }
+  shown(ticket) {
+    this.#last = ticket;
+  }
+  welcomed() {
+    this.#renewed = false;
+  }
+  /** A connection ended without the hub's answer. `opened`: the hub has had the ticket. */
+  unanswered({ ticket, opened }) {
+    this.#unanswered = ticket;
+    if (opened && ticket === this.#unused) this.#unused = null;
+  }
+  /** Returns whether a connection by the same ticket, which we had given up, may have replaced this one. */
+  replacedByOwn({ value }) {
+    const own = this.#unanswered === value;
+    this.#unanswered = null;
+    return own;
+  }
+  /** The hub refuses it. Returns whether to fetch another one: at once, later, or not at all. */
+  refused(ticket, { final, wasOnline }) {
+    if (final && (this.#renewed || ticket.single && !wasOnline)) return "never";
+    this.#session.ticket = this.#unused = null;
+    if (ticket.again) this.#last = null;
+    const when = this.#renewed ? "later" : "at once";
+    this.#renewed = true;
+    return when;
+  }
+};
+
 // src/frames.ts
 function parse(data) {
   try {
@@ -179,11 +248,11 @@ var HELD_UP_MS = 1e3;
 var Transport = class {
   /** Whether the handshake was answered. From then on a single-use ticket may be used up. */
   opened = false;
+  ticket;
   #options;
   #socket;
   #startedAt = performance.now();
   #error = null;
-  #online = false;
   #heardAt = 0;
   /** When the pings that are not answered yet were sent. */
   #pings = [];
@@ -192,6 +261,7 @@ var Transport = class {
   /** Throws what the WebSocket throws for an address that is none. */
   constructor(options) {
     this.#options = options;
+    this.ticket = options.ticket;
     const socket = this.#socket = new options.WebSocket(options.url, [PROTOCOL, options.ticket]);
     socket.onopen = () => {
       if (socket.protocol !== PROTOCOL) this.#end(lost("The server is no duelhub"));
@@ -212,7 +282,6 @@ var Transport = class {
   }
   /** Begins to look after the connection, which the hub has accepted. */
   keepAlive({ server_time_ms }) {
-    this.#online = true;
     this.#options.clock.sample(this.#startedAt, server_time_ms);
     this.#ping();
     for (const ms of EARLY_PINGS_MS) this.#after(ms, () => this.#ping());
@@ -225,7 +294,6 @@ var Transport = class {
   }
   /** There is reason to doubt: the hub has to answer at once. Ends the connection if an answer is overdue. */
   probe() {
-    if (!this.#online) return;
     const now = performance.now();
     const overdue = now - (this.#pings[0] ?? now) > this.#options.pongTimeoutMs || now - this.#heardAt > SILENCE_MAX_MS;
     if (overdue) this.#expect(0);
@@ -293,6 +361,7 @@ var Transport = class {
 var STABLE_MS = 1e4;
 var WAKE_PAUSE_MS = 1e3;
 var WATCHED_MS = 5e3;
+var WANTED_MAX_MS = 36e5;
 var ACK_PAUSE_MS = 250;
 var NOT_EVENTS = ["connected", "presence", "duel_closed", "pong", "error"];
 var Duel = class {
@@ -300,6 +369,7 @@ var Duel = class {
   #emitter = new Emitter();
   #clock = new ServerClock();
   #session;
+  #tickets;
   #unwatch;
   #state = { name: "connecting" };
   #userId;
@@ -319,14 +389,6 @@ var Duel = class {
   /** Newest position of the log when the hub let us in. */
   #head = 0;
   #recovered = null;
-  /** A ticket of the backend's that the hub has not seen. */
-  #unused = null;
-  /** The ticket of the last connection. */
-  #shown = null;
-  /** Whether a refused ticket led to a fresh one since the hub last let us in. */
-  #renewed = false;
-  /** A ticket whose connection was given up unanswered: the hub may still answer it, and close its successor for it. */
-  #givenUp = null;
   #acked = 0;
   #ackDue = false;
   #ackTimer;
@@ -334,11 +396,13 @@ var Duel = class {
   constructor(options) {
     this.#options = { ...options, connectTimeoutMs: options.connectTimeoutMs ?? 1e4, maxDelayMs: options.maxDelayMs ?? 2e4 };
     this.#session = new Session(options.duelId);
+    this.#tickets = new Tickets(this.#session);
     this.#unwatch = watchPage({ sleep: () => this.#sleep(), wake: () => this.wake() });
     queueMicrotask(() => {
       if (this.#state.name === "closed") return;
       const saved = options.storageKey && take(options.storageKey);
       if (saved) this.#session.restore(saved);
+      this.#tickets.restored();
       this.#attempt();
     });
   }
@@ -396,16 +460,17 @@ var Duel = class {
   // What is under way
   async #attempt() {
     this.#stop();
+    this.#keep(null);
     this.#startedAt = performance.now();
-    this.#become({ name: "connecting" });
-    const { ticket } = this.#session;
-    if (ticket !== null) return this.#open({ value: ticket, single: false });
-    if (this.#unused !== null) return this.#open({ value: this.#unused, single: true });
+    const { atHand } = this.#tickets;
     const fetching = this.#fetching = new AbortController();
+    this.#become({ name: "connecting" });
+    if (fetching.signal.aborted) return;
+    if (atHand) return this.#open(atHand);
     this.#timer = setTimeout(() => this.#retry("The ticket takes too long"), this.#options.connectTimeoutMs);
     try {
       const value = await this.#options.ticket({ signal: fetching.signal });
-      this.#unused = value;
+      this.#tickets.fetched(value);
       if (!fetching.signal.aborted) this.#open({ value, single: true });
     } catch (error) {
       if (!fetching.signal.aborted) this.#ticketFailed(error);
@@ -413,19 +478,18 @@ var Duel = class {
   }
   #ticketFailed(error) {
     const { final, code, retryAfterMs, message } = Object(error);
-    const shown = this.#shown;
-    if (code === "duel_closed" && shown) {
-      this.#shown = null;
-      this.#open(shown, false);
+    const { forTheEnd } = this.#tickets;
+    if (code === "duel_closed" && forTheEnd) {
+      this.#open(forTheEnd);
     } else if (final) {
       this.#finish("ticket_refused", { error });
     } else {
       this.#retry(message ?? String(error), retryAfterMs);
     }
   }
-  #open(ticket, remember = true) {
+  #open(ticket) {
     this.#stop();
-    if (remember) this.#shown = ticket;
+    this.#tickets.shown(ticket);
     const { WebSocket = globalThis.WebSocket, connectTimeoutMs, pingIntervalMs = 15e3, pongTimeoutMs = 8e3 } = this.#options;
     const onEnd = (end) => this.#ended(end, ticket);
     try {
@@ -442,10 +506,7 @@ var Duel = class {
     } catch (error) {
       return this.#retry(String(error));
     }
-    this.#timer = setTimeout(() => {
-      this.#givenUp = ticket.value;
-      onEnd(lost("The connection takes too long"));
-    }, connectTimeoutMs);
+    this.#timer = setTimeout(() => onEnd(lost("The connection takes too long")), connectTimeoutMs);
   }
   #address() {
     const { resume } = this.#session;
@@ -457,6 +518,7 @@ var Duel = class {
   #stop() {
     clearTimeout(this.#timer);
     this.#fetching?.abort();
+    if (this.#transport && this.#state.name === "connecting") this.#tickets.unanswered(this.#transport);
     this.#transport?.close();
     this.#fetching = this.#transport = null;
   }
@@ -478,10 +540,7 @@ var Duel = class {
     if (duelId !== (this.#session.duelId ?? duelId)) return this.#finish("wrong_duel");
     clearTimeout(this.#timer);
     this.#session.connected(frame);
-    this.#session.advance({ type: "", ...frame.resume_ticket && { resume_ticket: frame.resume_ticket } });
-    this.#unused = null;
-    this.#renewed = false;
-    this.#notBefore = 0;
+    this.#tickets.welcomed();
     this.#onlineAt = performance.now();
     this.#userId = userId;
     this.#online = online;
@@ -489,10 +548,10 @@ var Duel = class {
     this.#recovered = recovered;
     if (recovered) this.#ackDue = this.#acked > 0;
     else this.#acked = 0;
-    this.#transport.keepAlive(frame);
-    this.#sendAck();
     this.#become({ name: "online" });
     this.#emitter.emit("connected", { duelId, userId, recovered, online });
+    this.#transport?.keepAlive(frame);
+    this.#sendAck();
   }
   #notePresence(userId, online) {
     const others = this.#online.filter((id) => id !== userId);
@@ -513,22 +572,22 @@ var Duel = class {
     const word = wordOf(end);
     const wasOnline = this.#state.name === "online";
     if (wasOnline && performance.now() - this.#onlineAt > STABLE_MS) this.#failures = 0;
-    if (ticket.single && !wasOnline && this.#transport?.opened && !end.error) this.#unused = null;
-    if (word === "connection_replaced" && this.#givenUp === ticket.value) {
-      this.#givenUp = null;
+    if (!isUnanswered(end)) this.#transport = null;
+    if (word === "connection_replaced" && this.#tickets.replacedByOwn(ticket)) {
       this.#retry("The connection was replaced", 0);
-    } else if (isAboutTicket(end) && !(isFinal(end) && (this.#renewed || ticket.single && !wasOnline))) {
-      this.#session.ticket = this.#unused = null;
-      this.#retry("The ticket is used up", this.#renewed ? void 0 : 0);
-      this.#renewed = true;
+    } else if (word.includes("ticket")) {
+      const another = this.#tickets.refused(ticket, { final: isFinal(end), wasOnline });
+      if (another === "never") this.#finish(word);
+      else this.#retry("The ticket is used up", another === "at once" ? 0 : void 0);
     } else if (isFinal(end)) {
       this.#finish(word || "stopped", end.message && end.message !== word ? { message: end.message } : {});
     } else {
       this.#retry(word || end.message || "The connection is lost", end.error?.retry_after_ms);
     }
   }
-  #retry(why, afterMs) {
+  #retry(why, wantedMs) {
     const { maxDelayMs } = this.#options;
+    const afterMs = wantedMs >= 0 ? Math.min(wantedMs, WANTED_MAX_MS) : void 0;
     this.#notBefore = afterMs === void 0 ? 0 : performance.now() + afterMs;
     const watched = this.#failures === 0 && performance.now() - this.#wokenAt < WATCHED_MS;
     this.#wait(afterMs ?? (watched ? 0 : pause(this.#failures, maxDelayMs)), why);
@@ -541,14 +600,18 @@ var Duel = class {
   }
   /** The page may be gone for good, and its socket would keep it from being kept. */
   #sleep() {
-    const { storageKey } = this.#options;
-    if (storageKey) save(storageKey, this.#session.save());
+    this.#keep(this.#session.save());
     this.#stop();
     this.#become({ name: "waiting", nextAttemptAt: null, why: "The page sleeps" });
+  }
+  #keep(session) {
+    const { storageKey } = this.#options;
+    if (storageKey) save(storageKey, session);
   }
   #finish(reason, more = {}) {
     if (this.#state.name === "closed") return;
     this.#stop();
+    this.#keep(null);
     this.#unwatch();
     clearTimeout(this.#ackTimer);
     this.#online = [];
@@ -574,12 +637,13 @@ async function fetchTicket({ duelId, initData, apiUrl = "/api", signal }) {
   const answer = await response.json().catch(() => ({}));
   if (typeof answer.data?.ticket === "string") return answer.data.ticket;
   const { status, headers } = response;
+  const retryAfter = headers.get("Retry-After");
   const facts = {
     status,
     code: answer.code,
     requestId: answer.request_id,
     final: FINAL.includes(status),
-    retryAfterMs: Number(headers.get("Retry-After")) * 1e3
+    ...retryAfter && { retryAfterMs: Number(retryAfter) * 1e3 }
   };
   throw Object.assign(new Error(answer.error ?? `HTTP ${status}`), facts);
 }
