@@ -1,5 +1,5 @@
 // The newcomer's page, built by Vite and served by nginx as a WebApp, with the real ticket API.
-// Arguments: the hub's binary, an empty directory.
+// Arguments: the hub's binary, an empty directory, where to put the screenshots.
 
 import { renameSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ import { initDataOf } from './lib/telegram.mjs';
 
 const DUEL = 9;
 const PLAYERS = [{ user_id: 301, telegram_id: 930001 }, { user_id: 302, telegram_id: 930002 }];
-const [binary, directory] = process.argv.slice(2);
+const [binary, directory, pictures] = process.argv.slice(2);
 
 await part('the built page behind nginx', async () => {
   const webRoot = join(directory, 'www');
@@ -30,6 +30,7 @@ await part('the built page behind nginx', async () => {
   const phones = [new Phone(page, 1), new Phone(page, 2)];
   await bothOnline(page, phones);
   await anEvent(stack, page, phones);
+  if (pictures) await page.screenshot({ path: join(pictures, 'demo-built.png') });
   await theEnd(stack, phones);
   await cached(stack, page);
   equal(complaints, [], 'the page has nothing to complain about');

@@ -49,6 +49,9 @@ await part("the newcomer's page", async () => {
   await looks(desk.page, 'after the end');
   await anotherDuel(desk);
   await theScene(desk, hub.control);
+  await theEndIsMissed(desk);
+  await anotherDuel(desk);
+  await closedElsewhere(desk, hub.control);
   await readingOn(desk.page);
   equal(desk.complaints, [], 'the page has nothing to complain about');
   await desk.page.close();
@@ -157,6 +160,34 @@ async function theNetworkIsCut({ press, phones: [ada, linus], ledger, page }) {
   await ada.untilText('presence', 'Linus is online');
   await until('every step of the first minute is done', async () =>
     (await page.getByTestId('guide').locator('[data-done="true"]').count()) === 5);
+}
+
+/** Linus, still without a network, misses the end, and gets it when he is back. */
+async function theEndIsMissed({ press, phones: [ada, linus], ledger }) {
+  await press('push-finish');
+  await ada.untilState('closed');
+  equal(await linus.state() === 'closed', false, 'who is away does not know of the end');
+  await linus.part('network').click();
+  await linus.untilState('closed');
+  await linus.untilText('state', 'Duel is over');
+  await linus.untilText('quiz', 'Result');
+  const last = (await ledger.rows()).slice(-3).map(({ players }) => players[1].how);
+  equal(last, ['replayed 1st', 'replayed 2nd', 'replayed 3rd'], 'what was missed, with the end, is replayed');
+}
+
+/** A duel that a terminal closes. */
+async function closedElsewhere({ page, phones, ledger }, control) {
+  const duelId = Number((await page.getByTestId('duel').textContent()).split(' ')[1]);
+  const json = JSON.stringify({ duelId, status: 'DUEL_STATUS_CANCELLED' });
+  await paste(`curl -s -H 'Content-Type: application/json' -d '${json}' http://${control}/duelhub.v1.ControlService/CloseDuel`);
+  for (const phone of phones) await phone.untilState('closed');
+  await ledger.untilRow(2, 'the end came from elsewhere', ({ name, answered }) => name === 'Duel is over' && answered === 'elsewhere');
+  equal(await page.getByTestId('push-next').isDisabled(), true, 'nothing can be pushed any more');
+  await ledger.select(2);
+  for (const form of FORMS) {
+    await page.getByTestId(`as-${form}`).check({ force: true });
+    equal((await paste(await page.getByTestId('line').textContent())).duplicate, true, `${form}: the call that closed it may be pasted`);
+  }
 }
 
 /** What the pictures show: a bit of everything. */

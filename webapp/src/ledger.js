@@ -3,6 +3,7 @@
 import { duration, eventName, ordinal, seen } from './words.js';
 
 const SAMPLES_KEPT = 50;
+const LINES_KEPT = 200;
 
 const HOW = {
   live: ['', 'live: it was just pushed'],
@@ -90,8 +91,7 @@ export class Ledger {
     const line = element('tr', 'note');
     line.append(element('td'), ...this.#players.map((_, seat) => element('td', '', seat === index ? text : '')));
     line.cells[index + 1].title = title;
-    this.#body.append(line);
-    this.#toTheEnd();
+    this.#append(line);
   }
 
   /** No call of the page is under way: what has no call by now was pushed by somebody else. Returns whether there is such an event. */
@@ -117,10 +117,6 @@ export class Ledger {
     for (const row of this.#rows.values()) if (row.received.some((each) => each === undefined)) this.#render(row);
   }
 
-  isMissed(index) {
-    return [...this.#rows.values()].some(({ received }) => received[index] === undefined);
-  }
-
   #row(seq) {
     const known = this.#rows.get(seq);
     if (known) return known;
@@ -131,9 +127,18 @@ export class Ledger {
     row.button.addEventListener('click', () => row.call && this.#onSelect(row));
     this.#rows.set(seq, row);
     this.#render(row);
-    this.#body.append(row.line);
-    this.#toTheEnd();
+    this.#append(row.line);
     return row;
+  }
+
+  #append(line) {
+    this.#body.append(line);
+    if (this.#body.rows.length > LINES_KEPT) {
+      const [oldest] = this.#body.rows;
+      this.#rows.delete(Number(oldest.dataset.seq));
+      oldest.remove();
+    }
+    this.#toTheEnd();
   }
 
   #toTheEnd() {
@@ -192,6 +197,9 @@ export class Ledger {
 
 /** The call that makes an event which somebody else pushed, as far as it can be told from what the players received. */
 function rebuilt({ event, received }, players) {
+  if (event.type === 'duel_closed') {
+    return { method: 'CloseDuel', request: { duelId: event.duelId, status: `DUEL_STATUS_${event.status.toUpperCase()}` } };
+  }
   const duelId = event.payload?.duel_id;
   if (!duelId) return null;
   const bodies = received.map((each) => each && stripped(each.event.payload));

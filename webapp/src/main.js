@@ -78,6 +78,11 @@ function refreshButtons() {
 function receive(index, event, at) {
   ledger.received(index, event, at);
   if (event.delivery === 'replayed') guide?.done('replay');
+  if (event.type === 'duel_closed') {
+    // Whoever closed it: a terminal can, too.
+    game.finished = true;
+    refreshButtons();
+  }
   if (underWay === 0) settle();
 }
 

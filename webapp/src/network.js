@@ -18,8 +18,11 @@ export class Network {
     const network = this;
     this.WebSocket = class extends CuttableSocket {
       constructor(url, protocols) {
-        super(network.isCut ? null : new WebSocket(url, protocols));
+        const socket = network.isCut ? null : new WebSocket(url, protocols);
+        super(socket);
+        if (!socket) return;
         network.#sockets.add(this);
+        socket.addEventListener('close', () => network.#sockets.delete(this));
       }
     };
   }
@@ -27,7 +30,6 @@ export class Network {
   cut() {
     this.isCut = true;
     for (const socket of this.#sockets) socket.cut();
-    this.#sockets.clear();
   }
 
   bringBack() {
@@ -62,7 +64,6 @@ class CuttableSocket {
   }
 
   cut() {
-    if (!this.#socket || this.#socket.readyState === WebSocket.CLOSED) return;
     for (const name of NOTICES) this.#socket[name] = null;
     this.#socket.close();
     this.#lose();
