@@ -147,9 +147,9 @@ function pushGame(callWith) {
   return lastPush;
 }
 
-function showPush(seq, { call, answeredAt, pressedAt }, connections) {
+function showPush(seq, { call, hubMs }, connections) {
   const handed = `${connections} connection${connections === 1 ? '' : 's'}`;
-  byId('pushed').textContent = `Event ${seq} · stored in ${duration(answeredAt - pressedAt)} · ${handed}`;
+  byId('pushed').textContent = `Event ${seq} · ${duration(hubMs)} in the hub · ${handed}`;
   ledger.select(null);
   showCall(call, 'Last press');
 }
