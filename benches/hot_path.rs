@@ -21,10 +21,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use duelhub::clock;
 use duelhub::config::{Config, EngineConfig};
-use duelhub::edge::Edge;
+use duelhub::edge::{Edge, Pages};
 use duelhub::engine::{LogEngine as _, MemoryEngine};
 use duelhub::event::{Payload, Push, Role, Viewer};
 use duelhub::hub::{Attachment, Hub};
@@ -248,7 +247,7 @@ async fn connect(config: Config, hub: Arc<Hub>) -> WebSocketStream<TcpStream> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    tokio::spawn(edge.serve(listener, Router::new(), tasks, stop));
+    tokio::spawn(edge.serve(listener, Pages::default(), tasks, stop));
     let url = format!("ws://{address}/ws?ticket={}", issued.text.as_str());
     let stream = TcpStream::connect(address).await.unwrap();
     // The library zeroes its buffer before each read: one of the usual size would cost ten times what is measured.

@@ -1,20 +1,19 @@
-//! The demo page, in development only: two phones in one window, and a backend to push with. The page itself is in `webapp/`.
+//! The demo page, in development only: a backend, two players, and what each of them saw. The page itself is in `webapp/`.
 //!
-//! The page's requests come as JSON and are forwarded to the control plane: the demo is a gRPC client like any other. Four
-//! short handlers do that with less than `pbjson` or `prost-reflect` would add to the build.
+//! The page's calls come as JSON and go on to the control plane as they came, so that a call of the page is the very call of the
+//! curl line that it shows. Only the token is added here: the page never has it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Json, Path, State};
-use axum::http::{Response, StatusCode, header};
-use axum::response::{ErrorResponse, IntoResponse as _, Redirect};
+use axum::http::{self, HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::response::{IntoResponse as _, Redirect};
 use axum::routing::{get, post};
-use axum::{Router, extract::rejection::JsonRejection};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
@@ -22,29 +21,80 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
+use tower::ServiceExt as _;
 
 use crate::config::{ControlConfig, Secret};
-use crate::edge::{CLIENT_ERROR, failure};
+use crate::edge::{CLIENT_ERROR, asks_for_page, failure};
 use crate::id::RequestId;
-use crate::pb;
 use crate::pb::control_service_client::ControlServiceClient;
 
 /// The duel of the first page that is opened. The command line printed at start pushes to it.
 pub const FIRST_DUEL: u64 = 77;
 
+/// The duels of all other pages.
+const LATER_DUELS: std::ops::Range<u64> = FIRST_DUEL + 1..1_000_000;
+
+/// The page's address.
+pub const PATH: &str = "/demo/";
+
 /// The players of every demo duel.
 const PLAYERS: [u64; 2] = [1001, 1002];
 
-/// The page's files in `webapp/`.
-const FILES: [(&str, &str, &str); 8] = [
-    ("index.html", "text/html; charset=utf-8", include_str!("../webapp/index.html")),
-    ("src/main.js", "text/javascript", include_str!("../webapp/src/main.js")),
-    ("src/phone.js", "text/javascript", include_str!("../webapp/src/phone.js")),
-    ("src/player.js", "text/javascript", include_str!("../webapp/src/player.js")),
-    ("src/backend.js", "text/javascript", include_str!("../webapp/src/backend.js")),
-    ("src/game.js", "text/javascript", include_str!("../webapp/src/game.js")),
-    ("src/quiz.js", "text/javascript", include_str!("../webapp/src/quiz.js")),
-    ("src/style.css", "text/css", include_str!("../webapp/src/style.css")),
+/// The calls that the page makes.
+const METHODS: [&str; 4] = ["OpenDuel", "IssueTicket", "PushEvent", "CloseDuel"];
+
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A file of `webapp/`: its path, its content type, its text.
+macro_rules! file {
+    ($path:literal, $kind:expr) => {
+        ($path, $kind, include_str!(concat!("../webapp/", $path)))
+    };
+}
+
+/// The page's files.
+const FILES: [(&str, &str, &str); 17] = [
+    file!("index.html", HTML),
+    file!("theme.css", STYLE),
+    file!("src/style.css", STYLE),
+    file!("src/main.js", SCRIPT),
+    file!("src/backend.js", SCRIPT),
+    file!("src/copied.js", SCRIPT),
+    file!("src/game.js", SCRIPT),
+    file!("src/guide.js", SCRIPT),
+    file!("src/ledger.js", SCRIPT),
+    file!("src/network.js", SCRIPT),
+    file!("src/panel.js", SCRIPT),
+    file!("src/quiz.js", SCRIPT),
+    file!("src/words.js", SCRIPT),
+    file!("vendor/duelhub.js", SCRIPT),
+    file!("src/docs.js", SCRIPT),
+    file!("src/docs.css", STYLE),
+    file!("src/markdown.js", SCRIPT),
+];
+
+/// The page that shows a document.
+const READER: &str = include_str!("../webapp/docs.html");
+
+/// A document of the repository: its path there, and its text.
+macro_rules! document {
+    ($path:literal) => {
+        ($path, include_str!(concat!("../", $path)))
+    };
+}
+
+/// What a newcomer reads on with, as it was when this hub was built.
+const DOCUMENTS: [(&str, &str); 6] = [
+    document!("README.md"),
+    document!("clients/js/README.md"),
+    document!("clients/php/README.md"),
+    document!("examples/README.md"),
+    document!("deploy/GUIDE.md"),
+    document!("proto/duelhub/v1/control.proto"),
 ];
 
 /// Sends the bearer token with every call.
@@ -76,11 +126,11 @@ impl Interceptor for Bearer {
 /// A client of the control plane.
 pub type Client = ControlServiceClient<InterceptedService<Channel, Bearer>>;
 
-/// The demo page and its backend.
+/// The demo page and its way to the control plane.
 #[derive(Debug)]
 pub struct Demo {
-    client: Client,
-    control: SocketAddr,
+    control_plane: InterceptedService<Channel, Bearer>,
+    address: SocketAddr,
     token_needed: bool,
     first_taken: AtomicBool,
 }
@@ -96,10 +146,9 @@ impl Demo {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
         let endpoint = endpoint.timeout(Duration::from_secs(5));
         let bearer = Bearer::new(config.token.as_ref());
-        let client = ControlServiceClient::with_interceptor(endpoint.connect_lazy(), bearer);
         Some(Self {
-            client,
-            control: address,
+            control_plane: InterceptedService::new(endpoint.connect_lazy(), bearer),
+            address,
             token_needed: config.token.is_some(),
             first_taken: AtomicBool::new(false),
         })
@@ -108,13 +157,12 @@ impl Demo {
     /// Returns the routes under `/demo`.
     pub fn router(self) -> Router {
         Router::new()
-            .route("/demo", get(async || Redirect::permanent("/demo/")))
-            .route("/demo/", get(file))
+            .route("/demo", get(async || Redirect::permanent(PATH)))
+            .route(PATH, get(file))
             .route("/demo/{*path}", get(file))
-            .route("/demo/api/duel", post(open_duel))
-            .route("/demo/api/ticket", post(issue_ticket))
-            .route("/demo/api/push", post(push))
-            .route("/demo/api/close", post(close))
+            .route("/demo/docs/{*path}", get(document))
+            .route("/demo/api/duel", post(duel))
+            .route("/demo/api/{method}", post(call))
             .with_state(Arc::new(self))
     }
 }
@@ -128,18 +176,6 @@ pub fn curl_line(duel: u64, control: SocketAddr, token_needed: bool) -> String {
     format!("curl {token}-H 'Content-Type: application/json' -d '{request}' {call}")
 }
 
-/// Returns the command line that pushes to a duel by gRPC.
-fn grpcurl_line(duel: u64, control: SocketAddr, token_needed: bool) -> String {
-    let token = if token_needed { "-H \"authorization: Bearer $CONTROL_TOKEN\" " } else { "" };
-    let request = json!({
-        "duel_id": duel,
-        "payload_json": r#"{"question":"Hello from the terminal"}"#,
-    });
-    format!(
-        "grpcurl -plaintext {token}-d '{request}' {control} duelhub.v1.ControlService/PushEvent"
-    )
-}
-
 async fn file(Extension(id): Extension<RequestId>, path: Option<Path<String>>) -> Response<Body> {
     let path = path.map_or_else(|| "index.html".to_owned(), |Path(path)| path);
     let Some((_, kind, text)) = FILES.iter().find(|(name, ..)| *name == path) else {
@@ -148,138 +184,77 @@ async fn file(Extension(id): Extension<RequestId>, path: Option<Path<String>>) -
     ([(header::CONTENT_TYPE, *kind), (header::CACHE_CONTROL, "no-store")], *text).into_response()
 }
 
-fn refused(id: &RequestId, status: &Status) -> ErrorResponse {
-    let code = format!("{:?}", status.code());
-    failure(id, StatusCode::BAD_GATEWAY, &code, status.message()).into()
-}
-
-type JsonAnswer = Result<Json<Value>, ErrorResponse>;
-type GivenBody<T> = Result<Json<T>, JsonRejection>;
-
-#[expect(
-    clippy::result_large_err,
-    reason = "the error is axum's own answer, and made once a request"
-)]
-fn read<T>(id: &RequestId, given: GivenBody<T>) -> Result<T, ErrorResponse> {
-    let bad = |error: JsonRejection| {
-        failure(id, StatusCode::BAD_REQUEST, CLIENT_ERROR, &error.body_text()).into()
-    };
-    given.map(|Json(value)| value).map_err(bad)
-}
-
-#[derive(Deserialize)]
-struct TicketBody {
-    duel_id: u64,
-    user_id: u64,
-}
-
-#[derive(Deserialize)]
-struct PushBody {
-    duel_id: u64,
-    #[serde(default, rename = "type")]
-    event_type: String,
-    payload: Value,
-    #[serde(default)]
-    views: Vec<ViewBody>,
-}
-
-#[derive(Deserialize)]
-struct ViewBody {
-    user_id: u64,
-    payload: Value,
-}
-
-#[derive(Deserialize)]
-struct CloseBody {
-    duel_id: u64,
-    status: String,
-    payload: Option<Value>,
-}
-
-async fn open_duel(
-    State(demo): State<Arc<Demo>>,
+/// Answers with a document: a browser that opens it gets the page that shows it, and whoever else asks gets its text.
+async fn document(
     Extension(id): Extension<RequestId>,
-) -> JsonAnswer {
-    // Random, so that a page does not find an earlier page's duel.
-    let later = || u64::from(rand::random::<u32>()) + FIRST_DUEL + 1;
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let Some((_, text)) = DOCUMENTS.iter().find(|(name, _)| *name == path) else {
+        return failure(&id, StatusCode::NOT_FOUND, "not_found", "There is no such document");
+    };
+    let (kind, text) = if asks_for_page(&headers) { (HTML, READER) } else { (TEXT, *text) };
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::VARY, "accept"),
+    ];
+    (headers, text).into_response()
+}
+
+/// Says which duel a page is to open, and how a terminal reaches the control plane.
+async fn duel(State(demo): State<Arc<Demo>>) -> Json<Value> {
     let taken = demo.first_taken.swap(true, Ordering::Relaxed);
-    let duel_id = if taken { later() } else { FIRST_DUEL };
-    let participants = PLAYERS.map(|user_id| pb::Participant { user_id, telegram_id: 0 });
-    let request = pb::OpenDuelRequest {
-        duel_id,
-        participants: participants.into(),
-        settings: None,
-        reopen: false,
-    };
-    demo.client.clone().open_duel(request).await.map_err(|status| refused(&id, &status))?;
-    Ok(Json(json!({
-        "duel_id": duel_id,
-        "players": PLAYERS.map(|user_id| json!({"user_id": user_id})),
-        "grpcurl": grpcurl_line(duel_id, demo.control, demo.token_needed),
-    })))
-}
-
-async fn issue_ticket(
-    State(demo): State<Arc<Demo>>,
-    Extension(id): Extension<RequestId>,
-    given: GivenBody<TicketBody>,
-) -> JsonAnswer {
-    let TicketBody { duel_id, user_id } = read(&id, given)?;
-    let request = pb::IssueTicketRequest { duel_id, user_id, ..Default::default() };
-    let issued = demo.client.clone().issue_ticket(request).await;
-    let issued = issued.map_err(|status| refused(&id, &status))?.into_inner();
-    Ok(Json(json!({"ticket": issued.ticket})))
-}
-
-async fn push(
-    State(demo): State<Arc<Demo>>,
-    Extension(id): Extension<RequestId>,
-    given: GivenBody<PushBody>,
-) -> JsonAnswer {
-    let PushBody { duel_id, event_type, payload, views } = read(&id, given)?;
-    let views = views.into_iter().map(|view| pb::View {
-        user_id: view.user_id,
-        payload_json: view.payload.to_string(),
-        payload: None,
-    });
-    let request = pb::PushEventRequest {
-        duel_id,
-        r#type: event_type,
-        payload_json: payload.to_string(),
-        views: views.collect(),
-        ..Default::default()
-    };
-    let started = Instant::now();
-    let pushed = demo.client.clone().push_event(request).await;
-    let pushed = pushed.map_err(|status| refused(&id, &status))?.into_inner();
-    Ok(stored(pushed.position, pushed.connections, started))
-}
-
-async fn close(
-    State(demo): State<Arc<Demo>>,
-    Extension(id): Extension<RequestId>,
-    given: GivenBody<CloseBody>,
-) -> JsonAnswer {
-    let CloseBody { duel_id, status, payload } = read(&id, given)?;
-    let status = match status.as_str() {
-        "cancelled" => pb::DuelStatus::Cancelled,
-        _ => pb::DuelStatus::Finished,
-    };
-    let last_event = payload
-        .map(|payload| pb::LastEvent { payload_json: payload.to_string(), ..Default::default() });
-    let request = pb::CloseDuelRequest { duel_id, status: status.into(), last_event };
-    let started = Instant::now();
-    let closed = demo.client.clone().close_duel(request).await;
-    let closed = closed.map_err(|status| refused(&id, &status))?.into_inner();
-    Ok(stored(closed.position, closed.connections, started))
-}
-
-fn stored(position: Option<pb::Position>, connections: u32, started: Instant) -> Json<Value> {
-    let position = position.unwrap_or_default();
-    let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    // Random, so that a page does not find an earlier page's duel. Short, because it is read and typed.
+    let duel = if taken { rand::random_range(LATER_DUELS) } else { FIRST_DUEL };
     Json(json!({
-        "position": {"epoch": position.epoch, "seq": position.seq},
-        "connections": connections,
-        "duration_us": duration_us,
+        "duelId": duel,
+        "players": PLAYERS,
+        "control": demo.address.to_string(),
+        "tokenNeeded": demo.token_needed,
     }))
+}
+
+/// Passes a call on, and its answer back. `Server-Timing` says how long the control plane took.
+async fn call(
+    State(demo): State<Arc<Demo>>,
+    Extension(id): Extension<RequestId>,
+    Path(method): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    if !METHODS.contains(&method.as_str()) {
+        return failure(&id, StatusCode::NOT_FOUND, "not_found", "The page makes no such call");
+    }
+    // A page of another origin can post a text. For JSON its browser asks first, and is given no leave.
+    if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != JSON) {
+        let text = "Content-Type must be application/json";
+        return failure(&id, StatusCode::UNSUPPORTED_MEDIA_TYPE, CLIENT_ERROR, text);
+    }
+    let mut request = http::Request::new(tonic::body::Body::new(Body::from(body)));
+    *request.method_mut() = http::Method::POST;
+    let path = format!("/duelhub.v1.ControlService/{method}");
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    // One id for the whole of it, in the log and in the answer.
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        request.headers_mut().insert("x-request-id", id);
+    }
+    let started = Instant::now();
+    let answered = demo.control_plane.clone().oneshot(request).await;
+    let took = started.elapsed();
+    let Ok(answer) = answered else {
+        let text = "The control plane does not answer";
+        return failure(&id, StatusCode::BAD_GATEWAY, "unavailable", text);
+    };
+    let timing = format!("call;dur={:.3}", took.as_secs_f64() * 1e3);
+    let status = answer.status();
+    let kind = answer.headers().get(header::CONTENT_TYPE).cloned();
+    let kind = kind.unwrap_or(HeaderValue::from_static(JSON));
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    let body = Body::new(answer.into_body());
+    (status, headers, [("server-timing", timing)], body).into_response()
 }

@@ -51,7 +51,7 @@ use self::origin::Origins;
 use self::rate::Rate;
 use self::refusal_log::RefusalLog;
 use self::request::RequestInfo;
-pub use self::request::{CLIENT_ERROR, failure, success};
+pub use self::request::{CLIENT_ERROR, asks_for_page, failure, success};
 use self::session::Session;
 pub use self::session::websocket;
 use crate::config::{EdgeConfig, TelegramConfig};
@@ -76,6 +76,15 @@ pub struct Edge {
     refusals_logged: RefusalLog,
     origins: Origins,
     proxies: TrustedProxies,
+}
+
+/// Pages besides the contract's own.
+#[derive(Debug, Default)]
+pub struct Pages {
+    /// Their routes.
+    pub router: Router,
+    /// Where a browser is led that opens `/`. Unset: it is told that `/` is a WebSocket.
+    pub home: Option<&'static str>,
 }
 
 /// Passes a handshake that succeeded from its handler to the task that owns the socket.
@@ -121,11 +130,11 @@ impl Edge {
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
-        pages: Router,
+        pages: Pages,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) {
-        let router = self.router().merge(pages);
+        let router = self.router(pages.home).merge(pages.router);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -144,7 +153,7 @@ impl Edge {
         }
     }
 
-    fn router(self: &Arc<Self>) -> Router {
+    fn router(self: &Arc<Self>, home: Option<&'static str>) -> Router {
         // Without that, `get` serves HEAD as well: the ticket would be spent, or issued, for nobody.
         let refuse_head = request::method_not_allowed;
         let tickets = Router::new()
@@ -154,7 +163,7 @@ impl Edge {
             .layer(from_fn_with_state(Arc::clone(self), origin::refuse_others));
         let open = || get(handshake::open).head(refuse_head);
         Router::new()
-            .route("/", open())
+            .route("/", open().layer(from_fn_with_state(home, handshake::lead_browsers_home)))
             .route("/ws", open())
             .route("/ws/", open())
             .merge(tickets)

@@ -11,7 +11,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -29,8 +28,8 @@ use self::service_manager::ServiceManager;
 use crate::admin::Admin;
 use crate::config::{AppEnv, Config, EngineConfig, EngineKind, VARIABLES};
 use crate::control::{Control, Others, ServeError};
-use crate::demo::Demo;
-use crate::edge::Edge;
+use crate::demo::{self, Demo};
+use crate::edge::{Edge, Pages};
 use crate::engine::{EmbeddedEngine, Engine, MemoryEngine, RedisEngine, RedisUrlError, StoreError};
 use crate::hub::Hub;
 use crate::limits;
@@ -143,10 +142,10 @@ impl Server {
         let control = control.serve(self.control, others(health))?;
         let control = AbortOnDropHandle::new(tokio::spawn(control));
         let pages = match config.app_env {
-            AppEnv::Production => Router::new(),
-            AppEnv::Development => {
-                Demo::new(&config.control, addresses.control).map_or_else(Router::new, Demo::router)
-            }
+            AppEnv::Production => Pages::default(),
+            AppEnv::Development => Demo::new(&config.control, addresses.control)
+                .map(|demo| Pages { router: demo.router(), home: Some(demo::PATH) })
+                .unwrap_or_default(),
         };
         let (sockets, closed) = (TaskTracker::new(), CancellationToken::new());
         let edge = Edge::new(

@@ -6,12 +6,14 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
 };
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Redirect};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::admission::{ConnectionSlot, LimitReached};
-use super::request::{CLIENT_ERROR, RequestInfo, failure};
+use super::request::{CLIENT_ERROR, RequestInfo, asks_for_page, failure};
 use super::{Edge, HandshakeCell, origin};
 use crate::config::Secret;
 use crate::event::{Epoch, Position};
@@ -65,6 +67,23 @@ pub(super) async fn open(
         .map(|text| text.parse().unwrap_or_else(|_| Position { epoch: Epoch::random(), seq: 0 }));
     *cell.lock() = Some(Handshake { info, admitted, resume });
     switching_protocols(&accept, speaks)
+}
+
+/// Redirects a browser that opens `/` to `home`, if there is one. A handshake, and whoever asks for anything but a page, goes on.
+pub(super) async fn lead_browsers_home(
+    State(home): State<Option<&'static str>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response<Body> {
+    let headers = request.headers();
+    let is_browser = asks_for_page(headers)
+        && request.method() == Method::GET
+        && !headers.contains_key(header::UPGRADE);
+    match home.filter(|_| is_browser) {
+        // Not for good: on this port the next program may have no such page.
+        Some(home) => Redirect::temporary(home).into_response(),
+        None => next.run(request).await,
+    }
 }
 
 fn switching_protocols(accept: &str, speaks: bool) -> Response<Body> {

@@ -2,7 +2,9 @@
 
 use axum::Extension;
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 use axum::response::{IntoResponse as _, Json};
 use serde::Serialize;
 use serde_json::json;
@@ -19,6 +21,15 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 
 /// The code of a malformed request.
 pub const CLIENT_ERROR: &str = "bad_request";
+
+/// Returns whether a browser asks for a page to show, rather than a program for an answer.
+#[must_use]
+pub fn asks_for_page(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted
+        .flat_map(|list| list.split(','))
+        .any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html"))
+}
 
 /// A request's id and origin.
 #[derive(Debug, Clone)]

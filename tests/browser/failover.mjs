@@ -5,8 +5,9 @@
 import { once } from 'node:events';
 
 import { startBrowser } from './lib/browser.mjs';
-import { equal, ok, part, until } from './lib/check.mjs';
+import { equal, part, until } from './lib/check.mjs';
 import { startHub } from './lib/hub.mjs';
+import { Ledger } from './lib/ledger.mjs';
 import { Phone } from './lib/phone.mjs';
 import { freePorts } from './lib/ports.mjs';
 import { start } from './lib/processes.mjs';
@@ -27,32 +28,28 @@ await part('Redis starts again', async () => {
   const page = await browser.newPage();
   await page.goto(`http://${hub.edge}/demo/`);
   const [ada, linus] = [new Phone(page, 1), new Phone(page, 2)];
-  for (const phone of [ada, linus]) await phone.untilText('quiz', 'Round 1');
-  const [epoch, seq] = (await ada.text('position')).split(':');
+  const ledger = new Ledger(page);
+  for (const phone of [ada, linus]) await phone.untilText('quiz', 'Question 1');
+  const { seq, epoch } = await ledger.untilRow(1, 'it is answered', (row) => row.epoch);
 
   redis.kill('SIGKILL');
   await once(redis, 'exit');
   await until('not ready', async () => !(await isReady()));
   startRedis();
   await until('ready again', isReady);
-  for (const phone of [ada, linus]) {
-    await phone.untilText('recovered', 'yes');
-    await until('the position is of a new epoch', async () => !(await phone.text('position')).startsWith(epoch));
-  }
+  for (const phone of [ada, linus]) await until('recovered', async () => (await phone.recovered()) === true);
   await page.getByTestId('push-next').click();
-  for (const phone of [ada, linus]) await phone.untilText('position', `:${Number(seq) + 1}`);
+  for (const phone of [ada, linus]) await phone.untilSeq(seq + 1);
+  await ledger.untilRow(seq + 1, 'the position is of a new epoch', (row) => row.epoch && row.epoch !== epoch);
 
   await linus.part('network').click();
-  await linus.untilState('offline');
+  await linus.untilState('waiting');
   await page.getByTestId('push-next').click();
-  await ada.untilText('quiz', 'Round 3');
+  await ada.untilText('quiz', 'Question 3');
   await linus.part('network').click();
   await linus.untilState('online');
-  equal(await linus.text('recovered'), 'yes', 'what is missed in the new epoch is recovered');
-  await linus.untilText('position', await ada.text('position'));
-  const replayed = (await linus.frames()).filter(({ kind }) => kind === 'replayed');
-  equal(replayed.length, 1, 'the one that was missed is replayed');
-  const states = [ada, linus].map((phone) => phone.frames());
-  ok((await Promise.all(states)).flat().filter(({ kind }) => kind === 'state').length === 2,
-    'nobody had to start from the state again');
+  equal(await linus.recovered(), true, 'what is missed in the new epoch is recovered');
+  await linus.untilSeq(await ada.seq());
+  const kinds = (await ledger.rows()).map(({ players }) => players.map(({ kind }) => kind));
+  equal(kinds, [['state', 'state'], ['live', 'live'], ['live', 'replayed']], 'nobody had to start from the state again');
 });

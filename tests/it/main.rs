@@ -11,6 +11,7 @@ mod connect_connections;
 mod control;
 mod control_bounds;
 mod delivery;
+mod demo;
 mod frames;
 mod handshake;
 mod operations;

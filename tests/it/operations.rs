@@ -219,15 +219,3 @@ async fn pushes_in_flight_at_a_shutdown_are_answered() {
     assert_refused(&ended, Code::Unavailable, "SHUTTING_DOWN");
     server.stopped().await;
 }
-
-#[tokio::test]
-async fn the_demo_page_is_served_in_development_alone() {
-    let development = TestServer::start().await;
-    let page = get(development.addresses.edge, "/demo/", &[]).await;
-    assert!(page.status == 200 && page.body.contains("<html"));
-    assert_eq!(get(development.addresses.edge, "/demo", &[]).await.status, 308);
-    assert_eq!(get(development.addresses.edge, "/demo/src/nothing.js", &[]).await.status, 404);
-    let production =
-        TestServer::with(&[("APP_ENV", "production"), ("WEBAPP_URL", "https://a.example")]).await;
-    assert_eq!(get(production.addresses.edge, "/demo/", &[]).await.status, 404);
-}

@@ -1,11 +1,12 @@
 // The quiz the backend runs: which question is on, who has answered, and what each player may see of it.
 
+// Short, so that an option fits into a quarter of a small panel.
 const QUESTIONS = [
-  ['Which planet has the shortest day?', ['Mercury', 'Earth', 'Jupiter', 'Neptune'], 2],
+  ['Which planet has the shortest day?', ['Mars', 'Earth', 'Jupiter', 'Neptune'], 2],
   ['How many hearts does an octopus have?', ['One', 'Two', 'Three', 'Eight'], 2],
   ['Which metal is liquid at room temperature?', ['Mercury', 'Tin', 'Lead', 'Zinc'], 0],
-  ['What is the largest ocean on Earth?', ['Atlantic', 'Pacific', 'Indian', 'Arctic'], 1],
-  ['Which gas do plants take in by day?', ['Oxygen', 'Nitrogen', 'Helium', 'Carbon dioxide'], 3],
+  ['Which ocean is the largest?', ['Atlantic', 'Pacific', 'Indian', 'Arctic'], 1],
+  ['Which planet is the nearest to the Sun?', ['Venus', 'Mars', 'Earth', 'Mercury'], 3],
   ['Who wrote “Eugene Onegin”?', ['Gogol', 'Pushkin', 'Chekhov', 'Tolstoy'], 1],
 ].map(([question, options, correct]) => ({ question, options, correct }));
 
@@ -22,10 +23,6 @@ export class Game {
 
   canAnswer(userId) {
     return this.round > 0 && !this.finished && this.#scores.has(userId) && !this.#choices.has(userId);
-  }
-
-  randomChoice() {
-    return Math.floor(Math.random() * this.#current.options.length);
   }
 
   answer(userId, choice) {
@@ -55,7 +52,7 @@ export class Game {
 
   /** One view per player: only who has answered learns which option is right. */
   views() {
-    return [...this.#scores.keys()].map((user_id) => ({ user_id, payload: this.#viewOf(user_id) }));
+    return [...this.#scores.keys()].map((userId) => ({ userId, payload: this.#viewOf(userId) }));
   }
 
   #viewOf(userId) {

@@ -1,113 +1,189 @@
-// The demo page: two phones, and between them the backend that pushes to both.
+// The demo page: a backend, two players, and the log of what was pushed and what each of them received.
 
 import * as backend from './backend.js';
+import { copied } from './copied.js';
 import { Game } from './game.js';
-import { Phone } from './phone.js';
+import { Guide } from './guide.js';
+import { Ledger } from './ledger.js';
+import { Panel } from './panel.js';
+import { duration } from './words.js';
 
-const SEATS = [0, 1];
+const COPIED_FOR_MS = 1500;
 const byId = (id) => document.getElementById(id);
 
 let duel = null;
 let game = new Game();
-let phones = [];
+let panels = [];
+let ledger = null;
+let guide = null;
+let shown = null; // the call whose lines are shown
+let underWay = 0; // calls that are not answered yet
 let lastPush = Promise.resolve();
 
 async function openDuel() {
   duel = await backend.openDuel();
-  phones.forEach(({ player }) => player.drop());
-  phones = []; // so that the old players do not join the new game
+  panels.forEach((panel) => panel.close());
+  panels = []; // so that the old players do not join the new game
   game = new Game();
-  phones = duel.seats.map(seatPhone);
-  phones.forEach((phone, index) => byId(`seat-${index + 1}`).replaceChildren(phone.element));
+  panels = duel.seats.map(seatPanel);
+  panels.forEach(({ element }, index) => byId(`seat-${index + 1}`).replaceChildren(element));
+  ledger = new Ledger(byId('rows'), panels, { canPush: canPush(), onSelect: showRow });
   showDuel();
-  // Before the phones connect, so that they start as a latecomer does: with the present state.
-  if (duel.created) await nextRound();
-  phones.forEach(({ player }) => player.connect());
+  // Before the players connect, so that they start as a latecomer does: with the present state.
+  if (canPush()) await nextQuestion();
+  panels.forEach((panel) => panel.connect());
 }
 
-function seatPhone(seat, index) {
+function seatPanel(seat, index) {
   if (seat.userId !== null) game.join(seat.userId);
-  return new Phone({
+  return new Panel({
     number: index + 1,
     seat,
     opponent: duel.seats[1 - index]?.name ?? 'Opponent',
-    socketUrl: backend.socketUrl,
-    mayAnswer: (userId) => duel.canPush && game.canAnswer(userId),
-    onAnswer: (userId, choice) => run(() => answer(userId, choice)),
-    onChange: refreshButtons,
+    url: duel.url,
+    duelId: duel.id,
+    on: {
+      mayAnswer: (userId) => canPush() && game.canAnswer(userId),
+      answer: (userId, choice) => run(() => answer(userId, choice)),
+      event: (event, at) => receive(index, event, at),
+      connected: (recovered) => comeBack(index, recovered),
+      cut: () => {
+        ledger.note(index, 'network cut', 'The connection was closed, and no other one is let through');
+        guide?.done('cut');
+      },
+      change: () => ledger?.refresh(),
+    },
   });
 }
 
+const canPush = () => duel?.terminal != null;
+
 function showDuel() {
-  byId('duel').textContent = ` · duel ${duel.id}`;
-  for (const index of SEATS) {
-    const button = byId(`push-answer-${index + 1}`);
-    button.textContent = `${duel.seats[index]?.name} answers`;
-    button.hidden = index >= duel.seats.length;
-  }
-  byId('backend').hidden = !duel.canPush;
-  byId('new-duel').hidden = !duel.created;
-  byId('terminal').hidden = !duel.grpcurl;
-  byId('grpcurl').textContent = duel.grpcurl ?? '';
+  byId('duel').textContent = `Duel ${duel.id}`;
+  for (const id of ['backend', 'docs']) byId(id).hidden = !canPush();
+  byId('measured').hidden = !canPush();
+  document.body.dataset.canPush = canPush();
+  if (canPush()) guide ??= new Guide(byId('guide'));
   refreshButtons();
 }
 
 function refreshButtons() {
-  // In a real duel the user ids become known only as the phones connect.
-  phones.forEach(({ player }) => player.userId !== null && game.join(player.userId));
-  for (const index of SEATS) {
-    byId(`push-answer-${index + 1}`).disabled = !game.canAnswer(phones[index]?.player.userId);
-  }
-  byId('push-next').disabled = byId('push-finish').disabled = !duel || game.finished;
+  byId('next').disabled = byId('finish').disabled = !canPush() || game.finished;
+  byId('new-duel').classList.toggle('primary', game.finished);
+  byId('next').classList.toggle('primary', !game.finished);
 }
+
+// What players receive
+
+function receive(index, event, at) {
+  ledger.received(index, event, at);
+  if (event.delivery === 'replayed') guide?.done('replay');
+  if (event.type === 'duel_closed') {
+    // Whoever closed it: a terminal can, too.
+    game.finished = true;
+    refreshButtons();
+  }
+  if (underWay === 0) settle();
+}
+
+function settle() {
+  if (canPush() && ledger.settle()) guide.done('paste');
+}
+
+function comeBack(index, recovered) {
+  // A first connection is no coming back.
+  if (recovered === null) return;
+  ledger.cameBack(index);
+  if (recovered) ledger.note(index, 'back, complete', 'recovered: true. Everything that was missed is replayed');
+  else ledger.note(index, 'back, begun anew', 'recovered: false. Something is gone, so the present state follows');
+}
+
+// What the backend pushes
 
 async function answer(userId, choice) {
   if (!game.canAnswer(userId)) return;
   game.answer(userId, choice);
-  await pushGame(backend.push, { type: 'duel_update', views: game.views() });
+  await pushGame((payload) => ({ method: 'PushEvent', request: { duelId: duel.id, payload, views: game.views() } }));
 }
 
-function nextRound() {
+function nextQuestion() {
   game.nextRound();
-  return pushGame(backend.push, { type: 'duel_update' });
+  return pushGame((payload) => ({ method: 'PushEvent', request: { duelId: duel.id, payload } }));
 }
 
 function finish() {
   game.finish();
-  return pushGame(backend.close, { status: 'finished' });
+  // The button pressed cannot be pressed again, and somebody with a keyboard goes on from here.
+  if (document.activeElement === byId('finish')) queueMicrotask(() => byId('new-duel').focus());
+  const request = (payload) => ({ duelId: duel.id, status: 'DUEL_STATUS_FINISHED', lastEvent: { payload } });
+  return pushGame((payload) => ({ method: 'CloseDuel', request: request(payload) }));
 }
 
-function pushGame(send, fields) {
-  const pressed = performance.now();
-  const body = { duel_id: duel.id, ...fields, payload: game.payload() };
-  const recipients = phones;
+function pushGame(callWith) {
+  const pressedAt = performance.now();
+  const call = callWith(game.payload());
+  const book = ledger;
+  const missed = panels.some(({ isCut }) => isCut);
+  const isFirst = panels.every(({ isOnline }) => !isOnline) && !missed;
   refreshButtons();
+  panels.forEach((panel) => panel.renderQuiz());
+  underWay += 1;
   // One after the other: two requests under way at once might reach the hub in the wrong order.
   lastPush = lastPush.catch(() => {}).then(async () => {
-    const answer = await send(body);
-    recipients.forEach((phone) => phone.pushed(answer.position.seq, pressed));
-    showPush(body, answer);
+    try {
+      const { answer, hubMs } = await backend.call(call);
+      const push = { call, pressedAt, answeredAt: performance.now(), hubMs, epoch: answer.position.epoch };
+      const seq = Number(answer.position.seq);
+      // The last event and the end are one call, and two events.
+      if (call.method === 'CloseDuel') book.pushed(seq - 1, { ...push });
+      book.pushed(seq, push);
+      showPush(seq, push, answer.connections ?? 0);
+      if (!isFirst) guide?.done(missed ? 'miss' : 'push');
+    } finally {
+      underWay -= 1;
+      if (underWay === 0) settle();
+    }
   });
   return lastPush;
 }
 
-function showPush(body, { position, connections, duration_us }) {
-  byId('result-position').textContent = `${position.epoch}:${position.seq}`;
-  byId('result-connections').textContent = `${connections} connection${connections === 1 ? '' : 's'}`;
-  byId('result-duration').textContent = `${duration_us} µs`;
-  byId('request').textContent = JSON.stringify(body, null, 2);
+function showPush(seq, { call, hubMs }, connections) {
+  const handed = `${connections} connection${connections === 1 ? '' : 's'}`;
+  byId('pushed').textContent = `Event ${seq} · ${duration(hubMs)} in the hub · ${handed}`;
+  ledger.select(null);
+  showCall(call, 'Last press');
 }
 
-async function copyGrpcurl() {
+// The call as a line
+
+function showRow({ seq, call }) {
+  ledger.select(seq);
+  showCall(call, `Event ${seq}`);
+}
+
+function showCall(call, title) {
+  shown = call;
+  byId('call-title').textContent = `${title}: ${call.method}`;
+  showLine();
+}
+
+function showLine() {
+  if (!shown) return;
+  const form = document.querySelector('input[name="as"]:checked').value;
+  byId('line').textContent = copied(shown, duel.terminal)[form];
+  byId('line').scrollTop = 0;
+}
+
+async function copyLine() {
   try {
-    await navigator.clipboard.writeText(byId('grpcurl').textContent);
+    await navigator.clipboard.writeText(byId('line').textContent);
     byId('copy').textContent = 'Copied';
   } catch {
     // No clipboard without a secure context: select the line, so that one key copies it.
-    getSelection().selectAllChildren(byId('grpcurl'));
+    getSelection().selectAllChildren(byId('line'));
     byId('copy').textContent = 'Selected';
   }
-  setTimeout(() => (byId('copy').textContent = 'Copy'), 1_500);
+  setTimeout(() => (byId('copy').textContent = 'Copy'), COPIED_FOR_MS);
 }
 
 async function run(action) {
@@ -120,14 +196,10 @@ async function run(action) {
   }
 }
 
-const onClick = (id, action) => byId(id).addEventListener('click', () => run(action));
-
-for (const index of SEATS) {
-  onClick(`push-answer-${index + 1}`, () => answer(phones[index].player.userId, game.randomChoice()));
-}
-onClick('push-next', nextRound);
-onClick('push-finish', finish);
-onClick('new-duel', openDuel);
-onClick('copy', copyGrpcurl);
+byId('next').addEventListener('click', () => run(nextQuestion));
+byId('finish').addEventListener('click', () => run(finish));
+byId('new-duel').addEventListener('click', () => run(openDuel));
+byId('copy').addEventListener('click', copyLine);
+for (const input of document.querySelectorAll('input[name="as"]')) input.addEventListener('change', showLine);
 refreshButtons();
 run(openDuel);

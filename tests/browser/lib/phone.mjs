@@ -1,4 +1,4 @@
-// One of the two phones on the newcomer's page, as somebody in front of the screen sees it.
+// One of the two players on the newcomer's page, as somebody in front of the screen sees them.
 
 import { until } from './check.mjs';
 
@@ -19,20 +19,23 @@ export class Phone {
     return this.part(name).textContent();
   }
 
+  /** The state of its connection: connecting, online, waiting or closed. */
   state() {
     return this.#element.getAttribute('data-state');
   }
 
-  options() {
-    return this.part('quiz').locator('.option');
+  /** The seq of the newest event that it received. */
+  async seq() {
+    return Number(await this.#element.getAttribute('data-seq'));
   }
 
-  /** The frames on its list, oldest first: their type, whether they were live, and what is shown of their fields. */
-  async frames() {
-    const rows = await this.part('frames').locator('li').evaluateAll((items) =>
-      items.map(({ dataset, lastElementChild }) => ({ ...dataset, text: lastElementChild.textContent })),
-    );
-    return rows.reverse();
+  /** What the last welcome said of what was missed: true, false, or null for a first one. */
+  async recovered() {
+    return JSON.parse(await this.#element.getAttribute('data-recovered'));
+  }
+
+  options() {
+    return this.part('quiz').locator('.option');
   }
 
   async untilState(state) {
@@ -41,5 +44,9 @@ export class Phone {
 
   async untilText(name, text) {
     await until(`phone ${this.#number}: ${name} shows "${text}"`, async () => (await this.text(name)).includes(text));
+  }
+
+  async untilSeq(seq) {
+    await until(`phone ${this.#number} is at ${seq}`, async () => (await this.seq()) === seq);
   }
 }
