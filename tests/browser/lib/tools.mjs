@@ -7,6 +7,7 @@ const require = createRequire(new URL('../../tools/package.json', import.meta.ur
 
 export const { chromium } = require('playwright-core');
 export const { isValid, sign } = require('@tma.js/init-data-node');
+export const { source: axeSource } = require('axe-core');
 
 export const venvBin = fileURLToPath(new URL('../../tools/venv/bin', import.meta.url));
 export const chromiumPath = '/usr/bin/chromium';
