@@ -1,7 +1,9 @@
 // The operators' console, while a load passes through the hub, when the hub is killed, and where it wants the token.
 // Arguments: the hub's binary, an empty directory, where to put the screenshots.
 
+import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
+import { get } from 'node:http';
 import { join } from 'node:path';
 
 import { violationsOf } from './lib/axe.mjs';
@@ -42,9 +44,13 @@ function startLoad({ edge, control }) {
   start(binary, args, { log: join(directory, 'load.log'), env, cwd: directory });
 }
 
-const link = (page) => page.getByTestId('link').textContent();
-const text = (page, id) => page.getByTestId(id).textContent();
-const chart = (page, id) => page.getByTestId(`chart-${id}`);
+function link(page) {
+  return page.getByTestId('link').textContent();
+}
+
+function chart(page, id) {
+  return page.getByTestId(`chart-${id}`);
+}
 
 /** The module that keeps the samples, by itself. */
 async function theHistory(page) {
@@ -80,7 +86,7 @@ async function theHistory(page) {
 
 async function theChartsMove(page) {
   await until('the page is live', async () => (await link(page)) === 'Live');
-  await until('the node is ready', async () => (await text(page, 'health')) === 'Ready');
+  await until('the node is ready', async () => (await page.getByTestId('health').textContent()) === 'Ready');
   const shown = (id) => chart(page, id).locator('.value').allTextContents();
   await until('pushes and deliveries pass', async () => (await shown('rates')).every((value) => /^[1-9][\d,.]*\/s$/.test(value)));
   await until('p50, p99 and the probe', async () => (await shown('latency')).every((value) => /^[\d.,]+ (µs|ms|s)$/.test(value)));
@@ -100,13 +106,19 @@ async function theChartsMove(page) {
 async function reasonsHaveWords(page, { edge }) {
   const refused = chart(page, 'refused');
   equal(await refused.getByText('None since the hub started').count(), 1, 'nobody was refused');
-  const socket = new WebSocket(`ws://${edge}/ws?ticket=x`);
-  await new Promise((closed) => { socket.onclose = closed; });
+  await comeWithoutATicket(edge);
   await refused.getByRole('rowheader', { name: 'Ticket not valid' }).waitFor();
   equal(await refused.getByRole('rowheader').getAttribute('title'), 'invalid_ticket', 'the hub’s own word is at hand');
   const everything = await page.locator('body').innerText();
   equal(everything.match(/\b[a-z]+_[a-z_]+\b/g), null, 'nobody has to read the hub’s own words');
   await looks(page, 'console', 'the overview');
+}
+
+/** A handshake that is answered, so that the client can be told that it is refused. */
+async function comeWithoutATicket(edge) {
+  const headers = { Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==' };
+  const [, socket] = await once(get(`http://${edge}/ws?ticket=x`, { headers }), 'upgrade');
+  socket.destroy();
 }
 
 async function duelsInPages(page) {
@@ -174,6 +186,7 @@ async function theHubIsKilled(page, hub) {
   ok(Date.now() - begun < 2500, 'it is told at once that the hub is gone', `${Date.now() - begun} ms`);
   ok((await link(page)).startsWith('No answer'), 'and at the top');
   await until('for how long', async () => /^No answer for [2-9] s$/.test(await link(page)));
+  equal(await page.getByTestId('health').textContent(), 'Unknown', 'nobody knows how it does now');
   await page.screenshot({ path: join(pictures, 'console-lost.png') });
   equal(await violationsOf(page), [], 'a lost hub: axe finds nothing');
 
@@ -194,7 +207,7 @@ async function theToken(browser) {
   const context = await browser.newContext({ viewport: WIDE });
   const page = await context.newPage();
   await page.goto(`http://127.0.0.1:${hub.admin.split(':')[1]}/console/`);
-  const field = page.getByLabel('Control token');
+  const field = page.getByRole('textbox', { name: 'Control token' });
   await field.waitFor();
   await looks(page, 'console-token', 'the form for the token', false);
   await field.fill('not-the-token');

@@ -175,12 +175,13 @@ function entry(event) {
   const flags = [event.transient && 'transient', event.coalesces && 'coalesces'].filter(Boolean);
   return el('li', { 'data-seq': seq, 'data-end': end },
     el('span', { class: 'seq', text: `${seq}` }),
-    el('time', { datetime: new Date(at_ms).toISOString(), title: dateAndTime(at_ms), text: timeWithMs(at_ms) }),
     el('span', { class: 'type', text: what }),
-    el('span', { class: 'to', text: end ? 'to everybody' : to(audience) }),
     el('span', { class: 'size', text: bytes(event.bytes) }),
-    el('span', { class: 'flags', text: flags.join(', ') }),
-    el('span', { class: 'acked' }),
+    el('span', { class: 'meta' },
+      el('time', { datetime: new Date(at_ms).toISOString(), title: dateAndTime(at_ms), text: timeWithMs(at_ms) }),
+      el('span', { text: end ? 'to everybody' : to(audience) }),
+      ...flags.map((text) => el('span', { text })),
+      el('span', { class: 'acked' })),
     event.payload ? payload('Payload', event.payload) : null,
     ...(event.views ?? []).map((view) => payload(`View of ${view.user}`, view.payload)));
 }

@@ -28,13 +28,14 @@ const poller = new Poller({
     const wasLive = link.kind === 'live';
     link = state;
     tellLink();
+    if (state.kind !== 'live') draw();
     if (state.kind === 'locked') lock(state.rejected);
     else if (state.kind === 'live' && !wasLive) unlock();
   },
 });
 
 function draw() {
-  if (shown === 'overview') views.overview.draw(history, Date.now() + clockAhead);
+  if (shown === 'overview') views.overview.draw(history, Date.now() + clockAhead, link.kind === 'live');
   else if (shown === 'duels') views.duels.draw(history);
 }
 

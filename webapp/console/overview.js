@@ -91,8 +91,8 @@ export class Overview {
     }));
   }
 
-  /** Draws the history up to `now`, by the hub's clock. */
-  draw(history, now) {
+  /** Draws the history up to `now`, by the hub's clock. Unless the hub is `live`, nobody knows how it does now. */
+  draw(history, now, live) {
     const { node } = history;
     if (!node) return;
     if (this.#engine !== node.engine) {
@@ -100,23 +100,17 @@ export class Overview {
       const charts = ENGINE[node.engine] ?? ENGINE.memory;
       this.engineGrid.replaceChildren(...charts.map(([options, lines]) => this.#chart(options, () => lines)));
     }
-    this.#health(node, history);
+    this.#health(node, history, live);
     for (const { chart, lines } of this.#charts) chart.draw(history, lines(history), now);
     for (const table of this.#tables) fill(table, history);
   }
 
-  #health({ health, engine, samples, ...node }, history) {
-    const [state, text] = {
-      ready: ['good', 'Ready'],
-      stopping: ['warn', 'Stopping'],
-      not_ready: ['bad', 'Not ready'],
-    }[health.state];
+  #health({ health, engine, samples, ...node }, history, live) {
+    const [state, text, why] = live ? standing(health)
+      : ['unknown', 'Unknown', `${standing(health)[1]} when the hub answered last, at ${timeOfDay(node.at_ms)}.`];
     this.state.dataset.state = state;
     setText(this.state, text);
-    setText(this.why, health.state === 'ready'
-      ? `A push reaches its delivery in ${milliseconds(health.probe_ms)}.`
-      : health.why ? `${health.why.replace(/^./, (letter) => letter.toUpperCase())}.`
-        : 'Players are told to come back, and no socket is accepted any more.');
+    setText(this.why, why);
     const facts = [
       ['Engine', ENGINES[engine] ?? engine],
       ...(engine === 'embedded' ? storeFacts(samples) : []),
@@ -138,6 +132,18 @@ export class Overview {
     if (notes.join() !== [...this.notes.children].map(({ textContent }) => textContent).join()) {
       this.notes.replaceChildren(...notes.map((text) => el('li', { text })));
     }
+  }
+}
+
+/** How ready a node is: its colour, the word, and what is in its way. */
+function standing({ state, why, probe_ms }) {
+  switch (state) {
+    case 'ready':
+      return ['good', 'Ready', `A push reaches its delivery in ${milliseconds(probe_ms)}.`];
+    case 'stopping':
+      return ['warn', 'Stopping', 'Players are told when to come back, and no socket is accepted any more.'];
+    default:
+      return ['bad', 'Not ready', `${why.replace(/^./, (letter) => letter.toUpperCase())}.`];
   }
 }
 
