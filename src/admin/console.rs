@@ -121,7 +121,11 @@ fn stranger(request: &Request) -> Option<&'static str> {
     if headers.get_all(header::ORIGIN).iter().any(|origin| !is_own(origin)) {
         return Some("The request comes from a page of another origin");
     }
-    let is_trusted = |site: &HeaderValue| site == "same-origin" || site == "none";
+    // A link on a page of this machine, such as the demo's, may lead here. That page reads nothing of what opens.
+    let is_visit = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
+    let is_trusted = |site: &HeaderValue| {
+        site == "same-origin" || site == "none" || site == "same-site" && is_visit
+    };
     if headers.get_all("sec-fetch-site").iter().any(|site| !is_trusted(site)) {
         return Some("The request comes from a page of another site");
     }

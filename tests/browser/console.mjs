@@ -101,6 +101,28 @@ async function theChartsMove(page) {
   await chart(page, 'rates').locator('.u-over').hover({ position: { x: 215, y: 40 } });
   await until('under the crosshair stands its time', async () => /^\d\d:\d\d:\d\d$/.test(await chart(page, 'cpu').locator('h3').getAttribute('data-time')));
   await page.mouse.move(0, 0);
+  await theKeyboard(page);
+}
+
+/** Every sample can be read without a mouse, and what is first can be skipped. */
+async function theKeyboard(page) {
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press('Tab');
+  equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to the content', 'the first key leads past the top');
+  await page.keyboard.press('Enter');
+  await page.keyboard.press('Tab');
+  const slider = chart(page, 'connections').getByRole('slider');
+  equal(await slider.evaluate((element) => element === document.activeElement), true, 'the first chart is next');
+  for (const _ of [1, 2]) await page.keyboard.press('ArrowLeft');
+  const said = () => slider.getAttribute('aria-valuetext');
+  ok(/^\d\d:\d\d:\d\d: Players and spectators \d+$/.test(await said()), 'a sample of the past is read', await said());
+  const time = (await said()).slice(0, 8);
+  const other = () => chart(page, 'rates').locator('h3').getAttribute('data-time');
+  equal(await other(), time, 'in every chart');
+  await until('time passes', async () => (await slider.getAttribute('aria-valuemax')) > (await slider.getAttribute('aria-valuenow')) + 3);
+  equal((await said()).slice(0, 8), time, 'and stays chosen as time passes');
+  await page.keyboard.press('Tab');
+  await page.evaluate(() => document.activeElement.blur());
 }
 
 async function reasonsHaveWords(page, { edge }) {

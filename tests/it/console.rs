@@ -281,6 +281,10 @@ async fn pages_of_strangers_read_nothing_whichever_way_they_come() {
             refused(format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\n{header}\r\n\r\n")).await;
         }
     }
+    let link = [("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Mode", "navigate")];
+    assert_eq!(visit(admin, "/console/", &link).await.status, 200, "a link of the demo page");
+    let link = [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate")];
+    assert_eq!(visit(admin, "/console/", &link).await.status, 403);
     let own = [("Origin", own.as_str()), ("Sec-Fetch-Site", "same-origin")];
     assert_eq!(visit(admin, "/console/api/node", &own).await.status, 200);
     for host in ["localhost", "LOCALHOST:1234", "[::1]:8091", "192.0.2.1"] {

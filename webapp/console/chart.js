@@ -3,12 +3,15 @@
 
 import uPlot from './vendor/uPlot.esm.js';
 
-import { NONE, el, setText, span, timeOfDay } from './format.js';
+import { NONE, el, setText, timeOfDay } from './format.js';
 
 const HEIGHT = 132;
 const AXIS_WIDTH = 64;
 /** All charts have one crosshair. */
 const CROSSHAIR = uPlot.sync('console');
+const charts = new Set();
+/** The sample that the keyboard has chosen, by its time: in every chart. */
+let visited = null;
 const scheme = matchMedia('(prefers-color-scheme: dark)');
 
 const powers = (base, count, factors = [1]) =>
@@ -45,7 +48,7 @@ const paint = (name) => {
 function alone(plot, series) {
   const values = plot.data[series];
   const isThere = (at) => values[at] !== null && values[at] !== undefined;
-  return values.keys().filter((at) => isThere(at) && !isThere(at - 1) && !isThere(at + 1)).toArray();
+  return [...values.keys()].filter((at) => isThere(at) && !isThere(at - 1) && !isThere(at + 1));
 }
 
 export class Chart {
@@ -65,7 +68,9 @@ export class Chart {
     this.least = least;
     this.heading = el('h3', { id: `chart-${id}`, text: title });
     this.legend = el('ul', { class: 'legend' });
-    this.surface = el('div', { class: 'plot', role: 'img' });
+    this.surface = el('div', { class: 'plot', role: 'slider', tabindex: 0, 'aria-labelledby': `chart-${id}`, 'aria-valuemin': 0,
+      onkeydown: (event) => this.#step(event), onblur: () => this.#leave() });
+    charts.add(this);
     this.body = el('div', { class: 'chart-extra' });
     this.element = el('article', { class: 'card chart', 'aria-labelledby': `chart-${id}`, 'data-testid': `chart-${id}` },
       this.heading, this.legend, this.surface, note ? el('p', { class: 'note', text: note }) : null, this.body);
@@ -84,6 +89,34 @@ export class Chart {
     this.now = now / 1000;
     this.window = history.windowUpTo(now) / 1000;
     this.#plot?.setData([times, ...series]);
+    this.#point();
+  }
+
+  /** Puts the crosshair on a sample, and keeps it there as time passes: for those who use the keyboard. */
+  #visit(row) {
+    visited = row?.at ?? null;
+    for (const chart of charts) chart.#point();
+  }
+
+  #leave() {
+    if (visited === null) return;
+    this.#visit(null);
+    for (const chart of charts) chart.#plot?.setCursor({ left: -10, top: -10 });
+  }
+
+  #step(event) {
+    const rows = (this.#history?.rows ?? []).filter((row) => !row.gap);
+    const last = rows.length - 1;
+    const at = visited === null ? last : rows.findIndex((row) => row.at === visited);
+    const next = { ArrowLeft: at - 1, ArrowRight: at + 1, PageDown: at - 30, PageUp: at + 30, Home: 0, End: last }[event.key];
+    if (next === undefined) return;
+    event.preventDefault();
+    this.#visit(rows[Math.min(Math.max(next, 0), last)]);
+  }
+
+  /** Draws the crosshair where the keyboard has put it, if it has. */
+  #point() {
+    if (visited !== null) this.#plot?.setCursor({ left: this.#plot.valToPos(visited / 1000, 'x'), top: 0 });
     this.#tell();
   }
 
@@ -137,7 +170,8 @@ export class Chart {
   /** Says the values at the crosshair, or else the newest. */
   #tell() {
     const rows = this.#history?.rows ?? [];
-    const at = this.#cursor !== null && rows[this.#cursor] ? this.#cursor : rows.length - 1;
+    const chosen = visited === null ? this.#cursor ?? -1 : rows.findIndex((row) => row.at === visited);
+    const at = rows[chosen] ? chosen : rows.length - 1;
     const row = rows[at];
     const isPast = at !== rows.length - 1;
     const texts = this.#lines.map(({ value }) => (row && !row.gap ? this.format(value(row)) : NONE));
@@ -145,7 +179,9 @@ export class Chart {
     const time = isPast && row ? timeOfDay(row.at) : '';
     this.heading.dataset.time = time;
     const values = this.#lines.map(({ label }, nth) => `${label} ${texts[nth]}`).join(', ');
-    this.surface.setAttribute('aria-label', `${this.title} over the last ${span(this.window * 1000)}. ${time || 'Now'}: ${values || 'nothing'}`);
+    const state = { 'aria-valuemax': Math.max(rows.length - 1, 0), 'aria-valuenow': Math.max(at, 0),
+      'aria-valuetext': `${time || 'Now'}: ${values || 'nothing'}` };
+    for (const [name, value] of Object.entries(state)) this.surface.setAttribute(name, value);
   }
 
   #fit() {

@@ -139,7 +139,7 @@ export class Duel {
     this.nobody.hidden = online.length > 0;
   }
 
-  #fillLog({ events, position, online }) {
+  #fillLog({ events, position, online, production }) {
     if (this.#position && this.#position.epoch !== position.epoch) this.log.prepend(mark('A new epoch begins here', 'epoch'));
     for (const event of events) {
       const expected = this.#shown + 1;
@@ -153,10 +153,8 @@ export class Duel {
     this.#position = { epoch: position.epoch, seq: Math.max(this.#shown, 0) };
     this.empty.hidden = this.log.children.length > 0;
     this.log.hidden = this.log.children.length === 0;
-    const production = events[0] ? !('payload' in events[0]) && !('end' in events[0]) : null;
-    if (production !== null) {
-      setText(this.hint, production ? 'The newest first. In production the hub sends no payloads here.' : 'The newest first, with payloads, because APP_ENV is development.');
-    }
+    setText(this.hint, production ? 'The newest first. In production the hub sends no payloads here.'
+      : 'The newest first, with payloads, because APP_ENV is development.');
     const acked = Map.groupBy(online.filter(({ acked_seq }) => acked_seq > 0), ({ acked_seq }) => String(acked_seq));
     for (const item of this.log.querySelectorAll('[data-seq]')) {
       const users = acked.get(item.dataset.seq) ?? [];

@@ -82,21 +82,30 @@ export class Duels {
     this.#load();
   }
 
+  get #query() {
+    return [this.filter.value, this.#after && `after=${this.#after}`].filter(Boolean).join('&');
+  }
+
   async #load() {
     clearTimeout(this.#timer);
-    const query = [this.filter.value, this.#after && `after=${this.#after}`].filter(Boolean).join('&');
+    const query = this.#query;
     if (!document.hidden) {
       try {
         const page = await ask(`duels?${query}`);
-        const asked = [this.filter.value, this.#after && `after=${this.#after}`].filter(Boolean).join('&');
-        if (query === asked) this.#fill(page);
+        // Meanwhile another page may have been asked for.
+        if (query === this.#query) this.#fill(page);
       } catch (error) {
         // A hub that does not answer is told at the top of the page.
-        if (error instanceof Refused) setText(this.message, `${error.message}.`);
+        if (error instanceof Refused) this.#say(`${error.message}.`);
       }
     }
     clearTimeout(this.#timer);
     if (this.#shown) this.#timer = setTimeout(() => this.#load(), POLL_EVERY_MS);
+  }
+
+  #say(text) {
+    setText(this.message, text);
+    this.message.hidden = text === '';
   }
 
   #fill({ duels, next }) {
@@ -109,9 +118,8 @@ export class Duels {
       this.rows.replaceChildren(...duels.map(row));
       if (focused) [...this.rows.querySelectorAll('a')].find(({ hash }) => hash === focused)?.focus();
     }
-    setText(this.message, duels.length > 0 ? '' : this.filter.value === 'live=true' ? 'Nobody is connected to this node.'
+    this.#say(duels.length > 0 ? '' : this.filter.value === 'live=true' ? 'Nobody is connected to this node.'
       : this.#after ? 'There are no further duels.' : 'There are none.');
-    this.message.hidden = duels.length > 0;
     this.table.hidden = duels.length === 0;
     this.first.disabled = this.#after === null;
     this.previous.disabled = this.#after === null;

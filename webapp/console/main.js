@@ -25,12 +25,12 @@ const poller = new Poller({
     draw();
   },
   onState(state) {
-    const wasLive = link.kind === 'live';
+    const before = link.kind;
     link = state;
     tellLink();
     if (state.kind !== 'live') draw();
     if (state.kind === 'locked') lock(state.rejected);
-    else if (state.kind === 'live' && !wasLive) unlock();
+    else if (state.kind === 'live' && before !== 'live') unlock(before === 'locked');
   },
 });
 
@@ -82,10 +82,10 @@ function lock(rejected) {
   byId('token').focus();
 }
 
-function unlock() {
+function unlock(wasLocked) {
   byId('locked').hidden = true;
   byId('forget').hidden = token.get() === null;
-  route();
+  if (wasLocked) route();
 }
 
 byId('token-form').addEventListener('submit', (event) => {

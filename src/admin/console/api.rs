@@ -157,6 +157,7 @@ async fn duel(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Ans
         "status": status_word(head.status),
         "position": position_json(head.position),
         "oldest_seq": head.oldest_seq,
+        "production": !admin.config.shows_payloads,
         "participants": participants,
         "created_at_ms": view.record.created_at.0,
         "updated_at_ms": view.record.updated_at.map(|at| at.0),
