@@ -49,8 +49,8 @@ impl Admin {
         if let Some(bytes) = resident_bytes() {
             metrics.resident_bytes.set(bytes);
         }
-        if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
-            metrics.open_descriptors.set(gauge(descriptors.count()));
+        if let Some(descriptors) = open_descriptors() {
+            metrics.open_descriptors.set(descriptors);
         }
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         metrics.max_descriptors.set(i64::try_from(limit).unwrap_or(i64::MAX));
@@ -136,6 +136,20 @@ fn resident_bytes() -> Option<i64> {
     Some(pages * i64::try_from(page_size()).ok()?)
 }
 
+/// Returns how many descriptors are open, or `None` if there is no `/proc`.
+///
+/// Since Linux 6.2 the size of the directory says so. To read its names takes 8 ms for 10,000 of them, and the console asks each
+/// second.
+fn open_descriptors() -> Option<i64> {
+    const DIRECTORY: &str = "/proc/self/fd";
+    let size = std::fs::metadata(DIRECTORY).ok()?.len();
+    let count = match size {
+        0 => std::fs::read_dir(DIRECTORY).ok()?.count(),
+        size => usize::try_from(size).ok()?,
+    };
+    Some(gauge(count))
+}
+
 fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::try_from(time).unwrap_or_default().as_secs_f64()
@@ -184,6 +198,14 @@ mod tests {
     fn the_process_started_a_moment_ago() {
         let ago = clock::now().0 as f64 / 1000.0 - start_seconds().unwrap();
         assert!((-1.0..600.0).contains(&ago), "{ago}");
+    }
+
+    #[test]
+    fn as_many_descriptors_are_open_as_have_names() {
+        let named = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let counted = usize::try_from(open_descriptors().unwrap()).unwrap();
+        // Other tests open and close some meanwhile.
+        assert!(counted > 2 && counted.abs_diff(named) < 200, "{counted}, {named}");
     }
 
     #[test]

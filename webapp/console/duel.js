@@ -24,7 +24,7 @@ export class Duel {
       el('thead', {}, el('tr', {}, ...[['User'], ['Role'], ['Online since', 'wide'], ['Connections here', 'number wide'], ['Acked up to', 'number']]
         .map(([text, name]) => el('th', { scope: 'col', class: name, text })))),
       this.users);
-    this.nobody = el('p', { class: 'none', text: 'Nobody is online.' });
+    this.others = el('p', { class: 'none' });
     this.pause = el('button', { type: 'button', 'aria-pressed': 'false', text: 'Pause', onclick: () => this.#togglePause() });
     this.hint = el('p', { class: 'note' });
     this.log = el('ol', { class: 'log', 'data-testid': 'log', 'aria-label': 'Events, the newest first' });
@@ -33,7 +33,7 @@ export class Duel {
     this.content = el('div', { class: 'stack' },
       el('div', { class: 'card' }, this.facts),
       el('section', { 'aria-labelledby': 'users-title' }, el('h3', { id: 'users-title', text: 'Who is online' }),
-        el('div', { class: 'card flush' }, this.usersTable, this.nobody)),
+        el('div', { class: 'card flush' }, this.usersTable, this.others)),
       el('section', { 'aria-labelledby': 'log-title' },
         el('div', { class: 'head' }, el('h3', { id: 'log-title', text: 'Log' }), this.pause), this.hint,
         el('div', { class: 'card flush' }, this.log, this.empty)));
@@ -122,8 +122,8 @@ export class Duel {
     facts.forEach(([, value], nth) => setText(this.facts.children[nth].lastElementChild, value));
   }
 
-  #fillUsers({ online, position }) {
-    const key = JSON.stringify([online, position.seq]);
+  #fillUsers({ online, online_count, position }) {
+    const key = JSON.stringify([online, online_count, position.seq]);
     if (this.users.dataset.key === key) return;
     this.users.dataset.key = key;
     this.users.replaceChildren(...online.map(({ user, role, since_ms, connections, acked_seq }) => {
@@ -136,7 +136,9 @@ export class Duel {
         el('td', { class: 'number', text: acked }));
     }));
     this.usersTable.hidden = online.length === 0;
-    this.nobody.hidden = online.length > 0;
+    const others = online_count - online.length;
+    this.others.hidden = online.length > 0 && others === 0;
+    setText(this.others, online.length === 0 ? 'Nobody is online.' : `and ${plural(others, 'other user')}`);
   }
 
   #fillLog({ events, position, online, production }) {

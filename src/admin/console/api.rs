@@ -152,6 +152,8 @@ async fn duel(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Ans
     let participants = view.record.participants.as_deref().map(|participants| {
         participants.iter().map(|participant| participant.user.get()).collect::<Vec<_>>()
     });
+    // Over several nodes there may be as many on each.
+    let online = view.online.iter().take(limits::ONLINE_LISTED_MAX);
     Ok(Json(json!({
         "duel": duel.get(),
         "status": status_word(head.status),
@@ -162,7 +164,8 @@ async fn duel(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Ans
         "created_at_ms": view.record.created_at.0,
         "updated_at_ms": view.record.updated_at.map(|at| at.0),
         "connections": view.connections,
-        "online": view.online.iter().map(online_json).collect::<Vec<_>>(),
+        "online": online.map(online_json).collect::<Vec<_>>(),
+        "online_count": view.online.len(),
         "events": events,
     })))
 }
