@@ -152,7 +152,7 @@ export class Chart {
         y: { range: (_plot, _min, max) => [0, Math.max(this.least, (max ?? 0) * 1.1)] },
       },
       axes: [
-        { ...axis, size: 22, gap: 4, space: 90, values: (_plot, ticks) => ticks.map((at) => (at % 60 ? timeOfDay(at * 1000) : timeOfDay(at * 1000).slice(0, 5))),
+        { ...axis, size: 26, gap: 8, space: 90, values: (_plot, ticks) => ticks.map((at) => (at % 60 ? timeOfDay(at * 1000) : timeOfDay(at * 1000).slice(0, 5))),
           incrs: [30, 60, 120, 300] },
         { ...axis, size: AXIS_WIDTH, gap: 6, space: 28, values: (_plot, ticks) => ticks.map((value) => this.format(value)),
           incrs: this.steps },
