@@ -6,6 +6,7 @@
 mod env_file;
 mod ip_network;
 mod reader;
+mod secret;
 mod sections;
 mod variables;
 mod warnings;
@@ -21,6 +22,7 @@ pub use self::env_file::read_env_file;
 pub use self::ip_network::IpNetwork;
 pub use self::reader::Problem;
 use self::reader::Reader;
+pub use self::secret::Secret;
 pub use self::variables::{VARIABLES, Variable};
 use crate::limits;
 
@@ -29,42 +31,6 @@ pub const TICKET_SECRET_BYTES_MIN: usize = 32;
 
 /// Bytes of the shortest control token.
 pub const CONTROL_TOKEN_BYTES_MIN: usize = 16;
-
-/// A text that `Debug` does not show.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Makes a secret of a text.
-    #[must_use]
-    pub const fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// Returns a new secret of 256 random bits.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>()))
-    }
-
-    /// Returns the bytes, for a key or a comparison in constant time.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-
-    /// Returns the text, for a header.
-    #[must_use]
-    pub const fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
 
 /// Where the process runs, as far as safety is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -335,6 +301,21 @@ pub struct AdminConfig {
     pub timeout: Duration,
     /// Connections at a time.
     pub connections_max: usize,
+    /// Who may read the console.
+    pub console_access: ConsoleAccess,
+    /// Whether the console shows payloads: in development only, because they are the players'.
+    pub shows_payloads: bool,
+}
+
+/// Who may read the operators' console.
+#[derive(Debug, Clone)]
+pub enum ConsoleAccess {
+    /// Every program of this machine, as with `/metrics`: the listener is on loopback.
+    Local,
+    /// Who shows the control token: the listener is beyond loopback.
+    Token(Secret),
+    /// Nobody: the listener is beyond loopback, and there is no token to show.
+    Nobody,
 }
 
 impl Config {
@@ -357,6 +338,7 @@ impl Config {
         let several_nodes = engine_kind.is_shared();
         let edge = sections::read_edge(&mut reader, production);
         let control = sections::read_control(&mut reader);
+        let console_token = control.token.clone();
         if production {
             warnings.extend(warnings::of_control(&control).map(str::to_owned));
         }
@@ -378,7 +360,12 @@ impl Config {
             hub: sections::read_hub(&mut reader, several_nodes, edge.handshakes_per_second_max),
             edge,
             control,
-            admin: sections::read_admin(&mut reader, production, &mut warnings),
+            admin: sections::read_admin(
+                &mut reader,
+                production,
+                console_token.as_ref(),
+                &mut warnings,
+            ),
             warnings,
         };
         sections::check_retention(&mut reader, &config);

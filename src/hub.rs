@@ -63,7 +63,7 @@ pub use self::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
 use crate::config::HubConfig;
 use crate::engine::{
     AppendError, Appended, Declaration, DuelRecord, DuelSettings, Engine, EngineCounts,
-    EngineError, Head, Notice, Online, OpenError, Opened, Revocation, Signal, SignalKind,
+    EngineError, Head, Notice, Online, OpenError, Opened, Page, Revocation, Signal, SignalKind,
     StatusFilter, StoreCounts, Target,
 };
 use crate::event::{Content, Outcome, Position, Push, Role};
@@ -252,8 +252,24 @@ impl Hub {
         Ok(Some(DuelView { record, online, connections }))
     }
 
-    /// Returns who is online in duels, over all nodes.
-    async fn online(
+    /// Returns at most `count` events of a duel's log after a position, in order.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn log(
+        &self,
+        duel: DuelId,
+        after: Position,
+        count: usize,
+    ) -> Result<Page, EngineError> {
+        self.engine.read(duel, after, count).await
+    }
+
+    /// Returns who is online in those of the duels in which somebody is, over all nodes.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn online(
         &self,
         duels: Vec<DuelId>,
     ) -> Result<HashMap<DuelId, Vec<OnlineUser>>, EngineError> {
@@ -288,9 +304,32 @@ impl Hub {
         status: StatusFilter,
         count: usize,
     ) -> Result<Vec<(DuelId, Head, usize)>, EngineError> {
-        let heads = self.engine.list(after, status, count).await?;
+        Ok(self.with_connections(self.engine.list(after, status, count).await?))
+    }
+
+    /// Returns the same of those duels that have a connection on this node, or a user in their grace period.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn live_duels(
+        &self,
+        after: Option<DuelId>,
+        count: usize,
+    ) -> Result<Vec<(DuelId, Head, usize)>, EngineError> {
+        let is_next = |duel: &DuelId| Some(*duel) > after && *duel != DuelId::PROBE;
+        let mut ids: Vec<_> = self.duels.read().keys().copied().filter(is_next).collect();
+        if ids.len() > count {
+            ids.select_nth_unstable(count);
+            ids.truncate(count);
+        }
+        let mut heads = self.engine.heads(ids).await?;
+        heads.sort_unstable_by_key(|(duel, _)| *duel);
+        Ok(self.with_connections(heads))
+    }
+
+    fn with_connections(&self, heads: Vec<(DuelId, Head)>) -> Vec<(DuelId, Head, usize)> {
         let connections = |duel| self.live(duel).map_or(0, |live| live.connections());
-        Ok(heads.into_iter().map(|(duel, head)| (duel, head, connections(duel))).collect())
+        heads.into_iter().map(|(duel, head)| (duel, head, connections(duel))).collect()
     }
 
     /// Returns what a ticket issued now has to say.

@@ -213,6 +213,18 @@ pub const ADMIN_CONNECTIONS: (usize, usize) = (16, 256);
 /// How long a connection of the admin listener may take, for its one request and the answer.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Duels on a page of the console: as many as somebody reads.
+pub const CONSOLE_DUELS_MAX: usize = 50;
+
+/// Users whom the console names beside a duel in a list. The duel's own page names all that presence does.
+pub const CONSOLE_USERS_MAX: usize = 4;
+
+/// Events of a duel in one answer of the console. A log that grows faster than this a second is shown with gaps, which are marked.
+pub const CONSOLE_EVENTS_MAX: usize = 50;
+
+/// Bytes of one payload and of all payloads in one answer of the console, in development: what somebody reads of it.
+pub const CONSOLE_PAYLOAD_BYTES_MAX: (usize, usize) = (4 * 1024, 128 * 1024);
+
 /// Descriptors that the process keeps for everything that has no bound of its own.
 ///
 /// 64 tables of the store and its journals, or the connections to Redis; three listeners; runtimes, files and pipes.

@@ -40,7 +40,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "telegram", "ticket",
         ],
     ),
-    ("admin", &["clock", "config", "hub", "limits", "metrics", "places", "version"]),
+    (
+        "admin",
+        &[
+            "clock", "config", "engine", "event", "hub", "id", "limits", "metrics", "places",
+            "version",
+        ],
+    ),
     ("demo", &["config", "edge", "id", "pb"]),
     ("bench", &["config", "demo", "pb"]),
     (

@@ -76,6 +76,7 @@ fn greeting(Addresses { edge, control, admin }: Addresses, token: bool) -> Strin
     page           http://{edge}/demo/
     WebSocket      ws://{edge}/ws
     backends       {control}   gRPC, or JSON over HTTP
+    console        http://{admin}/console/
     health         http://{admin}/readyz   http://{admin}/metrics
 
   Open the page: two players are in a duel. Then push to both of them:

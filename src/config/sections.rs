@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use super::{
-    AdminConfig, CONTROL_TOKEN_BYTES_MIN, Config, ControlConfig, ControlPatience, ControlTls,
-    DevAuth, Durability, EdgeConfig, EngineConfig, EngineKind, HubConfig, RedisConfig, Secret,
-    StoreConfig, TICKET_SECRET_BYTES_MIN, TelegramConfig, TicketConfig,
+    AdminConfig, CONTROL_TOKEN_BYTES_MIN, Config, ConsoleAccess, ControlConfig, ControlPatience,
+    ControlTls, DevAuth, Durability, EdgeConfig, EngineConfig, EngineKind, HubConfig, RedisConfig,
+    Secret, StoreConfig, TICKET_SECRET_BYTES_MIN, TelegramConfig, TicketConfig,
 };
 use crate::limits;
 
@@ -295,6 +295,7 @@ fn read_control_tls(reader: &mut Reader<'_>) -> Option<ControlTls> {
 pub(super) fn read_admin(
     reader: &mut Reader<'_>,
     production: bool,
+    control_token: Option<&Secret>,
     warnings: &mut Vec<String>,
 ) -> AdminConfig {
     let address: SocketAddr = reader.address("ADMIN_HOST", "ADMIN_PORT").into();
@@ -305,9 +306,16 @@ pub(super) fn read_admin(
         }
         warnings.push("ADMIN_HOST is not loopback, and has no authentication".into());
     }
+    let console_access = match (address.ip().is_loopback(), control_token) {
+        (true, _) => ConsoleAccess::Local,
+        (false, Some(token)) => ConsoleAccess::Token(token.clone()),
+        (false, None) => ConsoleAccess::Nobody,
+    };
     AdminConfig {
         address,
         timeout: limits::ADMIN_TIMEOUT,
         connections_max: limits::ADMIN_CONNECTIONS.1,
+        console_access,
+        shows_payloads: !production,
     }
 }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::body::Incoming;
-use subtle::ConstantTimeEq as _;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -104,18 +103,8 @@ impl CallMiddleware {
             let is_page = headers.contains_key(header::ORIGIN);
             return if is_page { Err(RequestFault::Browser.into()) } else { Ok(()) };
         };
-        let given = headers.get(header::AUTHORIZATION).and_then(bearer_token).unwrap_or_default();
-        match bool::from(given.ct_eq(token.as_bytes())) {
-            true => Ok(()),
-            false => Err(Failure::Unauthenticated),
-        }
+        if token.is_shown_by(headers) { Ok(()) } else { Err(Failure::Unauthenticated) }
     }
-}
-
-/// The scheme's name has no case, and one space or more follow it (RFC 9110, section 11.4).
-fn bearer_token(authorization: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = authorization.as_bytes().split_at_checked(b"Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii_start())
 }
 
 /// Does what a call asks for.

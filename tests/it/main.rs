@@ -8,6 +8,7 @@ mod calls;
 mod command_line;
 mod connect;
 mod connect_connections;
+mod console;
 mod control;
 mod control_bounds;
 mod delivery;
