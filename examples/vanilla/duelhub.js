@@ -209,8 +209,8 @@ var Tickets = class {
   }
   /** A connection ended without the hub's answer. `opened`: the hub has had the ticket. */
   unanswered({ ticket, opened }) {
-    this.#unanswered = ticket;
-    if (opened && ticket === this.#unused) this.#unused = null;
+    if (ticket === this.#session.ticket) this.#unanswered = ticket;
+    else if (opened) this.#unused = null;
   }
   /** Returns whether a connection by the same ticket, which we had given up, may have replaced this one. */
   replacedByOwn({ value }) {
