@@ -1,0 +1,49 @@
+// The hub says stop.
+
+import { equal } from '../lib/check.mjs';
+import { BACK_WITHIN_MS } from '../lib/stage.mjs';
+import { seconds } from '../lib/user.mjs';
+
+/** Checks the end, and that nobody comes back after it. */
+async function expectEnd(user, network, since, reason) {
+  const closed = await user.untilState('closed', { since, withinMs: BACK_WITHIN_MS });
+  equal(closed.reason, reason, 'the reason is said');
+  const taken = network.taken;
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  equal(network.taken, taken, `${reason}: no further connection`);
+  equal((await user.seen()).leftovers, { timers: 0, listeners: 0, sockets: 0 }, `${reason}: nothing is left behind`);
+  return closed;
+}
+
+export async function disconnected(stage) {
+  const { duel, network, user } = await stage.scene();
+  const startedAt = Date.now();
+  await stage.call('Disconnect', { duelId: duel.id, userId: user.id });
+  const closed = await expectEnd(user, network, startedAt, 'duel_access_denied');
+  await user.close();
+  return `${closed.reason} ${seconds(closed.at - startedAt)}`;
+}
+
+/** The duel is closed while somebody is there, and while somebody is away. */
+export async function duelClosed(stage) {
+  const figures = [];
+  for (const away of [false, true]) {
+    const { duel, network, user } = await stage.scene();
+    if (away) {
+      await network.refuse();
+      await user.untilState('waiting');
+      await duel.push(1);
+    }
+    const lastEvent = { type: 'duel_update', payload: { n: 99 } };
+    await stage.call('CloseDuel', { duelId: duel.id, status: 'DUEL_STATUS_FINISHED', lastEvent });
+    const since = Date.now() - 1000;
+    const startedAt = Date.now();
+    await network.restore();
+    const closed = await expectEnd(user, network, since, 'duel_closed');
+    await user.untilSeen([...duel.pushed, 99]);
+    equal((await user.seen()).closed.map(({ status }) => status), ['finished'], 'how the duel ended is told once');
+    await user.close();
+    figures.push(`${away ? 'away' : 'there'} ${seconds(Math.max(0, closed.at - startedAt))}`);
+  }
+  return `told: ${figures.join(', ')}`;
+}

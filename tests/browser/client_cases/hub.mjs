@@ -1,0 +1,45 @@
+// The hub goes away and comes back, or its engine does.
+
+import { equal } from '../lib/check.mjs';
+import { startRedis } from '../lib/redis.mjs';
+import { BACK_WITHIN_MS, Stage } from '../lib/stage.mjs';
+import { seconds } from '../lib/user.mjs';
+
+/** By SIGTERM: the hub says when to come back. */
+export const restarted = (stage) => restart(stage, 'SIGTERM');
+
+/** By SIGKILL: it says nothing. */
+export const killed = (stage) => restart(stage, 'SIGKILL');
+
+async function restart(stage, signal) {
+  const { duel, user } = await stage.scene();
+  const stoppedAt = Date.now();
+  await stage.stopHub(signal);
+  const noticed = await user.untilState('waiting', { since: stoppedAt });
+  await stage.startHub();
+  const startedAt = Date.now();
+  await duel.push(2);
+  const back = await user.untilState('online', { since: noticed.at, withinMs: BACK_WITHIN_MS });
+  await user.untilSeen(duel.pushed);
+  equal((await user.seen()).connected.at(-1).recovered, true, `${signal}: nothing is missing`);
+  await user.close();
+  return `noticed ${seconds(noticed.at - stoppedAt)}, back ${seconds(back.at - stoppedAt)} (hub ready ${seconds(startedAt - stoppedAt)})`;
+}
+
+/** Redis is killed, and its replica takes over. The hub stays. */
+export async function failedOver(stage, { binary, directory }) {
+  const redis = await startRedis(`${directory}/redis`);
+  const own = new Stage(binary, `${directory}/redis-hub`, { ENGINE: 'redis', REDIS_URL: redis.url, WEBSOCKET_DRAIN_SECONDS: '1' });
+  await own.start(() => stage.browser);
+  const { duel, user } = await own.scene();
+  await redis.caughtUp();
+  const failedAt = Date.now();
+  await redis.failOver();
+  const noticed = await user.untilState('waiting', { since: failedAt, withinMs: 30_000 });
+  const back = await user.untilState('online', { since: noticed.at, withinMs: 30_000 });
+  await duel.push(2);
+  await user.untilSeen(duel.pushed);
+  equal((await user.seen()).connected.at(-1).recovered, true, 'failed over: nothing is missing');
+  await user.close();
+  return `back ${seconds(back.at - failedAt)} after the kill, ${seconds(back.at - noticed.at)} after the hub's word`;
+}

@@ -1,0 +1,59 @@
+// The WebApp's origin: its files, the client's package as one module, and the ticket API, which may be down.
+
+import { createServer } from 'node:http';
+import { existsSync, readFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+import { onStop } from './processes.mjs';
+
+const PAGE = fileURLToPath(new URL('../client_page/', import.meta.url));
+const PACKAGE = fileURLToPath(new URL('../../../clients/js/dist/index.js', import.meta.url));
+const TYPES = { html: 'text/html', js: 'text/javascript' };
+
+/** Serves the page; asks the ticket API at `hub` (host:port). */
+export async function startSite(hub) {
+  if (!existsSync(PACKAGE)) throw new Error(`${PACKAGE} is not there: build clients/js`);
+  const site = {
+    origin: '',
+    /** `up`; a status that it answers; `silent`: takes requests and never answers. */
+    api: 'up',
+    /** How often it was asked. */
+    asked: 0,
+  };
+  const server = createServer((request, response) => {
+    const { pathname } = new URL(request.url, 'http://site');
+    if (pathname.startsWith('/api/')) answerApi(site, hub, request, response).catch(() => response.destroy());
+    else answerFile(pathname === '/duelhub.js' ? PACKAGE : `${PAGE}${pathname.slice(1) || 'index.html'}`, response);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  onStop(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  site.origin = `http://127.0.0.1:${server.address().port}`;
+  return site;
+}
+
+async function answerApi(site, hub, request, response) {
+  site.asked += 1;
+  if (site.api === 'silent') return;
+  if (site.api !== 'up') {
+    response.writeHead(site.api, { 'Content-Type': 'text/html' });
+    response.end('<h1>The backend is down</h1>');
+    return;
+  }
+  const headers = { 'X-Telegram-Init-Data': request.headers['x-telegram-init-data'] ?? '' };
+  const answer = await fetch(`http://${hub}${request.url}`, { headers });
+  const passed = ['Content-Type', 'Cache-Control', 'Retry-After'].filter((name) => answer.headers.has(name));
+  response.writeHead(answer.status, Object.fromEntries(passed.map((name) => [name, answer.headers.get(name)])));
+  response.end(await answer.text());
+}
+
+function answerFile(path, response) {
+  if (!existsSync(path)) return response.writeHead(404).end();
+  // No Cache-Control: `no-store` would keep pages out of the back/forward cache.
+  response.writeHead(200, { 'Content-Type': TYPES[path.split('.').at(-1)] });
+  response.end(readFileSync(path));
+}
