@@ -12,9 +12,12 @@ import { Stage } from './lib/stage.mjs';
 
 const [binary, directory] = process.argv.slice(2);
 
-// One after the other, because the ticket API and the hub are for all of a browser's pages. Those that restart the hub are the last.
+// One after the other, because the ticket API and the hub are for all of a browser's pages. It takes 25 s and has a network of its own, so
+// the others go on meanwhile, but for those that stop the hub or the browser.
 const { blackHoleByDefault, ...networkCases } = network;
-const CASES = { ...networkCases, ...page, ...ticket, ...ends, ...hub };
+const { asleep, ...pageCases } = page;
+const { initDataExpired, ...ticketCases } = ticket;
+const CASES = { ...networkCases, ...pageCases, ...ticketCases, ...ends, asleep, initDataExpired, ...hub };
 
 const chosen = (variable, all) => process.env[variable]?.split(',') ?? Object.keys(all);
 
@@ -45,12 +48,11 @@ async function inBrowser(name, results) {
     results.set(label, { ...results.get(label), [title]: figure });
     stage.site.api = 'up';
   };
-  // It takes 25 s and has a network of its own, so the others go on meanwhile.
   const cases = chosen('CASES', { ...CASES, blackHoleByDefault });
   const slow = cases.includes('blackHoleByDefault') && play('blackHoleByDefault', blackHoleByDefault);
   for (const [label, run] of Object.entries(CASES)) {
     if (!cases.includes(label)) continue;
-    if (run === ticket.initDataExpired) await slow;
+    if (run === asleep) await slow;
     await play(label, run);
   }
   await slow;

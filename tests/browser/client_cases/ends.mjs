@@ -1,7 +1,11 @@
 // The hub says stop.
 
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { equal } from '../lib/check.mjs';
 import { BACK_WITHIN_MS } from '../lib/stage.mjs';
+import { WebSocket } from '../lib/tools.mjs';
 import { seconds } from '../lib/user.mjs';
 
 /** Checks the end, and that nobody comes back after it. */
@@ -9,7 +13,7 @@ async function expectEnd(user, network, since, reason) {
   const closed = await user.untilState('closed', { since, withinMs: BACK_WITHIN_MS });
   equal(closed.reason, reason, 'the reason is said');
   const taken = network.taken;
-  await new Promise((resolve) => setTimeout(resolve, 2000));
+  await sleep(2000);
   equal(network.taken, taken, `${reason}: no further connection`);
   equal((await user.seen()).leftovers, { timers: 0, listeners: 0, sockets: 0 }, `${reason}: nothing is left behind`);
   return closed;
@@ -46,4 +50,21 @@ export async function duelClosed(stage) {
     figures.push(`${away ? 'away' : 'there'} ${seconds(Math.max(0, closed.at - startedAt))}`);
   }
   return `told: ${figures.join(', ')}`;
+}
+
+/** The user opens the duel three more times, which is one too many: the oldest connection ends, and does not fight for its place. */
+export async function replaced(stage) {
+  const { duel, network, user } = await stage.scene();
+  const startedAt = Date.now();
+  const sockets = [];
+  for (let nth = 0; nth < 3; nth += 1) {
+    const { ticket } = await stage.call('IssueTicket', { duelId: duel.id, userId: user.id });
+    const socket = new WebSocket(`ws://${stage.edge}/ws`, ['duelhub.v1', ticket]);
+    await once(socket, 'message');
+    sockets.push(socket);
+  }
+  const closed = await expectEnd(user, network, startedAt, 'connection_replaced');
+  sockets.forEach((socket) => socket.terminate());
+  await user.close();
+  return `${closed.reason} ${seconds(closed.at - startedAt)}`;
 }

@@ -26,6 +26,19 @@ async function restart(stage, signal) {
   return `noticed ${seconds(noticed.at - stoppedAt)}, back ${seconds(back.at - stoppedAt)} (hub ready ${seconds(startedAt - stoppedAt)})`;
 }
 
+/** The backend wants everybody to connect anew. */
+export async function sentAround(stage) {
+  const { duel, user } = await stage.scene();
+  const startedAt = Date.now();
+  await stage.call('Disconnect', { duelId: duel.id, userId: user.id, reconnect: true });
+  await duel.push(2);
+  const back = await user.untilState('online', { since: startedAt, withinMs: BACK_WITHIN_MS });
+  await user.untilSeen(duel.pushed);
+  equal((await user.seen()).connected.at(-1).recovered, true, 'sent around: nothing is missing');
+  await user.close();
+  return `back ${seconds(back.at - startedAt)}`;
+}
+
 /** Redis is killed, and its replica takes over. The hub stays. */
 export async function failedOver(stage, { binary, directory }) {
   const redis = await startRedis(`${directory}/redis`);

@@ -1,6 +1,8 @@
 // The network between the page and the hub is bad. Each case returns after how long the user saw what they had to see.
 
-import { equal, ok } from '../lib/check.mjs';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { equal, ok, until } from '../lib/check.mjs';
 import { BACK_WITHIN_MS, NOTICED_WITHIN_MS } from '../lib/stage.mjs';
 import { seconds } from '../lib/user.mjs';
 
@@ -57,7 +59,7 @@ export async function stall(stage) {
   const lostAt = Date.now();
   network.blackHole();
   await duel.push(2);
-  await new Promise((resolve) => setTimeout(resolve, 3000));
+  await sleep(3000);
   const restoredAt = Date.now();
   await network.restore();
   const seen = await user.untilSeen(duel.pushed);
@@ -84,7 +86,7 @@ export async function refused(stage) {
   const shutAt = Date.now();
   await network.refuse();
   await duel.push(2);
-  await new Promise((resolve) => setTimeout(resolve, 4000));
+  await sleep(4000);
   const restoredAt = Date.now();
   await network.restore();
   const back = await user.untilState('online', { since: restoredAt, withinMs: BACK_WITHIN_MS });
@@ -126,4 +128,70 @@ export async function offline(stage) {
   equal(page.filter(({ event }) => event.endsWith('line')).map(({ event }) => event), ['offline', 'online'], 'the page was told');
   await user.close();
   return `noticed ${seconds(noticed.at - lostAt)}, back ${seconds(back.at - restoredAt)}${real ? '' : ' (events synthetic)'}`;
+}
+
+/**
+ * What was given up arrives after all: handshakes that were stuck in a dead network reach the hub when it is back, each with the ticket
+ * of the attempt that follows.
+ */
+export async function lateHandshakes(stage) {
+  const { duel, network, user } = await stage.scene({ connectTimeoutMs: 1000, maxDelayMs: 1000 });
+  const taken = network.taken;
+  network.blackHole();
+  await duel.push(2);
+  await until('three attempts are stuck', () => network.taken >= taken + 3, 30_000);
+  const restoredAt = Date.now();
+  await network.restore();
+  await user.untilSeen(duel.pushed, BACK_WITHIN_MS);
+  await user.until('it is online and stays so', ({ states }) => isSettled(states), BACK_WITHIN_MS);
+  await duel.push(1);
+  await user.untilSeen(duel.pushed);
+  const back = (await user.seen()).states.findLast(({ name }) => name === 'online');
+  await user.close();
+  return `settled ${seconds(Math.max(0, back.at - restoredAt))} after the network is back`;
+}
+
+function isSettled(states) {
+  const { name, at } = states.at(-1);
+  return name === 'online' && Date.now() - at > 2000;
+}
+
+/** A network that is never the same for a second, while the duel goes on. */
+export async function flapping(stage) {
+  const { duel, network, user } = await stage.scene({ connectTimeoutMs: 1500, maxDelayMs: 2000 });
+  const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
+  const random = randomOf(seed);
+  const one = (list) => list[Math.floor(random() * list.length)];
+  const slow = { bytesPerSecond: 2000, delayMs: 50, jitterMs: 400 };
+  const faults = [
+    () => network.cut(), () => network.blackHole(), () => network.blackHole({ up: false }), () => network.blackHole({ down: false }),
+    () => network.shape({ up: slow, down: slow }), () => network.refuse(), () => network.restore(), () => network.restore({ moved: true }),
+  ];
+  const until15 = Date.now() + 15_000;
+  while (Date.now() < until15) {
+    await one(faults)();
+    await duel.push(1);
+    await sleep(100 + random() * 900);
+    if (random() < 0.5) await network.restore({ moved: random() < 0.5 });
+    await sleep(random() * 700);
+  }
+  const restoredAt = Date.now();
+  await network.restore({ moved: true });
+  const seen = await user.untilSeen(duel.pushed, BACK_WITHIN_MS);
+  const { states } = await user.seen();
+  ok(states.every(({ name }) => name !== 'closed'), `it never gives up (SEED=${seed})`);
+  await user.close();
+  const times = states.filter(({ name }) => name === 'online').length;
+  return `${seen.length} events, ${times} connections, all there ${seconds(Math.max(0, seen.at(-1).at - restoredAt))} after the end (SEED=${seed})`;
+}
+
+/** Numbers from 0 to 1, the same for the same seed (mulberry32). */
+function randomOf(seed) {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  };
 }

@@ -1,7 +1,9 @@
 // The page goes away and comes back, or is there twice.
 
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { equal, ok, poll } from '../lib/check.mjs';
-import { BACK_WITHIN_MS } from '../lib/stage.mjs';
+import { BACK_WITHIN_MS, NOTICED_WITHIN_MS } from '../lib/stage.mjs';
 import { seconds, User } from '../lib/user.mjs';
 
 export async function reload(stage) {
@@ -60,7 +62,7 @@ export async function background(stage) {
   const seen = await user.untilSeen(duel.pushed);
   const late = seen.at(-1).at - hiddenAt;
   // Long enough for the browser to make timers rare.
-  await new Promise((resolve) => setTimeout(resolve, 3000));
+  await sleep(3000);
   await user.page.show();
   await user.until('the page is visible', ({ page }) => page.at(-1)?.event === 'visible');
   await duel.push(1);
@@ -77,7 +79,7 @@ export async function backgroundLost(stage) {
   await user.until('the page is hidden', ({ page }) => page.at(-1)?.event === 'hidden');
   network.blackHole();
   await duel.push(2);
-  await new Promise((resolve) => setTimeout(resolve, 500));
+  await sleep(500);
   const shownAt = Date.now();
   await network.restore({ moved: true });
   await user.page.show();
@@ -106,6 +108,61 @@ export async function frozen(stage) {
   equal(await savedSessions(user), [], 'a page that is there keeps no session for another one');
   await user.close();
   return `back ${seconds(back.at - thawedAt)}`;
+}
+
+/** A page of the app leads to another one of the same duel, with the same storageKey; then Back, Forward, Back. */
+export async function backWithinTheApp(stage) {
+  const { duel, user } = await stage.scene();
+  const asked = stage.site.asked;
+  const arrive = async (since) => {
+    await user.untilState('online', { since, withinMs: BACK_WITHIN_MS });
+    await user.until('the newest event is seen', ({ seen }) => seen.at(-1)?.n === duel.pushed.at(-1));
+  };
+  const address = await user.page.evaluate(() => location.href);
+  const ways = [() => user.page.goto(`${address}&again=1`), () => user.page.back(), () => user.page.forward(), () => user.page.back()];
+  const kinds = [];
+  for (const go of ways) {
+    const leftAt = Date.now();
+    await go();
+    await duel.push(1);
+    await arrive(leftAt);
+    const { seen, states, page } = await user.seen();
+    const numbers = seen.map(({ n }) => n);
+    equal(numbers, [...new Set(numbers)].sort((a, b) => a - b), 'each event at most once, in order');
+    ok(states.every(({ name }) => name !== 'closed'), 'no page ends the session of another one');
+    kinds.push(page.findLast(({ event }) => event === 'pageshow').persisted ? 'bfcache' : 'anew');
+  }
+  await user.close();
+  return `${kinds.join(', ')}; ${stage.site.asked - asked} new tickets`;
+}
+
+/** The whole browser sleeps, as on a device whose lid is closed: with the network still there, and with another one afterwards. */
+export async function asleep(stage) {
+  const { duel, network, user } = await stage.scene();
+  const nap = async (meanwhile) => {
+    stage.browser.sleep();
+    try {
+      await duel.push(2);
+      await sleep(6000);
+      await meanwhile();
+    } finally {
+      stage.browser.wake();
+    }
+    return Date.now();
+  };
+  const sleptAt = Date.now();
+  const wokenAt = await nap(() => {});
+  const seen = await user.untilSeen(duel.pushed);
+  await sleep(3000);
+  await user.expectStates([], sleptAt, 'a connection that is still there is kept');
+
+  network.blackHole();
+  const againAt = await nap(() => network.restore({ moved: true }));
+  const noticed = await user.untilState('waiting', { since: againAt, withinMs: NOTICED_WITHIN_MS });
+  const back = await user.untilState('online', { since: againAt, withinMs: BACK_WITHIN_MS });
+  await user.untilSeen(duel.pushed);
+  await user.close();
+  return `kept: events ${seconds(seen.at(-1).at - wokenAt)}; lost: noticed ${seconds(noticed.at - againAt)}, back ${seconds(back.at - againAt)}`;
 }
 
 /** One user in two tabs, and another user who comes and goes. */
@@ -182,7 +239,7 @@ export async function close(stage) {
     equal(leftovers, { timers: 0, listeners: 0, sockets: 0 }, `while ${state}: close() leaves nothing behind`);
     await network.restore({ moved: true });
     const taken = network.taken;
-    await new Promise((resolve) => setTimeout(resolve, 3000));
+    await sleep(3000);
     equal(network.taken, taken, `while ${state}: no further connection`);
     if (state === 'online') equal(network.open, 0, 'the connection is closed');
     equal((await user.seen()).states.at(-1).name, 'closed', `while ${state}: nothing happens any more`);

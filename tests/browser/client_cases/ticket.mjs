@@ -1,6 +1,7 @@
 // Tickets that cannot be had, or are not good any more.
 
 import { equal, ok, until } from '../lib/check.mjs';
+import { RETRY_AFTER_MS } from '../lib/site.mjs';
 import { BACK_WITHIN_MS } from '../lib/stage.mjs';
 import { initDataOf } from '../lib/telegram.mjs';
 import { WebSocket } from '../lib/tools.mjs';
@@ -46,6 +47,41 @@ export async function apiDownAtFirst(stage) {
     figures.push(`${name} ${seconds(online.at - upAt)}`);
   }
   return `in, once it is back: ${figures.join(', ')}`;
+}
+
+/** It says when to ask again, which a user who looks at the page does not change. */
+export async function apiSaysWhen(stage) {
+  const [duel, network] = await Promise.all([stage.duel(), stage.network()]);
+  stage.site.api = 429;
+  const user = await stage.open(duel, network);
+  const refused = await user.untilState('waiting');
+  stage.site.api = 'up';
+  await user.page.hide();
+  await user.page.show();
+  const online = await user.untilState('online', { withinMs: BACK_WITHIN_MS });
+  const again = (await user.seen()).states.find(({ name, at }) => name === 'connecting' && at >= refused.at);
+  ok(again.at - refused.at >= RETRY_AFTER_MS - 100, 'it is not asked before', `after ${again.at - refused.at} ms`);
+  await user.close();
+  return `asked again ${seconds(again.at - refused.at)}, online ${seconds(online.at - refused.at)} after 429 with Retry-After: 3`;
+}
+
+/** The hub cannot be reached when somebody comes first. The ticket, which works once, is kept for when it can. */
+export async function hubAwayAtFirst(stage) {
+  const figures = [];
+  for (const [name, fault] of [['refused', (network) => network.refuse()], ['black hole', (network) => network.blackHole()]]) {
+    const [duel, network] = await Promise.all([stage.duel(), stage.network()]);
+    const asked = stage.site.asked;
+    await fault(network);
+    const user = await stage.open(duel, network);
+    await user.untilState('waiting', { withinMs: BACK_WITHIN_MS });
+    const restoredAt = Date.now();
+    await network.restore({ moved: true });
+    const online = await user.untilState('online', { since: restoredAt, withinMs: BACK_WITHIN_MS });
+    equal(stage.site.asked - asked, 1, `${name}: one ticket is enough`);
+    await user.close();
+    figures.push(`${name} ${seconds(online.at - restoredAt)}`);
+  }
+  return `in, once it is there: ${figures.join(', ')}`;
 }
 
 /** initData is too old for a new ticket. Who is in comes back over a restart; who is not is told. */

@@ -1,6 +1,8 @@
 // Three real browsers with one face, each with a profile of its own:
 //
 //   browser.name, browser.version, browser.newPage(), and
+//   browser.sleep(), wake()  all its processes stop, as those of a device that sleeps
+//
 //   page.goto(url), page.evaluate(fn, ...args), page.reload(), page.back(), page.forward(), page.close()
 //   page.duplicate()        the same page in another tab, sessionStorage copied, as "Duplicate tab" does; returns it
 //   page.hide(), show()     really in the background, and back

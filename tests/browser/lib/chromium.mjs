@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 import { callText, resultOf } from './calling.mjs';
 import { poll } from './check.mjs';
-import { onStop, start } from './processes.mjs';
+import { onStop, signalTree, start } from './processes.mjs';
 import { chromium, chromiumPath } from './tools.mjs';
 
 const ARGS = [
@@ -17,7 +17,7 @@ const ARGS = [
 export async function startChromium(directory) {
   const profile = join(directory, 'chromium');
   mkdirSync(profile, { recursive: true });
-  start(chromiumPath, [...ARGS, `--user-data-dir=${profile}`, 'about:blank'], {
+  const child = start(chromiumPath, [...ARGS, `--user-data-dir=${profile}`, 'about:blank'], {
     log: join(directory, 'chromium.log'), env: { ...process.env, HOME: profile },
   });
   const port = await poll(() => portIn(profile), 30_000);
@@ -36,6 +36,8 @@ export async function startChromium(directory) {
   return {
     name: 'Chromium',
     version: browser.version(),
+    sleep: () => signalTree(child, 'SIGSTOP'),
+    wake: () => signalTree(child, 'SIGCONT'),
     newPage() {
       const page = opening.then(open);
       opening = page.catch(() => {});

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 import { callText, resultOf } from './calling.mjs';
 import { poll } from './check.mjs';
-import { onStop, start } from './processes.mjs';
+import { onStop, signalTree, start } from './processes.mjs';
 import { WebSocket } from './tools.mjs';
 
 const ANSWER_WITHIN_MS = 30_000;
@@ -31,7 +31,7 @@ export async function startFirefox(directory) {
   mkdirSync(profile, { recursive: true });
   const lines = Object.entries(PREFERENCES).map(([name, value]) => `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`);
   writeFileSync(join(profile, 'user.js'), lines.join(''));
-  start('firefox-esr', ['--headless', '--no-remote', '--remote-debugging-port', '0', '--profile', profile], {
+  const child = start('firefox-esr', ['--headless', '--no-remote', '--remote-debugging-port', '0', '--profile', profile], {
     log: join(directory, 'firefox.log'), env: { ...process.env, HOME: profile },
   });
   const port = await poll(() => portIn(profile), 60_000);
@@ -39,7 +39,13 @@ export async function startFirefox(directory) {
   const bidi = await BiDi.connect(port);
   const { capabilities } = await bidi.send('session.new', { capabilities: { alwaysMatch: { acceptInsecureCerts: true } } });
   onStop(() => bidi.quit());
-  return { name: 'Firefox', version: capabilities.browserVersion, newPage: () => newPage(bidi, 'window') };
+  return {
+    name: 'Firefox',
+    version: capabilities.browserVersion,
+    sleep: () => signalTree(child, 'SIGSTOP'),
+    wake: () => signalTree(child, 'SIGCONT'),
+    newPage: () => newPage(bidi, 'window'),
+  };
 }
 
 function portIn(profile) {

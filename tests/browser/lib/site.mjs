@@ -9,6 +9,9 @@ import { onStop } from './processes.mjs';
 
 const PAGE = fileURLToPath(new URL('../client_page/', import.meta.url));
 const PACKAGE = fileURLToPath(new URL('../../../clients/js/dist/index.js', import.meta.url));
+/** What it says with the status 429. */
+export const RETRY_AFTER_MS = 3000;
+
 const TYPES = { html: 'text/html', js: 'text/javascript' };
 
 /** Serves the page; asks the ticket API at `hub` (host:port). */
@@ -40,7 +43,7 @@ async function answerApi(site, hub, request, response) {
   site.asked += 1;
   if (site.api === 'silent') return;
   if (site.api !== 'up') {
-    response.writeHead(site.api, { 'Content-Type': 'text/html' });
+    response.writeHead(site.api, { 'Content-Type': 'text/html', ...(site.api === 429 && { 'Retry-After': RETRY_AFTER_MS / 1000 }) });
     response.end('<h1>The backend is down</h1>');
     return;
   }

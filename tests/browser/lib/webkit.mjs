@@ -7,7 +7,7 @@ import { callText, resultOf } from './calling.mjs';
 import { poll } from './check.mjs';
 import { accepts } from './nginx.mjs';
 import { freePorts } from './ports.mjs';
-import { onStop, start } from './processes.mjs';
+import { onStop, signalTree, start } from './processes.mjs';
 import { webKitBrowser } from './tools.mjs';
 
 const ANSWER_WITHIN_MS = 30_000;
@@ -23,12 +23,18 @@ export async function startWebKit(directory) {
     LIBGL_ALWAYS_SOFTWARE: '1', WEBKIT_DISABLE_DMABUF_RENDERER: '1', WEBKIT_DISABLE_COMPOSITING_MODE: '1', NO_AT_BRIDGE: '1',
     GDK_BACKEND: 'x11', GSETTINGS_BACKEND: 'memory',
   };
-  start('WebKitWebDriver', [`--port=${port}`], { log: join(directory, 'webkit.log'), env });
+  const child = start('WebKitWebDriver', [`--port=${port}`], { log: join(directory, 'webkit.log'), env });
   if (!(await poll(() => accepts(port), 30_000))) throw new Error('WebKitWebDriver does not start');
   const driver = new Driver(`http://127.0.0.1:${port}`);
   const { browserVersion } = await driver.begin();
   onStop(() => driver.end());
-  return { name: 'WebKit', version: browserVersion, newPage: () => driver.newPage() };
+  return {
+    name: 'WebKit',
+    version: browserVersion,
+    sleep: () => signalTree(child, 'SIGSTOP'),
+    wake: () => signalTree(child, 'SIGCONT'),
+    newPage: () => driver.newPage(),
+  };
 }
 
 async function startScreen(log) {
