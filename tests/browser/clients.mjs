@@ -7,32 +7,35 @@ import * as network from './client_cases/network.mjs';
 import * as page from './client_cases/page.mjs';
 import * as ticket from './client_cases/ticket.mjs';
 import { BROWSERS } from './lib/browsers.mjs';
+import { makeCertificate } from './lib/certificate.mjs';
 import { ok, part } from './lib/check.mjs';
 import { Stage } from './lib/stage.mjs';
 
 const [binary, directory] = process.argv.slice(2);
 
-// One after the other, because the ticket API and the hub are for all of a browser's pages. It takes 25 s and has a network of its own, so
-// the others go on meanwhile, but for those that stop the hub or the browser.
-const { blackHoleByDefault, ...networkCases } = network;
-const { asleep, ...pageCases } = page;
+// Each case has a duel and a network of its own, so some go on at a time. Those that stop the hub or the whole browser, or have to tell
+// whose a new window is, come after them, one by one.
+const { asleep, duplicatedTab, ...pageCases } = page;
 const { initDataExpired, ...ticketCases } = ticket;
-const CASES = { ...networkCases, ...pageCases, ...ticketCases, ...ends, asleep, initDataExpired, ...hub };
+const TOGETHER = { ...network, ...pageCases, ...ticketCases, ...ends };
+const ALONE = { duplicatedTab, asleep, initDataExpired, ...hub };
+const AT_A_TIME = 3;
 
 const chosen = (variable, all) => process.env[variable]?.split(',') ?? Object.keys(all);
 
 await part('the client package in three browsers', async () => {
   const names = chosen('BROWSERS', BROWSERS);
+  const { spki } = makeCertificate(directory, ['localhost']);
   const results = new Map(); // case → { browser: figure }
-  const versions = await Promise.all(names.map((name) => inBrowser(name, results)));
+  const versions = await Promise.all(names.map((name) => inBrowser(name, results, spki)));
   print(versions, results);
 });
 
-async function inBrowser(name, results) {
-  const place = { binary, directory: `${directory}/${name}` };
+async function inBrowser(name, results, spki) {
+  const place = { binary, directory: `${directory}/${name}`, certificates: directory };
   const stage = new Stage(place.binary, place.directory);
   try {
-    await stage.start(BROWSERS[name]);
+    await stage.start((profile) => BROWSERS[name](profile, spki));
   } catch (error) {
     ok(false, `${name} starts`, error.stack);
     return name;
@@ -46,16 +49,14 @@ async function inBrowser(name, results) {
       ok(false, `${title}: ${label}`, error.stack);
     }
     results.set(label, { ...results.get(label), [title]: figure });
-    stage.site.api = 'up';
   };
-  const cases = chosen('CASES', { ...CASES, blackHoleByDefault });
-  const slow = cases.includes('blackHoleByDefault') && play('blackHoleByDefault', blackHoleByDefault);
-  for (const [label, run] of Object.entries(CASES)) {
-    if (!cases.includes(label)) continue;
-    if (run === asleep) await slow;
-    await play(label, run);
-  }
-  await slow;
+  const cases = chosen('CASES', { ...TOGETHER, ...ALONE });
+  const waiting = Object.entries(TOGETHER).filter(([label]) => cases.includes(label));
+  const playNext = async () => {
+    for (let next = waiting.shift(); next; next = waiting.shift()) await play(...next);
+  };
+  await Promise.all(Array.from({ length: AT_A_TIME }, playNext));
+  for (const [label, run] of Object.entries(ALONE)) if (cases.includes(label)) await play(label, run);
   return title;
 }
 

@@ -1,7 +1,11 @@
 // The hub goes away and comes back, or its engine does.
 
+import { copyCertificate } from '../lib/certificate.mjs';
 import { equal } from '../lib/check.mjs';
+import { startNginx } from '../lib/nginx.mjs';
+import { freePorts } from '../lib/ports.mjs';
 import { startRedis } from '../lib/redis.mjs';
+import { copySite } from '../lib/site.mjs';
 import { BACK_WITHIN_MS, Stage } from '../lib/stage.mjs';
 import { seconds } from '../lib/user.mjs';
 
@@ -55,4 +59,37 @@ export async function failedOver(stage, { binary, directory }) {
   equal((await user.seen()).connected.at(-1).recovered, true, 'failed over: nothing is missing');
   await user.close();
   return `back ${seconds(back.at - failedAt)} after the kill, ${seconds(back.at - noticed.at)} after the hub's word`;
+}
+
+/** As it is deployed: TLS, nginx as we ship it, and the hub killed behind it, so that players get its 502 for a while. */
+export async function killedBehindNginx(stage, { binary, directory, certificates }) {
+  const own = new Stage(binary, `${directory}/nginx`);
+  await own.start(() => stage.browser);
+  const [http, https] = await freePorts(2);
+  const webRoot = `${directory}/nginx/root`;
+  copySite(webRoot);
+  copyCertificate(certificates, `${directory}/nginx`);
+  // The ticket API is the hub's own, so nothing asks the backend.
+  await startNginx({ directory: `${directory}/nginx`, domain: 'localhost', http, https, hub: own.edge, backend: own.edge, webRoot });
+  const duel = await own.duel();
+  const user = await own.open(duel, null, { origin: `https://localhost:${https}`, url: '/ws' });
+  await user.untilState('online');
+  await duel.push(2);
+  await user.untilSeen(duel.pushed);
+
+  const killedAt = Date.now();
+  await own.stopHub('SIGKILL');
+  await user.until('an attempt gets 502', ({ states }) => isSecondFailure(states, killedAt), BACK_WITHIN_MS);
+  await own.startHub();
+  const startedAt = Date.now();
+  await duel.push(2);
+  const back = await user.untilState('online', { since: startedAt, withinMs: BACK_WITHIN_MS });
+  await user.untilSeen(duel.pushed);
+  equal((await user.seen()).connected.at(-1).recovered, true, 'behind nginx: nothing is missing');
+  await user.close();
+  return `back ${seconds(back.at - startedAt)} after the hub, which was away ${seconds(startedAt - killedAt)}`;
+}
+
+function isSecondFailure(states, since) {
+  return states.filter(({ name, at }) => name === 'waiting' && at >= since).length >= 2;
 }

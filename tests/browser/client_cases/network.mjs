@@ -131,8 +131,8 @@ export async function offline(stage) {
 }
 
 /**
- * What was given up arrives after all: handshakes that were stuck in a dead network reach the hub when it is back, each with the ticket
- * of the attempt that follows.
+ * What was given up arrives after all: handshakes that were stuck in a dead network reach the hub when the user is online again, each with
+ * the ticket of the connection that is open.
  */
 export async function lateHandshakes(stage) {
   const { duel, network, user } = await stage.scene({ connectTimeoutMs: 1000, maxDelayMs: 1000 });
@@ -141,14 +141,17 @@ export async function lateHandshakes(stage) {
   await duel.push(2);
   await until('three attempts are stuck', () => network.taken >= taken + 3, 30_000);
   const restoredAt = Date.now();
-  await network.restore();
-  await user.untilSeen(duel.pushed, BACK_WITHIN_MS);
+  await network.restore({ later: true });
+  await user.untilState('online', { since: restoredAt, withinMs: BACK_WITHIN_MS });
+  await user.untilSeen(duel.pushed);
+  const arrivedAt = Date.now();
+  network.release();
   await user.until('it is online and stays so', ({ states }) => isSettled(states), BACK_WITHIN_MS);
   await duel.push(1);
   await user.untilSeen(duel.pushed);
-  const back = (await user.seen()).states.findLast(({ name }) => name === 'online');
+  const later = (await user.seen()).states.filter(({ at }) => at >= arrivedAt).map(({ name, why }) => why ?? name);
   await user.close();
-  return `settled ${seconds(Math.max(0, back.at - restoredAt))} after the network is back`;
+  return `after they arrived: ${later.join(', ') || 'nothing'}`;
 }
 
 function isSettled(states) {
@@ -158,7 +161,7 @@ function isSettled(states) {
 
 /** A network that is never the same for a second, while the duel goes on. */
 export async function flapping(stage) {
-  const { duel, network, user } = await stage.scene({ connectTimeoutMs: 1500, maxDelayMs: 2000 });
+  const { duel, network, user } = await stage.scene({ pingIntervalMs: 500, pongTimeoutMs: 700, connectTimeoutMs: 1000, maxDelayMs: 1000 });
   const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
   const random = randomOf(seed);
   const one = (list) => list[Math.floor(random() * list.length)];
@@ -182,7 +185,8 @@ export async function flapping(stage) {
   ok(states.every(({ name }) => name !== 'closed'), `it never gives up (SEED=${seed})`);
   await user.close();
   const times = states.filter(({ name }) => name === 'online').length;
-  return `${seen.length} events, ${times} connections, all there ${seconds(Math.max(0, seen.at(-1).at - restoredAt))} after the end (SEED=${seed})`;
+  const late = seconds(Math.max(0, seen.at(-1).at - restoredAt));
+  return `${seen.length} events, ${times} connections, all there ${late} after the end (SEED=${seed})`;
 }
 
 /** Numbers from 0 to 1, the same for the same seed (mulberry32). */

@@ -8,7 +8,7 @@ import { seconds, User } from '../lib/user.mjs';
 
 export async function reload(stage) {
   const { duel, user } = await stage.scene();
-  const asked = stage.site.asked;
+  const asked = duel.tickets.asked;
   const startedAt = Date.now();
   await Promise.all([user.page.reload(), duel.push(2)]);
   const back = await user.untilState('online', { since: startedAt, withinMs: BACK_WITHIN_MS });
@@ -16,7 +16,7 @@ export async function reload(stage) {
   equal(connected.map(({ recovered }) => recovered), [true], 'a reload resumes the session');
   await duel.push(1);
   await user.untilSeen(duel.pushed);
-  equal(stage.site.asked, asked, 'a reload needs no new ticket');
+  equal(duel.tickets.asked, asked, 'a reload needs no new ticket');
   await user.close();
   return `back ${seconds(back.at - startedAt)}`;
 }
@@ -40,7 +40,8 @@ export async function backAndForward(stage) {
     // Firefox gives a page that it loads anew the sessionStorage of the page before it in its cache, as that once was.
     const mayBeNew = stage.browser.name === 'Firefox' && !persisted && name === 'again';
     ok(recovered || mayBeNew, `${name}: who comes back is recovered`, `recovered: ${recovered}`);
-    figures.push(`${name} ${seconds(back.at - startedAt)} (${persisted ? 'bfcache' : recovered ? 'loaded anew' : 'loaded anew, as a first connection'})`);
+    const how = persisted ? 'bfcache' : recovered ? 'loaded anew' : 'loaded anew, as a first connection';
+    figures.push(`${name} ${seconds(back.at - startedAt)} (${how})`);
   };
   await leaveAndReturn('back', () => user.page.goto(stage.elsewhere()), () => user.page.back());
   await leaveAndReturn('again', () => user.page.forward(), () => user.page.back());
@@ -54,7 +55,7 @@ function savedSessions(user) {
 }
 
 export async function background(stage) {
-  const { duel, user } = await stage.scene();
+  const { duel, user } = await stage.scene({ pongTimeoutMs: 8000 });
   const hiddenAt = Date.now();
   await user.page.hide();
   await user.until('the page is hidden', ({ page }) => page.at(-1)?.event === 'hidden');
@@ -113,7 +114,7 @@ export async function frozen(stage) {
 /** A page of the app leads to another one of the same duel, with the same storageKey; then Back, Forward, Back. */
 export async function backWithinTheApp(stage) {
   const { duel, user } = await stage.scene();
-  const asked = stage.site.asked;
+  const asked = duel.tickets.asked;
   const arrive = async (since) => {
     await user.untilState('online', { since, withinMs: BACK_WITHIN_MS });
     await user.until('the newest event is seen', ({ seen }) => seen.at(-1)?.n === duel.pushed.at(-1));
@@ -133,7 +134,7 @@ export async function backWithinTheApp(stage) {
     kinds.push(page.findLast(({ event }) => event === 'pageshow').persisted ? 'bfcache' : 'anew');
   }
   await user.close();
-  return `${kinds.join(', ')}; ${stage.site.asked - asked} new tickets`;
+  return `${kinds.join(', ')}; ${duel.tickets.asked - asked} new tickets`;
 }
 
 /** The whole browser sleeps, as on a device whose lid is closed: with the network still there, and with another one afterwards. */
@@ -150,6 +151,9 @@ export async function asleep(stage) {
     }
     return Date.now();
   };
+  // So late that a ping is always under way when the sleep begins, and seems to be overdue at its end.
+  network.shape({ down: { delayMs: 950 } });
+  await sleep(2000);
   const sleptAt = Date.now();
   const wokenAt = await nap(() => {});
   const seen = await user.untilSeen(duel.pushed);
@@ -162,13 +166,14 @@ export async function asleep(stage) {
   const back = await user.untilState('online', { since: againAt, withinMs: BACK_WITHIN_MS });
   await user.untilSeen(duel.pushed);
   await user.close();
-  return `kept: events ${seconds(seen.at(-1).at - wokenAt)}; lost: noticed ${seconds(noticed.at - againAt)}, back ${seconds(back.at - againAt)}`;
+  const kept = seconds(Math.max(0, seen.at(-1).at - wokenAt));
+  return `kept: events ${kept}; lost: noticed ${seconds(noticed.at - againAt)}, back ${seconds(back.at - againAt)}`;
 }
 
 /** One user in two tabs, and another user who comes and goes. */
 export async function twoTabs(stage) {
-  const { duel, network, user } = await stage.scene();
-  const second = await stage.open(duel, network);
+  const { duel, network, user } = await stage.scene({ pongTimeoutMs: 8000 });
+  const second = await stage.open(duel, network, { pongTimeoutMs: 8000 });
   await second.untilState('online');
   const startedAt = Date.now();
   await duel.push(2);
@@ -190,7 +195,7 @@ export async function twoTabs(stage) {
 
 /** "Duplicate tab" copies sessionStorage; it must not look like a stolen session. Also after the page was left and came back. */
 export async function duplicatedTab(stage) {
-  const { duel, user } = await stage.scene();
+  const { duel, user } = await stage.scene({ pongTimeoutMs: 8000 });
   const figures = [];
   for (const before of ['at once', 'after bfcache']) {
     if (before === 'after bfcache') {

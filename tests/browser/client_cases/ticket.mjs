@@ -14,15 +14,15 @@ export async function apiDown(stage) {
   const { duel, network, user } = await stage.scene();
   const figures = [];
   for (const [name, api] of DOWN) {
-    stage.site.api = api;
-    const asked = stage.site.asked;
+    duel.tickets.api = api;
+    const asked = duel.tickets.asked;
     const cutAt = Date.now();
     network.cut();
     await duel.push(1);
     const back = await user.untilState('online', { since: cutAt, withinMs: BACK_WITHIN_MS });
     await user.untilSeen(duel.pushed);
-    equal(stage.site.asked, asked, `${name}: it is not even asked`);
-    stage.site.api = 'up';
+    equal(duel.tickets.asked, asked, `${name}: it is not even asked`);
+    duel.tickets.api = 'up';
     figures.push(`${name} ${seconds(back.at - cutAt)}`);
   }
   await user.close();
@@ -34,12 +34,12 @@ export async function apiDownAtFirst(stage) {
   const figures = [];
   for (const [name, api] of DOWN) {
     const [duel, network] = await Promise.all([stage.duel(), stage.network()]);
-    stage.site.api = api;
+    duel.tickets.api = api;
     const user = await stage.open(duel, network);
     const { why } = await user.untilState('waiting', { withinMs: BACK_WITHIN_MS });
     ok(why.length > 0, `${name}: it says why it waits`);
     const upAt = Date.now();
-    stage.site.api = 'up';
+    duel.tickets.api = 'up';
     const online = await user.untilState('online', { since: upAt, withinMs: BACK_WITHIN_MS });
     await duel.push(2);
     await user.untilSeen(duel.pushed);
@@ -52,10 +52,10 @@ export async function apiDownAtFirst(stage) {
 /** It says when to ask again, which a user who looks at the page does not change. */
 export async function apiSaysWhen(stage) {
   const [duel, network] = await Promise.all([stage.duel(), stage.network()]);
-  stage.site.api = 429;
+  duel.tickets.api = 429;
   const user = await stage.open(duel, network);
   const refused = await user.untilState('waiting');
-  stage.site.api = 'up';
+  duel.tickets.api = 'up';
   await user.page.hide();
   await user.page.show();
   const online = await user.untilState('online', { withinMs: BACK_WITHIN_MS });
@@ -70,14 +70,15 @@ export async function hubAwayAtFirst(stage) {
   const figures = [];
   for (const [name, fault] of [['refused', (network) => network.refuse()], ['black hole', (network) => network.blackHole()]]) {
     const [duel, network] = await Promise.all([stage.duel(), stage.network()]);
-    const asked = stage.site.asked;
+    const asked = duel.tickets.asked;
     await fault(network);
-    const user = await stage.open(duel, network);
+    // Long enough for the ticket on a busy machine: another one would be asked for.
+    const user = await stage.open(duel, network, { connectTimeoutMs: 6000 });
     await user.untilState('waiting', { withinMs: BACK_WITHIN_MS });
     const restoredAt = Date.now();
     await network.restore({ moved: true });
     const online = await user.untilState('online', { since: restoredAt, withinMs: BACK_WITHIN_MS });
-    equal(stage.site.asked - asked, 1, `${name}: one ticket is enough`);
+    ok(duel.tickets.asked - asked === 1, `${name}: one ticket is enough`, JSON.stringify((await user.seen()).states));
     await user.close();
     figures.push(`${name} ${seconds(online.at - restoredAt)}`);
   }
@@ -118,7 +119,7 @@ export async function usedTicket(stage) {
   const { states, tickets } = await user.seen();
   equal(tickets, 2, 'one fresh ticket is fetched');
   const refused = states.find(({ name }) => name === 'waiting');
-  ok(online.at - refused.at < 1000, 'it is fetched at once', `${online.at - refused.at} ms`);
+  ok(refused.nextAttemptAt - refused.at < 100, 'it is fetched at once', JSON.stringify(states));
   await user.close();
   return `online ${seconds(online.at - refused.at)} after 4002`;
 }

@@ -2,8 +2,10 @@
 
 /** An expression whose value is a promise of JSON: `{ value }`, or `{ error }` with what it threw. */
 export function callText(fn, args) {
-  const call = `(${fn})(...${JSON.stringify(args)})`;
-  return `(async () => { try { return JSON.stringify({ value: await ${call} }); } catch (error) { return JSON.stringify({ error: String(error) }); } })()`;
+  const value = `await (${fn})(...${JSON.stringify(args)})`;
+  return `(async () => {
+    try { return JSON.stringify({ value: ${value} }); } catch (error) { return JSON.stringify({ error: String(error) }); }
+  })()`;
 }
 
 export function resultOf(text) {

@@ -14,10 +14,12 @@ const ARGS = [
   '--disable-sync', '--disable-popup-blocking', '--remote-debugging-port=0',
 ];
 
-export async function startChromium(directory) {
+/** Of all unknown certificates, it accepts only the one with the key `spki`. */
+export async function startChromium(directory, spki) {
   const profile = join(directory, 'chromium');
   mkdirSync(profile, { recursive: true });
-  const child = start(chromiumPath, [...ARGS, `--user-data-dir=${profile}`, 'about:blank'], {
+  const own = [`--user-data-dir=${profile}`, `--ignore-certificate-errors-spki-list=${spki}`];
+  const child = start(chromiumPath, [...ARGS, ...own, 'about:blank'], {
     log: join(directory, 'chromium.log'), env: { ...process.env, HOME: profile },
   });
   const port = await poll(() => portIn(profile), 30_000);

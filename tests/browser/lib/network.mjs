@@ -91,14 +91,21 @@ class Network {
 
   /**
    * A good network again. With `moved`, connections from before stay dead without being told, as those of a phone do that has come
-   * into another network.
+   * into another network. With `later`, what was sent on them is still under way, until release().
    */
-  async restore({ moved = false } = {}) {
+  async restore({ moved = false, later = false } = {}) {
     if (moved) this.#pairs.forEach((pair) => pair.forget());
+    if (later) this.#pairs.forEach((pair) => pair.holdBack(true));
     this.#held = false;
     this.#shape({ up: {}, down: {} });
     if (!this.#server.listening) await this.listen(this.#port);
     for (const pair of this.#pairs) if (!pair.far) this.#carry(pair);
+  }
+
+  /** What was still under way arrives. */
+  release() {
+    this.#pairs.forEach((pair) => pair.holdBack(false));
+    this.#shape(this.#conditions);
   }
 
   stop() {
@@ -134,6 +141,7 @@ class Pair {
   #lanes = [];
   #gone;
   #forgotten = false;
+  #heldBack = false;
 
   constructor(near, gone) {
     this.#near = near;
@@ -159,9 +167,13 @@ class Pair {
   }
 
   shape({ up, down }) {
-    if (this.#forgotten) return;
+    if (this.#forgotten || this.#heldBack) return;
     [up, down].forEach((conditions, nth) => this.#lanes[nth]?.shape(conditions));
     this.#closed();
+  }
+
+  holdBack(is) {
+    this.#heldBack = is;
   }
 
   /** Stays dead for good: what either side sends is taken and dropped. */

@@ -1,8 +1,9 @@
 // The WebApp's origin: its files, the client's package as one module, and the ticket API, which may be down.
 
 import { createServer } from 'node:http';
-import { existsSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync } from 'node:fs';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { onStop } from './processes.mjs';
@@ -19,14 +20,13 @@ export async function startSite(hub) {
   if (!existsSync(PACKAGE)) throw new Error(`${PACKAGE} is not there: build clients/js`);
   const site = {
     origin: '',
-    /** `up`; a status that it answers; `silent`: takes requests and never answers. */
-    api: 'up',
-    /** How often it was asked. */
-    asked: 0,
+    /** By the duel's id: `asked`, how often the ticket API was; `api`: `up`, a status that it answers, or `silent`, never to answer. */
+    tickets: new Map(),
   };
   const server = createServer((request, response) => {
-    const { pathname } = new URL(request.url, 'http://site');
-    if (pathname.startsWith('/api/')) answerApi(site, hub, request, response).catch(() => response.destroy());
+    const { pathname, searchParams } = new URL(request.url, 'http://site');
+    const tickets = site.tickets.get(Number(searchParams.get('duel_id')));
+    if (pathname.startsWith('/api/')) answerApi(tickets, hub, request, response).catch(() => response.destroy());
     else answerFile(pathname === '/duelhub.js' ? PACKAGE : `${PAGE}${pathname.slice(1) || 'index.html'}`, response);
   });
   server.listen(0, '127.0.0.1');
@@ -39,11 +39,17 @@ export async function startSite(hub) {
   return site;
 }
 
-async function answerApi(site, hub, request, response) {
-  site.asked += 1;
-  if (site.api === 'silent') return;
-  if (site.api !== 'up') {
-    response.writeHead(site.api, { 'Content-Type': 'text/html', ...(site.api === 429 && { 'Retry-After': RETRY_AFTER_MS / 1000 }) });
+/** The same files, for another server. */
+export function copySite(directory) {
+  cpSync(PAGE, directory, { recursive: true });
+  cpSync(PACKAGE, join(directory, 'duelhub.js'));
+}
+
+async function answerApi(tickets, hub, request, response) {
+  tickets.asked += 1;
+  if (tickets.api === 'silent') return;
+  if (tickets.api !== 'up') {
+    response.writeHead(tickets.api, { 'Content-Type': 'text/html', ...(tickets.api === 429 && { 'Retry-After': RETRY_AFTER_MS / 1000 }) });
     response.end('<h1>The backend is down</h1>');
     return;
   }

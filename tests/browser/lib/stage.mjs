@@ -82,10 +82,14 @@ export class Stage {
     const id = (lastDuel += 1);
     const userIds = [id * 10 + 1, id * 10 + 2];
     await this.call('OpenDuel', { duelId: id, participants: userIds.map((userId) => ({ userId })) });
+    const tickets = { api: 'up', asked: 0 };
+    this.site.tickets.set(id, tickets);
     let pushed = 0;
     return {
       id,
       userIds,
+      /** Of the ticket API, for this duel. */
+      tickets,
       /** Pushes the next `count` events; their payloads are numbered from 1, with `padding` bytes more. */
       push: async (count, padding = 0) => {
         for (let nth = 0; nth < count; nth += 1) {
@@ -100,16 +104,19 @@ export class Stage {
     };
   }
 
-  /** Somebody opens the page of `duel`, over `network`. `ageSeconds` is how old their initData is. */
-  async open(duel, network, { nth = 0, ageSeconds = 0, usedTicket, ...options } = {}) {
+  /**
+   * Somebody opens the page of `duel`, over `network`. `ageSeconds` is how old their initData is; what is not named here goes to the
+   * client.
+   */
+  async open(duel, network, { nth = 0, ageSeconds = 0, usedTicket, origin = this.site.origin, ...options } = {}) {
     const userId = duel.userIds[nth];
     const initData = initDataOf(userId, { ageSeconds });
     const app = {
       duel: duel.id, initData, usedTicket,
-      options: { url: `ws://${network.address}/ws`, storageKey: `duel:${duel.id}:${userId}`, ...OPTIONS, ...options },
+      options: { url: network && `ws://${network.address}/ws`, storageKey: `duel:${duel.id}:${userId}`, ...OPTIONS, ...options },
     };
     const page = await this.browser.newPage();
-    await page.goto(`${this.site.origin}/index.html?app=${encodeURIComponent(JSON.stringify(app))}`);
+    await page.goto(`${origin}/index.html?app=${encodeURIComponent(JSON.stringify(app))}`);
     return new User(`${this.browser.name}, duel ${duel.id}`, page, userId);
   }
 
