@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { equal, ok, poll } from '../lib/check.mjs';
+import { equal, ok, poll, until } from '../lib/check.mjs';
 import { BACK_WITHIN_MS, NOTICED_WITHIN_MS } from '../lib/stage.mjs';
 import { seconds, User } from '../lib/user.mjs';
 
@@ -242,11 +242,11 @@ export async function close(stage) {
     equal(reason, 'closed_by_app', `while ${state}: closed by the app`);
     const { leftovers } = await user.seen();
     equal(leftovers, { timers: 0, listeners: 0, sockets: 0 }, `while ${state}: close() leaves nothing behind`);
-    await network.restore({ moved: true });
+    if (state !== 'online') await network.restore({ moved: true });
     const taken = network.taken;
     await sleep(3000);
     equal(network.taken, taken, `while ${state}: no further connection`);
-    if (state === 'online') equal(network.open, 0, 'the connection is closed');
+    if (state === 'online') await until('the connection is closed', () => network.open === 0);
     equal((await user.seen()).states.at(-1).name, 'closed', `while ${state}: nothing happens any more`);
     await user.close();
   }
