@@ -55,6 +55,28 @@ export async function duelClosed(stage) {
 /** The user opens the duel three more times, which is one too many: the oldest connection ends, and does not fight for its place. */
 export async function replaced(stage) {
   const { duel, network, user } = await stage.scene();
+  const figure = await openThreeMore(stage, duel, network, user);
+  await user.close();
+  return figure;
+}
+
+/**
+ * The same after a first attempt that was given up. Its ticket, which works once, has opened the connection, so nothing of that attempt
+ * can have replaced it.
+ */
+export async function replacedAfterDeadStart(stage) {
+  const [duel, network] = await Promise.all([stage.duel(), stage.network()]);
+  network.blackHole();
+  const user = await stage.open(duel, network);
+  await user.untilState('waiting', { withinMs: BACK_WITHIN_MS });
+  await network.restore({ moved: true });
+  await user.untilState('online', { withinMs: BACK_WITHIN_MS });
+  const figure = await openThreeMore(stage, duel, network, user);
+  await user.close();
+  return figure;
+}
+
+async function openThreeMore(stage, duel, network, user) {
   const startedAt = Date.now();
   const sockets = [];
   for (let nth = 0; nth < 3; nth += 1) {
@@ -63,8 +85,10 @@ export async function replaced(stage) {
     await once(socket, 'message');
     sockets.push(socket);
   }
-  const closed = await expectEnd(user, network, startedAt, 'connection_replaced');
-  sockets.forEach((socket) => socket.terminate());
-  await user.close();
-  return `${closed.reason} ${seconds(closed.at - startedAt)}`;
+  try {
+    const closed = await expectEnd(user, network, startedAt, 'connection_replaced');
+    return `${closed.reason} ${seconds(closed.at - startedAt)}`;
+  } finally {
+    sockets.forEach((socket) => socket.terminate());
+  }
 }
