@@ -9,7 +9,7 @@ import { Evidence } from './lib/evidence.mjs';
 import { controlAt } from './lib/grpcurl.mjs';
 import { HANDSHAKE, request } from './lib/https.mjs';
 import { startHub } from './lib/hub.mjs';
-import { startLink } from './lib/link.mjs';
+import { startNetwork } from './lib/network.mjs';
 import { startNodesNginx } from './lib/nginx.mjs';
 import { freePorts } from './lib/ports.mjs';
 import { BOT_TOKEN, initDataOf } from './lib/telegram.mjs';
@@ -27,8 +27,8 @@ await part('nginx for several nodes', async () => {
     APP_ENV: 'production', CONTROL_TOKEN: token, TELEGRAM_BOT_TOKEN: BOT_TOKEN, WEBAPP_URL: 'https://quiz.test',
     WEBSOCKET_TICKET_SECRET: randomBytes(32).toString('hex'),
   });
-  const link = await startLink(hub.edge);
-  const node = { edge: link.address, control: hub.control };
+  const network = await startNetwork(hub.edge);
+  const node = { edge: network.address, control: hub.control };
   const nodes = [node, node, { edge: `127.0.0.1:${nobody}`, control: `127.0.0.1:${nobody}` }];
   const nginx = await startNodesNginx({ directory, edge, control, nodes, gateway: GATEWAY });
   const get = (path, options) => request(`http://quiz.test:${edge}${path}`, options);
@@ -40,7 +40,7 @@ await part('nginx for several nodes', async () => {
   await otherPaths(get);
   await checkLimits({ get, call, nginx, accessLog: 'access.log', evidence });
   await behindTheGateway(get);
-  await theLastNodeGoes({ get, call, link, nginx, evidence });
+  await theLastNodeGoes({ get, call, network, nginx, evidence });
 });
 
 /** More in one stream than nginx takes in one request of its own accord. */
@@ -95,12 +95,12 @@ async function behindTheGateway(get) {
   }
 }
 
-async function theLastNodeGoes({ get, call, link, nginx, evidence }) {
+async function theLastNodeGoes({ get, call, network, nginx, evidence }) {
   const { ticket } = await call('IssueTicket', { duel_id: 80, user_id: 1 });
   evidence.ticket(ticket);
   const initData = initDataOf(980001);
   evidence.initData(initData);
-  await link.shut();
+  await network.refuse();
   for (const path of ['/ws', '/ws/', '/']) {
     const { status } = await get(`${path}?ticket=${ticket}`, { headers: HANDSHAKE });
     equal(status, path === '/' ? 404 : 502, `${path} without a node`);

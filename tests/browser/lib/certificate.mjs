@@ -1,7 +1,7 @@
 // A certificate authority of our own, and a certificate for the test's domains.
 
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { createHash, X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
 
@@ -23,4 +23,9 @@ export function makeCertificate(directory, domains) {
   writeFileSync(file('fullchain.pem'), Buffer.concat([leaf, authority]));
   const spki = new X509Certificate(leaf).publicKey.export({ type: 'spki', format: 'der' });
   return { authority, spki: createHash('sha256').update(spki).digest('base64') };
+}
+
+/** Puts the certificate that lies in `from` into `directory`, too. */
+export function copyCertificate(from, directory) {
+  for (const name of ['fullchain.pem', 'privkey.pem']) copyFileSync(join(from, name), join(directory, name));
 }

@@ -1,7 +1,7 @@
 // What a part has started, and how all of it ends: the last started first, processes by their id.
 
 import { spawn } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { once } from 'node:events';
 
 const STOP_WITHIN_MS = 8_000;
@@ -39,6 +39,29 @@ async function stop(child) {
   const kill = setTimeout(() => child.kill('SIGKILL'), STOP_WITHIN_MS);
   await exited;
   clearTimeout(kill);
+}
+
+/** Sends `signal` to a program and to all that it has started, and they: SIGSTOP is what sleep is to them, SIGCONT its end. */
+export function signalTree(child, signal) {
+  const tree = [child.pid];
+  const parents = new Map(readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map((pid) => [Number(pid), parentOf(pid)]));
+  // It grows while it is walked.
+  for (const parent of tree) for (const [pid, of] of parents) if (of === parent) tree.push(pid);
+  for (const pid of tree) {
+    try {
+      process.kill(pid, signal);
+    } catch {
+      // It has ended.
+    }
+  }
+}
+
+function parentOf(pid) {
+  try {
+    return Number(readFileSync(`/proc/${pid}/status`, 'utf8').match(/^PPid:\s+(\d+)/m)[1]);
+  } catch {
+    return 0;
+  }
 }
 
 for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM']) {

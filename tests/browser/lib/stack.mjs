@@ -1,4 +1,4 @@
-// A deployment as in production: browser, nginx, a link that can be cut, the hub, a backend.
+// A deployment as in production: browser, nginx, a network that can be cut, the hub, a backend.
 
 import { randomBytes } from 'node:crypto';
 
@@ -8,7 +8,7 @@ import { makeCertificate } from './certificate.mjs';
 import { controlAt } from './grpcurl.mjs';
 import { request } from './https.mjs';
 import { startHub } from './hub.mjs';
-import { startLink } from './link.mjs';
+import { startNetwork } from './network.mjs';
 import { startNginx } from './nginx.mjs';
 import { freePorts } from './ports.mjs';
 import { BOT_TOKEN } from './telegram.mjs';
@@ -35,13 +35,13 @@ export async function startStack({ binary, directory, webRoot }) {
     // The most talkative, for what must not be in the log.
     LOG_LEVEL: 'trace',
   });
-  const link = await startLink(hub.edge);
+  const network = await startNetwork(hub.edge);
   const { authority, spki } = makeCertificate(directory, DOMAINS);
   const backend = await startBackend();
-  const nginx = await startNginx({ directory, domain: DOMAIN, http, https, hub: link.address, backend, webRoot });
+  const nginx = await startNginx({ directory, domain: DOMAIN, http, https, hub: network.address, backend, webRoot });
   const browser = await startBrowser({ domains: DOMAINS, spki });
   return {
-    secrets, hub, link, nginx, browser, originOf,
+    secrets, hub, network, nginx, browser, originOf,
     wsOrigin: `wss://${DOMAIN}:${https}`,
     call: controlAt(hub.control, secrets.CONTROL_TOKEN),
     /** A request to a path of the WebApp's domain, over https. */

@@ -82,9 +82,9 @@ async function twoViews({ call, evidence }, ada, linus) {
   equal(await last(linus), update(2, own), 'Linus sees his own view under the same seq');
 }
 
-async function theNetworkIsCut({ call, link, evidence }, ada, linus) {
+async function theNetworkIsCut({ call, network, evidence }, ada, linus) {
   const [first] = (await ada.seen()).tickets;
-  equal(link.cut(first), 1, "Ada's WebSocket is cut between nginx and the hub");
+  equal(network.cutOff(first), 1, "Ada's WebSocket is cut between nginx and the hub");
   await ada.until('the connection is lost', ({ closes }) => closes.length === 1);
   const missed = [secretPayload(evidence), secretPayload(evidence)];
   for (const payload of missed) await call('PushEvent', { duel_id: DUEL, payload_json: JSON.stringify(payload) });
@@ -92,7 +92,7 @@ async function theNetworkIsCut({ call, link, evidence }, ada, linus) {
   equal(updates.slice(2), [update(3, missed[0]), update(4, missed[1])], 'Linus misses nothing meanwhile');
   await linus.untilFrame('presence', { user_id: ADA, online: false });
 
-  link.restore();
+  await network.restore();
   const back = await ada.untilFrame('connected', {}, 2);
   equal([back.head, back.recovered], [4, null], 'Ada is back by herself; she did not ask to resume');
   const seen = await ada.until('the present state', ({ updates }) => updates.length === 3);

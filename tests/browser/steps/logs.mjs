@@ -7,12 +7,12 @@ import { initDataOf } from '../lib/telegram.mjs';
 const SITE_LOGS = ['quizbot-access.log', 'quizbot-error.log', 'quizbot-ws-error.log'];
 
 /** Takes the hub away, so that nginx has errors to write. Nothing works afterwards. */
-export async function loseTheHub({ link, get, call, evidence }) {
+export async function loseTheHub({ network, get, call, evidence }) {
   const { ticket } = await call('IssueTicket', { duel_id: 80, user_id: 1 });
   evidence.ticket(ticket);
   const initData = initDataOf(980001);
   evidence.initData(initData);
-  await link.shut();
+  await network.refuse();
   for (const path of ['/ws', '/ws/']) {
     const { status } = await get(`${path}?ticket=${ticket}`, { headers: HANDSHAKE });
     equal(status, 502, `${path} without the hub: 502`);

@@ -37,7 +37,7 @@ async function missedEvents(stack, ada) {
   await notForAda(stack); // the fourth
   const fifth = await push(stack);
   const sixth = await viewOfAda(stack);
-  stack.link.restore();
+  await stack.network.restore();
 
   const back = await ada.untilFrame('connected', {}, 2);
   equal([back.recovered, back.head], [true, 6], 'recovered, up to the newest position');
@@ -62,7 +62,7 @@ async function missedEnd(stack, ada, linus) {
   const payload = secretPayload(stack.evidence, { winner: LINUS });
   const last_event = { payload_json: JSON.stringify(payload) };
   await stack.call('CloseDuel', { duel_id: DUEL, status: 'DUEL_STATUS_CANCELLED', last_event });
-  stack.link.restore();
+  await stack.network.restore();
 
   const end = { type: 'duel_closed', duel_id: DUEL, seq: 9, status: 'cancelled' };
   const seen = await ada.until('hears of the end', ({ closes }) => closes.length === 3);
@@ -75,9 +75,9 @@ async function missedEnd(stack, ada, linus) {
   equal(frames.filter(({ type }) => type === 'presence'), [], 'within the grace Ada was never offline for Linus');
 }
 
-async function cut({ link }, player, ticket) {
+async function cut({ network }, player, ticket) {
   const { closes } = await player.seen();
-  equal(link.cut(ticket), 1, 'the WebSocket is cut between nginx and the hub');
+  equal(network.cutOff(ticket), 1, 'the WebSocket is cut between nginx and the hub');
   await player.until('the connection is lost', (now) => now.closes.length === closes.length + 1);
 }
 
