@@ -110,6 +110,7 @@ async function theKeyboard(page) {
   await page.keyboard.press('Tab');
   equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to the content', 'the first key leads past the top');
   await page.keyboard.press('Enter');
+  await until('the content has the focus', () => page.evaluate(() => document.activeElement.id === 'content'));
   await page.keyboard.press('Tab');
   const slider = chart(page, 'connections').getByRole('slider');
   equal(await slider.evaluate((element) => element === document.activeElement), true, 'the first chart is next');

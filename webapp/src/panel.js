@@ -21,7 +21,6 @@ export class Panel {
   #duelId;
   #on; // { answer(userId, choice), mayAnswer(userId), event(event, at), connected(recovered), cut(), change() }
   #latest = null; // payload of the latest duel_update
-  #delivery = 'live'; // of the latest event
   #counting;
 
   constructor({ number, seat, opponent, url, duelId, on }) {
@@ -55,15 +54,12 @@ export class Panel {
     this.#duel.on('connected', ({ userId, recovered }) => {
       this.userId = userId;
       this.element.dataset.recovered = recovered;
-      this.#delivery = 'live';
       this.#on.connected(recovered);
       this.#render();
       this.renderQuiz();
     });
     this.#duel.on('event', (event) => this.#receive(event));
-    // The package does not say whether it is replayed. It comes with the last event, or by itself.
-    this.#duel.on('duel_closed', ({ seq, status }) =>
-      this.#receive({ type: 'duel_closed', seq, status, duelId: this.#duelId, delivery: this.#delivery }));
+    this.#duel.on('duel_closed', (closed) => this.#receive({ type: 'duel_closed', duelId: this.#duelId, ...closed }));
     this.#render();
   }
 
@@ -96,7 +92,6 @@ export class Panel {
   #receive(event) {
     this.#on.event(event, performance.now());
     this.element.dataset.seq = event.seq;
-    this.#delivery = event.delivery;
     if (event.type === 'duel_update') this.#latest = event.payload;
     this.renderQuiz();
   }

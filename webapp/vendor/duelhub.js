@@ -530,9 +530,11 @@ var Duel = class {
     const { type, seq, payload, duel_id, user_id } = frame;
     const { duelId } = this.#session;
     if (type === "presence" && duel_id === duelId) this.#notePresence(user_id, frame.online === true);
-    if (type === "duel_closed" && duel_id === duelId) this.#emitter.emit("duel_closed", { seq, status: frame.status });
-    if (!isNew || NOT_EVENTS.includes(type) || payload?.duel_id !== duelId) return;
     const delivery = seq > this.#head ? "live" : this.#recovered ? "replayed" : "state";
+    if (type === "duel_closed" && duel_id === duelId) {
+      this.#emitter.emit("duel_closed", { seq, status: frame.status, delivery });
+    }
+    if (!isNew || NOT_EVENTS.includes(type) || payload?.duel_id !== duelId) return;
     this.#emitter.emit("event", { type, seq, payload, delivery });
   }
   #welcome(frame) {
@@ -632,6 +634,8 @@ var FINAL = [400, 401, 403, 409];
 async function fetchTicket({ duelId, initData, apiUrl = "/api", signal }) {
   const response = await fetch(`${apiUrl}/duel/ws-ticket?duel_id=${duelId}`, {
     headers: { "X-Telegram-Init-Data": initData },
+    // A route without Cache-Control may be answered by the browser on the way back, with a ticket that is used.
+    cache: "no-store",
     signal: signal ?? null
   });
   const answer = await response.json().catch(() => ({}));

@@ -217,10 +217,12 @@ export class Duel<P extends EventPayloads = EventPayloads> {
     const { type, seq, payload, duel_id, user_id } = frame;
     const { duelId } = this.#session;
     if (type === 'presence' && duel_id === duelId) this.#notePresence(user_id!, frame.online === true);
-    if (type === 'duel_closed' && duel_id === duelId) this.#emitter.emit('duel_closed', { seq, status: frame.status } as DuelClosed);
+    const delivery = seq! > this.#head ? 'live' : this.#recovered ? 'replayed' : 'state';
+    if (type === 'duel_closed' && duel_id === duelId) {
+      this.#emitter.emit('duel_closed', { seq, status: frame.status, delivery } as DuelClosed);
+    }
     // A message of another duel is not for this app, whoever sent it.
     if (!isNew || NOT_EVENTS.includes(type) || payload?.duel_id !== duelId) return;
-    const delivery = seq! > this.#head ? 'live' : this.#recovered ? 'replayed' : 'state';
     this.#emitter.emit('event', { type, seq, payload, delivery } as unknown as DuelEvent<P>);
   }
 

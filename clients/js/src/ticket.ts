@@ -22,6 +22,8 @@ const FINAL = [400, 401, 403, 409];
 export async function fetchTicket({ duelId, initData, apiUrl = '/api', signal }: FetchTicketOptions): Promise<string> {
   const response = await fetch(`${apiUrl}/duel/ws-ticket?duel_id=${duelId}`, {
     headers: { 'X-Telegram-Init-Data': initData },
+    // A route without Cache-Control may be answered by the browser on the way back, with a ticket that is used.
+    cache: 'no-store',
     signal: signal ?? null,
   });
   const answer = await response.json().catch(() => ({}));

@@ -84,6 +84,8 @@ export interface Presence {
 export interface DuelClosed {
   readonly seq: number;
   readonly status: 'finished' | 'cancelled';
+  /** As an event's. */
+  readonly delivery: DuelEvent['delivery'];
 }
 
 /** What `on` takes, with what the listener is called with. */

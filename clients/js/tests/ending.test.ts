@@ -143,7 +143,7 @@ describe('the end of the duel', () => {
     world.hub.close();
     await world.pass(100);
     expect([app.seqs, app.closed, app.duel.state]).toEqual([
-      [1], [{ seq: 2, status: 'finished' }], { name: 'closed', reason: 'duel_closed' },
+      [1], [{ seq: 2, status: 'finished', delivery: 'live' }], { name: 'closed', reason: 'duel_closed' },
     ]);
   });
 
@@ -154,7 +154,9 @@ describe('the end of the duel', () => {
     world.hub.push();
     world.hub.close();
     await world.pass(2000);
-    expect([app.seqs, app.closed.length, app.duel.state]).toEqual([[1, 2], 1, { name: 'closed', reason: 'duel_closed' }]);
+    expect([app.seqs, app.closed, app.duel.state]).toEqual([
+      [1, 2], [{ seq: 3, status: 'finished', delivery: 'replayed' }], { name: 'closed', reason: 'duel_closed' },
+    ]);
   });
 
   test('is fetched by a used ticket if the backend gives no other', async () => {
