@@ -117,6 +117,12 @@ pub trait LogEngine: Debug + Send + Sync {
     /// Returns the heads of those of the duels that exist and whose store answers. Asking counts as a sign of life: an open
     /// duel that is asked about is not idle.
     fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>>;
+
+    /// Returns those of the duels, which this node subscribes to, whose heads have to be asked for now: something may have happened of
+    /// which the node was not told, or it is time for a sign of life. Of the others it was told everything.
+    fn in_doubt(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<DuelId>> {
+        Box::pin(std::future::ready(Ok(duels)))
+    }
 }
 
 /// Which tickets have been used or revoked, and how far each session has come. `rules/tickets.rs` has the rules.

@@ -73,6 +73,8 @@ pub struct RedisEngine {
     membership: Arc<Membership>,
     heads: Arc<Heads>,
     counts: Arc<Counts>,
+    /// Failures of the connections of `commands`, as of the last sweep.
+    failures_seen: AtomicU64,
     /// Held while the presence of all duels is read.
     watch_begins: tokio::sync::Mutex<()>,
     _work: [AbortOnDropHandle<()>; 2],
@@ -132,6 +134,7 @@ impl RedisEngine {
             membership,
             heads,
             counts: Arc::default(),
+            failures_seen: AtomicU64::new(0),
             watch_begins: tokio::sync::Mutex::default(),
             _work: work.map(AbortOnDropHandle::new),
         };

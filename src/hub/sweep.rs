@@ -1,6 +1,7 @@
 //! The repair sweep: a connection receives whatever it lacks at the next sweep at the latest.
 //!
-//! A sweep compares the positions of this node's live duels with the engine's, in batches. Then it prunes the engine.
+//! A sweep compares the positions of this node's live duels with the engine's, in batches: of all of which something may have been
+//! missed. Then it prunes the engine.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -49,6 +50,11 @@ impl Hub {
     /// Tries every batch: only some masters of a Cluster may be away.
     async fn sweep_live(&self) -> Result<(), EngineError> {
         let live: Vec<_> = self.duels.read().values().cloned().collect();
+        let in_doubt = self.engine.in_doubt(live.iter().map(|live| live.id).collect()).await?;
+        let in_doubt: HashSet<_> = in_doubt.into_iter().collect();
+        let (live, sure): (Vec<_>, Vec<_>) =
+            live.into_iter().partition(|live| in_doubt.contains(&live.id));
+        sure.iter().for_each(|live| live.resume_reads(true));
         let mut swept = Ok(());
         for batch in live.chunks(BATCH) {
             swept = swept.and(self.sweep(batch).await);

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use crate::kit::{DEADLINE, Node, id_of, roomy, ticket, until, user};
+use crate::kit::{DEADLINE, Node, SYNC_INTERVAL, id_of, roomy, ticket, until, user};
 use crate::proxy::{Proxy, Weather};
 use crate::redis_server::RedisServer;
 
@@ -320,4 +320,31 @@ async fn a_node_that_was_cut_off_catches_up_when_it_is_back() {
     assert!(two.read_until(50).await.into_iter().eq(1..=50));
     until("online again", async || pushing.online(7).await == [1, 2]).await;
     assert_eq!(pushing.hub.duel(id_of(7)).await.unwrap().unwrap().online.len(), 2);
+}
+
+/// How often Redis has looked at a duel.
+fn looks(redis: &RedisServer) -> u64 {
+    let stats = redis.ask("INFO commandstats").unwrap();
+    let row = stats.lines().find_map(|line| line.strip_prefix("cmdstat_hmget:calls="));
+    row.and_then(|row| row.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quiet_duels_are_not_asked_about_until_something_may_have_been_missed() {
+    const DUELS: u64 = 200;
+    let (redis, nodes) = Node::several::<2>();
+    let mut players = nodes[0].players(1..=DUELS).await;
+    until("all was compared once", async || {
+        let before = looks(&redis);
+        sleep(2 * SYNC_INTERVAL).await;
+        looks(&redis) - before < DUELS / 2
+    })
+    .await;
+    // What is pushed meanwhile is told, and costs no more.
+    nodes[1].push_all(1, 1..=5).await;
+    players[0].read_until(5).await;
+    // Redis ends the connections on which it tells: anything may have been missed.
+    let before = looks(&redis);
+    redis.ask_count("CLIENT KILL TYPE pubsub");
+    until("all is compared again", async || looks(&redis) - before >= DUELS).await;
 }

@@ -18,6 +18,8 @@ use duelhub_testkit::{proxy, redis_server};
 /// What most tests here use.
 mod kit {
     pub(crate) use duelhub_testkit::fixtures::{id_of, nth_of, resume_ticket, ticket, user};
-    pub(crate) use duelhub_testkit::node::{DEADLINE, DRAIN, LocalPlayer, Node, roomy};
+    pub(crate) use duelhub_testkit::node::{
+        DEADLINE, DRAIN, LocalPlayer, Node, SYNC_INTERVAL, roomy,
+    };
     pub(crate) use duelhub_testkit::until;
 }

@@ -360,7 +360,7 @@ impl From<String> for ConnectError {
 async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<str>), ConnectError> {
     let config = AsyncConnectionConfig::new();
     let mut connection = endpoint.connect(ProtocolVersion::RESP2, config).await?;
-    let server = discovery::identity(&mut connection).await?.into();
+    let server = discovery::identity(&mut connection).await?.server.into();
     if inspection::evicts(&mut connection).await? {
         return Err(Obstacle::Evicts.into());
     }

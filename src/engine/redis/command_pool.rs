@@ -2,6 +2,7 @@
 //! in one order, wherever the slot is.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use redis::{Arg, Cmd, Value};
@@ -89,6 +90,14 @@ impl CommandPool {
         }
         let chunks = groups.values().flat_map(|group| group.chunks(count));
         chunks.map(<[_]>::to_vec).collect()
+    }
+
+    /// Buckets that can be looked at in one step.
+    pub(super) fn bucket_groups(&self) -> Vec<Range<u64>> {
+        match self {
+            Self::One(_) => std::iter::once(0..BUCKETS).collect(),
+            Self::ByTag(_) => (0..BUCKETS).map(|bucket| bucket..bucket + 1).collect(),
+        }
     }
 
     /// How they do together.

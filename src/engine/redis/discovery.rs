@@ -231,8 +231,16 @@ fn master_of(range: Value) -> Result<(RangeInclusive<u64>, String, u16), Malform
     Ok((slots, host, u16::try_from(port).map_err(|_| Malformed("a port"))?))
 }
 
-/// Which server it is, if it takes writes: the same for as long as it runs.
-pub(super) async fn identity(connection: &mut MultiplexedConnection) -> Result<String, String> {
+/// Which server it is.
+pub(super) struct Identity {
+    /// The same for as long as it runs.
+    pub(super) server: String,
+    /// Which history of data it has. It changes if the server was a replica meanwhile, and when it gets its first replica.
+    pub(super) replication_id: String,
+}
+
+/// Which server it is, if it takes writes.
+pub(super) async fn identity(connection: &mut MultiplexedConnection) -> Result<Identity, String> {
     let mut asked = redis::pipe();
     asked.cmd("INFO").arg("replication").cmd("INFO").arg("server");
     let info: Result<(String, String), _> = asked.query_async(connection).await;
@@ -243,7 +251,8 @@ pub(super) async fn identity(connection: &mut MultiplexedConnection) -> Result<S
     if field(&replication, "role:").is_some_and(|role| role != "master") {
         return Err("it is a replica".to_owned());
     }
-    Ok(field(&server, "run_id:").unwrap_or_default())
+    let replication_id = field(&replication, "master_replid:").unwrap_or_default();
+    Ok(Identity { server: field(&server, "run_id:").unwrap_or_default(), replication_id })
 }
 
 /// Without what it may quote of a command or an address.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -17,6 +18,8 @@ use crate::id::DuelId;
 pub(super) struct Dispatcher {
     sink: OnceLock<Sink>,
     subscriptions: RwLock<HashMap<DuelId, Arc<Mutex<Subscription>>>>,
+    /// What was found before this is in doubt: something may have happened in any duel that was not told.
+    in_doubt_until: Mutex<Instant>,
 }
 
 /// A duel that is subscribed to.
@@ -28,6 +31,8 @@ struct Subscription {
     handed: usize,
     /// It was told who was online when it began.
     is_introduced: bool,
+    /// When it was last asked where the log stands, of those times that were answered.
+    found_at: Option<Instant>,
 }
 
 impl std::fmt::Debug for Dispatcher {
@@ -40,7 +45,11 @@ impl std::fmt::Debug for Dispatcher {
 
 impl Dispatcher {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { sink: OnceLock::new(), subscriptions: RwLock::default() })
+        Arc::new(Self {
+            sink: OnceLock::new(),
+            subscriptions: RwLock::default(),
+            in_doubt_until: Mutex::new(Instant::now()),
+        })
     }
 
     pub(super) fn connect(&self, sink: Sink) {
@@ -93,10 +102,41 @@ impl Dispatcher {
         subscription.handed
     }
 
-    /// A log stands there.
-    pub(super) fn head(&self, duel: DuelId, head: Head) {
-        if self.is_subscribed(duel) {
+    /// A log stands there, as was asked at `asked_at`.
+    pub(super) fn head(&self, duel: DuelId, head: Head, asked_at: Instant) {
+        if let Some(subscription) = self.subscription(duel) {
             self.dispatch(Notice::Head { duel, head });
+            subscription.lock().found_at = Some(asked_at);
+        }
+    }
+
+    /// Something may have happened that was not told: in any duel.
+    pub(super) fn doubt_all(&self) {
+        *self.in_doubt_until.lock() = Instant::now();
+    }
+
+    /// Returns those of the duels of which something may have been missed, or that were not asked about for as long as `asked_every`
+    /// says.
+    pub(super) fn in_doubt(
+        &self,
+        duels: Vec<DuelId>,
+        asked_every: impl Fn(DuelId) -> Duration,
+    ) -> Vec<DuelId> {
+        let (in_doubt_until, now) = (*self.in_doubt_until.lock(), Instant::now());
+        let subscriptions = self.subscriptions.read();
+        let is_sure = |duel: &DuelId| {
+            let found_at = subscriptions.get(duel).and_then(|known| known.lock().found_at);
+            found_at.is_some_and(|at| at > in_doubt_until && now - at < asked_every(*duel))
+        };
+        duels.into_iter().filter(|duel| !is_sure(duel)).collect()
+    }
+
+    /// Calls `note` with each duel that is subscribed to and was found.
+    pub(super) fn each_found(&self, mut note: impl FnMut(DuelId)) {
+        for (duel, subscription) in &*self.subscriptions.read() {
+            if subscription.lock().found_at.is_some() {
+                note(*duel);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
-//! Where duels stand, compared with what was told: at each sweep, and when nothing was heard for a while.
+//! Where duels stand, compared with what was told: at a sweep, of those in doubt, and when nothing was heard for a while.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::Value;
 use tokio::sync::oneshot;
@@ -41,6 +41,7 @@ impl Heads {
         for _ in &duels {
             command.arg(reply::show_epoch(Epoch::random()));
         }
+        let asked_at = Instant::now();
         let (heads_tx, heads_rx) = oneshot::channel();
         let (dispatcher, presence) = (Arc::clone(&self.dispatcher), Arc::clone(&self.presence));
         let asked = self.commands.ask(command, move |reply| {
@@ -49,7 +50,7 @@ impl Heads {
                 let mut heads = Vec::with_capacity(duels.len());
                 for (duel, (version, head)) in duels.into_iter().zip(standings) {
                     if let Some(head) = head {
-                        dispatcher.head(duel, head.clone());
+                        dispatcher.head(duel, head.clone(), asked_at);
                         heads.push((duel, head));
                     }
                     presence.compare(duel, version);

@@ -74,6 +74,11 @@ impl Keys {
         format!("{{{}:nodes}}:leases", self.prefix)
     }
 
+    /// The channel on which this node tells itself something, in the slot of a hash tag.
+    pub(super) fn check(&self, tag: &str) -> String {
+        format!("{{{tag}}}:check:{}", self.node)
+    }
+
     /// The channel on which it is told of all duels.
     pub(super) fn watch(&self) -> String {
         format!("{}:watch", self.prefix)

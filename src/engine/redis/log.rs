@@ -148,6 +148,10 @@ impl LogEngine for RedisEngine {
     fn heads(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<(DuelId, Head)>> {
         Box::pin(self.standing(duels, self.config.idle_retention))
     }
+
+    fn in_doubt(&self, duels: Vec<DuelId>) -> EngineFuture<'_, Vec<DuelId>> {
+        Box::pin(async { Ok(self.not_told_everything(duels).await) })
+    }
 }
 
 impl RedisEngine {

@@ -295,6 +295,8 @@ impl ClusterPresence {
             let was_first = std::mem::take(&mut is_first);
             if beat.had_lapsed && !was_first {
                 warn!("this node's lease had ended; it writes its presence again");
+                // Redis may have lost everything.
+                self.dispatcher.doubt_all();
                 self.refresh_all();
             }
             if beat.news {

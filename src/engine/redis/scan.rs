@@ -5,18 +5,23 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::Cmd;
+use redis::Value;
 use tokio::sync::oneshot;
 
+use super::dispatcher::Dispatcher;
 use super::heads::HEADS_AT_ONCE;
 use super::keys::BUCKETS;
 use super::reply::{self, Parts, understood};
 use super::script::{self, Args as _, millis};
 use super::{Counts, RedisEngine};
 use crate::clock::{self, UnixMs};
+use crate::engine::event_row::Malformed;
 use crate::engine::{EngineError, Head, StatusFilter};
 use crate::id::DuelId;
 use crate::limits;
+
+/// The longest time for which a duel that is subscribed to is not asked about.
+const ASKED_EVERY_MAX: Duration = Duration::from_secs(300);
 
 /// Duels that are forgotten at a time in each bucket.
 const PRUNE_AT_ONCE: usize = 64;
@@ -108,7 +113,26 @@ impl RedisEngine {
         if self.presence.finish_beginning() { Ok(()) } else { Err(EngineError::UNAVAILABLE) }
     }
 
-    /// Forgets what has expired. Asked at once.
+    /// Returns those of the duels of which this node was not told everything, or may not have been.
+    pub(super) async fn not_told_everything(&self, duels: Vec<DuelId>) -> Vec<DuelId> {
+        let failures = self.commands.counts().failures;
+        if self.failures_seen.swap(failures, Ordering::Relaxed) != failures {
+            // What was asked when the connection failed may have been done; this node skips its own messages.
+            self.dispatcher.doubt_all();
+        }
+        let is_told = self.subscribers.have_told_everything().await;
+        let (told, mut in_doubt): (Vec<_>, Vec<_>) =
+            duels.into_iter().partition(|duel| is_told(*duel));
+        // Each at its own time, and long before an open duel is idle.
+        let longest = (self.config.idle_retention / 4).min(ASKED_EVERY_MAX);
+        let asked_every = |duel: DuelId| {
+            longest * (64 + u32::try_from(duel.get() % 64).unwrap_or_default()) / 128
+        };
+        in_doubt.extend(self.dispatcher.in_doubt(told, asked_every));
+        in_doubt
+    }
+
+    /// Forgets what has expired. What there is to forget is asked at once.
     pub(super) fn forget(
         &self,
         now: UnixMs,
@@ -117,53 +141,133 @@ impl RedisEngine {
         let index_kept = millis(4 * longest + Duration::from_secs(600));
         // By Redis' own clock: a node whose clock is wrong must not make others forget.
         let ahead = millis(now.since(clock::now()));
-        let (pruned_tx, pruned_rx) = oneshot::channel();
-        let pruning = Arc::new(Mutex::new(Pruning {
-            waiting_for: BUCKETS + 1,
-            left: Ok((0, 0)),
-            pruned_tx: Some(pruned_tx),
-        }));
-        let ask = |command, of_tickets| {
-            let (pruning, counts) = (Arc::clone(&pruning), Arc::clone(&self.counts));
-            self.commands.ask(command, move |reply| {
-                let left = reply.value.and_then(|value| understood(reply::number(value)));
-                pruning.lock().count(left, of_tickets, &counts);
-            })
-        };
-        let of_bucket = |bucket| script::call(&script::PRUNE, &self.keys.index(bucket));
-        let with_bounds = |command: Cmd| command.with(ahead).with(PRUNE_AT_ONCE).with(index_kept);
-        let asked = (0..BUCKETS).try_for_each(|bucket| ask(with_bounds(of_bucket(bucket)), false));
+        let looked = self.look_for_due(ahead);
         let tickets = self.tickets(&script::FORGET_TICKETS).with(ahead);
-        let asked = asked.and_then(|()| ask(tickets, true));
+        let counts = Arc::clone(&self.counts);
+        let (forgotten_tx, forgotten_rx) = oneshot::channel();
+        let asked = self.commands.ask(tickets, {
+            let counts = Arc::clone(&counts);
+            move |reply| {
+                let left = reply.value.and_then(|value| understood(reply::number(value)));
+                let _gone = forgotten_tx.send(left.map(|left| counts.remember_tickets(left)));
+            }
+        });
+        let (commands, keys) = (Arc::clone(&self.commands), Arc::clone(&self.keys));
+        async move {
+            for Bucket { bucket, count } in looked.await? {
+                let command = script::call(&script::PRUNE, &keys.index(bucket))
+                    .with(ahead)
+                    .with(PRUNE_AT_ONCE)
+                    .with(index_kept);
+                let left = understood(reply::number(commands.reply_to(command).await?))?;
+                let forgotten = usize::try_from(count.saturating_sub(left)).unwrap_or_default();
+                counts.duels.fetch_sub(forgotten, Ordering::Relaxed);
+            }
+            asked?;
+            forgotten_rx.await.unwrap_or(Err(EngineError::IN_DOUBT))
+        }
+    }
+
+    /// Returns the buckets in which there is something to forget. Asked at once, and how many duels there are is counted as it is
+    /// answered, so that those that are created later are added to it.
+    fn look_for_due(
+        &self,
+        ahead: u64,
+    ) -> impl Future<Output = Result<Vec<Bucket>, EngineError>> + Send + use<> {
+        let groups = self.commands.bucket_groups();
+        let (due_tx, due_rx) = oneshot::channel();
+        let looking =
+            Looking { waiting_for: groups.len(), found: Ok(Vec::new()), due_tx: Some(due_tx) };
+        let looking = Arc::new(Mutex::new(looking));
+        let asked = groups.into_iter().try_for_each(|group| {
+            let first = group.start;
+            let keys: Vec<_> = group.flat_map(|bucket| self.keys.index(bucket)).collect();
+            let command = script::call(&script::DUE, &keys).with(ahead);
+            let looking = Arc::clone(&looking);
+            let (counts, dispatcher) = (Arc::clone(&self.counts), Arc::clone(&self.dispatcher));
+            self.commands.ask(command, move |reply| {
+                let found = reply.value.and_then(|value| understood(found_in(value)));
+                looking.lock().take(first, found, &counts, &dispatcher);
+            })
+        });
         async move {
             asked?;
-            pruned_rx.await.unwrap_or(Err(EngineError::IN_DOUBT))
+            due_rx.await.unwrap_or(Err(EngineError::IN_DOUBT))
         }
     }
 }
 
-/// What is left of duels and tickets, as far as has been answered: of a Cluster in any order. Counted as it is answered, so that
-/// duels that are created later are added to it.
-struct Pruning {
-    waiting_for: u64,
-    left: Result<(u64, u64), EngineError>,
-    pruned_tx: Option<oneshot::Sender<Result<(), EngineError>>>,
+/// So many duels of a bucket, and whether there is something to forget, for each bucket that was asked about.
+fn found_in(value: Value) -> Result<Vec<(u64, bool)>, Malformed> {
+    let numbers: Vec<u64> = Parts::of(value)?.each(reply::number)?;
+    Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1] > 0)).collect())
 }
 
-impl Pruning {
-    fn count(&mut self, left: Result<u64, EngineError>, of_tickets: bool, counts: &Counts) {
+/// A bucket in which there is something to forget, and how many duels it has.
+struct Bucket {
+    bucket: u64,
+    count: u64,
+}
+
+/// What the buckets have, as far as has been answered: of a Cluster in any order.
+struct Looking {
+    waiting_for: usize,
+    found: Result<Vec<(u64, u64, bool)>, EngineError>,
+    due_tx: Option<oneshot::Sender<Result<Vec<Bucket>, EngineError>>>,
+}
+
+impl Looking {
+    fn take(
+        &mut self,
+        first: u64,
+        found: Result<Vec<(u64, bool)>, EngineError>,
+        counts: &Counts,
+        dispatcher: &Dispatcher,
+    ) {
         self.waiting_for -= 1;
-        self.left = self.left.and_then(|(duels, tickets)| match of_tickets {
-            false => Ok((duels + left?, tickets)),
-            true => Ok((duels, left?)),
+        match (&mut self.found, found) {
+            (Ok(all), Ok(some)) => {
+                all.extend((first..).zip(some).map(|(bucket, (count, due))| (bucket, count, due)));
+            }
+            (all, Err(error)) => *all = Err(error),
+            (Err(_), Ok(_)) => {}
+        }
+        if self.waiting_for > 0 {
+            return;
+        }
+        let found = std::mem::replace(&mut self.found, Ok(Vec::new()));
+        let due = found.map(|all| {
+            let duels: u64 = all.iter().map(|(_, count, _)| count).sum();
+            counts.duels.store(usize::try_from(duels).unwrap_or(usize::MAX), Ordering::Relaxed);
+            if lacks_some(&all, dispatcher) {
+                // Redis was emptied.
+                dispatcher.doubt_all();
+            }
+            let due = all.into_iter().filter(|(.., due)| *due);
+            due.map(|(bucket, count, _)| Bucket { bucket, count }).collect()
         });
-        if self.waiting_for == 0
-            && let Some(pruned_tx) = self.pruned_tx.take()
-        {
-            let _gone = pruned_tx.send(self.left.map(|(duels, tickets)| {
-                counts.duels.store(usize::try_from(duels).unwrap_or(usize::MAX), Ordering::Relaxed);
-                counts.remember_tickets(tickets);
-            }));
+        if let Some(due_tx) = self.due_tx.take() {
+            let _gone = due_tx.send(due);
         }
     }
+}
+
+/// Whether a bucket has fewer duels than were found there before, and not forgotten.
+fn lacks_some(all: &[(u64, u64, bool)], dispatcher: &Dispatcher) -> bool {
+    let mut lacking: Vec<_> = all.iter().map(|(bucket, count, _)| (*bucket, *count)).collect();
+    lacking.sort_unstable();
+    let mut lacks = false;
+    dispatcher.each_found(|duel| {
+        if duel == DuelId::PROBE {
+            return; // It is in no index.
+        }
+        let nth = lacking.binary_search_by_key(&(duel.get() % BUCKETS), |(bucket, _)| *bucket);
+        if let Ok(nth) = nth {
+            match lacking[nth].1.checked_sub(1) {
+                Some(left) => lacking[nth].1 = left,
+                None => lacks = true,
+            }
+        }
+    });
+    lacks
 }

@@ -35,6 +35,7 @@ pub(super) static OPEN: Script = script!("common", "change", "open");
 pub(super) static READ: Script = script!("common", "read");
 pub(super) static LATEST: Script = script!("common", "latest");
 pub(super) static HEADS: Script = script!("common", "heads");
+pub(super) static DUE: Script = script!("common", "due");
 pub(super) static PRUNE: Script = script!("allow_oom", "common", "prune");
 pub(super) static REDEEM: Script = script!("common", "tickets", "redeem");
 pub(super) static STAMP: Script = script!("common", "tickets", "stamp");
@@ -50,7 +51,7 @@ pub(super) static SESSION_ENDED: Script = script!("allow_oom", "common", "sessio
 pub(super) static HEARTBEAT: Script = script!("allow_oom", "common", "heartbeat");
 
 /// All of them, to be loaded.
-pub(super) fn all() -> [&'static Script; 18] {
+pub(super) fn all() -> [&'static Script; 19] {
     [
         &APPEND,
         &CLOSE,
@@ -59,6 +60,7 @@ pub(super) fn all() -> [&'static Script; 18] {
         &READ,
         &LATEST,
         &HEADS,
+        &DUE,
         &PRUNE,
         &REDEEM,
         &STAMP,

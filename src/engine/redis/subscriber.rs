@@ -10,6 +10,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
@@ -22,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::command_connection::Pauses;
 use super::discovery::{self, Endpoint};
 use super::heads::Heads;
-use super::keys::BUCKETS;
+use super::keys::{BUCKETS, Keys};
 use super::message::{self, Message, News};
 use crate::engine::{EngineError, Signal};
 use crate::id::DuelId;
@@ -30,6 +31,9 @@ use crate::limits;
 
 /// Duels that wait to be subscribed to.
 const WAITING_MAX: usize = 1024;
+
+/// How long the connection may take to answer, before a sweep compares what it is about.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Duels that are subscribed to at a time.
 const BATCH_MAX: usize = 512;
@@ -55,6 +59,8 @@ pub(super) enum Channel {
     Duel(DuelId),
     /// What watchers hear of, in all duels.
     Watch,
+    /// What this node publishes to see whether it comes by.
+    Check,
 }
 
 impl Scope {
@@ -62,6 +68,13 @@ impl Scope {
         match self {
             Self::All => true,
             Self::Bucket { bucket, .. } => duel.get() % BUCKETS == *bucket,
+        }
+    }
+
+    fn check_channel(&self, keys: &Keys) -> String {
+        match self {
+            Self::All => keys.check(&keys.tags()[0]),
+            Self::Bucket { tag, .. } => keys.check(tag),
         }
     }
 
@@ -75,7 +88,9 @@ impl Scope {
     /// The commands that subscribe to a channel, and no more.
     const fn commands(&self, channel: Channel) -> [&'static str; 2] {
         match (self, channel) {
-            (Self::Bucket { .. }, Channel::Duel(_)) => ["SSUBSCRIBE", "SUNSUBSCRIBE"],
+            (Self::Bucket { .. }, Channel::Duel(_) | Channel::Check) => {
+                ["SSUBSCRIBE", "SUNSUBSCRIBE"]
+            }
             _ => ["SUBSCRIBE", "UNSUBSCRIBE"],
         }
     }
@@ -86,6 +101,8 @@ impl Scope {
 pub(super) struct Subscriber {
     shared: Arc<Shared>,
     wanted_tx: mpsc::Sender<Wanted>,
+    /// Whether the last check passed.
+    had_told: AtomicBool,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -96,6 +113,9 @@ struct Shared {
     /// Channels that are subscribed to no more.
     unwanted: Mutex<HashSet<Channel>>,
     changed: Notify,
+    /// What was published last to see whether it comes by, and who waits for it.
+    check: Mutex<Option<(u64, oneshot::Sender<()>)>>,
+    check_channel: String,
 }
 
 /// Somebody waits until a channel is subscribed to.
@@ -108,7 +128,14 @@ struct Wanted {
 impl Subscriber {
     pub(super) fn new(endpoint: Endpoint, scope: Scope, heads: Arc<Heads>) -> Self {
         let (wanted_tx, wanted_rx) = mpsc::channel(WAITING_MAX);
-        let shared = Arc::new(Shared { heads, unwanted: Mutex::default(), changed: Notify::new() });
+        let check_channel = scope.check_channel(&heads.keys);
+        let shared = Arc::new(Shared {
+            heads,
+            unwanted: Mutex::default(),
+            changed: Notify::new(),
+            check: Mutex::default(),
+            check_channel,
+        });
         let task = Task {
             endpoint,
             scope,
@@ -117,7 +144,7 @@ impl Subscriber {
             subscribed: HashSet::new(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
-        Self { shared, wanted_tx, _task: task }
+        Self { shared, wanted_tx, had_told: AtomicBool::new(false), _task: task }
     }
 
     /// Returns once whatever is published on the channel is told. Cancel safe.
@@ -131,6 +158,21 @@ impl Subscriber {
             is_done.await.map_err(|_| EngineError::UNAVAILABLE)
         };
         timeout(limits::REDIS_TIMEOUT, subscribing).await.unwrap_or(Err(EngineError::UNAVAILABLE))
+    }
+
+    /// Returns whether everything was told that was published on its channels before this is called. It was, if what is published
+    /// now comes by, as the last such message did: Redis tells in the order in which it publishes, and ends a connection that it cannot
+    /// tell something.
+    pub(super) async fn has_told_everything(&self) -> bool {
+        let Shared { heads, check, check_channel, .. } = &*self.shared;
+        let number: u64 = rand::random();
+        let (done, is_done) = oneshot::channel();
+        *check.lock() = Some((number, done));
+        let publish = redis::cmd(heads.keys.publish).arg(check_channel).arg(number).to_owned();
+        let published = heads.commands.reply_to(publish);
+        let checked = async { published.await.is_ok() && is_done.await.is_ok() };
+        let tells = timeout(CHECK_TIMEOUT, checked).await.unwrap_or(false);
+        self.had_told.swap(tells, Ordering::Relaxed) && tells
     }
 
     pub(super) fn unsubscribe(&self, channel: Channel) {
@@ -208,10 +250,15 @@ impl Task {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
         // The server may be another one, or have lost something.
+        shared.heads.dispatcher.doubt_all();
         shared.heads.presence.refresh_all();
+        if let Err(failure) = self.change(connection, 0, &[Channel::Check]).await {
+            return failure;
+        }
         let again = self.subscriptions().into_iter();
         let mut wanted: Vec<_> = again.map(|duel| (Channel::Duel(duel), None)).collect();
         let mut asked = shared.heads.commands.server(self.scope.tag());
+        let mut replication_id = None;
         loop {
             let served = self.bring_up_to_date(connection, &mut wanted).await;
             if let Err(failure) = served {
@@ -228,8 +275,13 @@ impl Task {
                 Ok(()) = asked.changed() => {}
             }
             let server = asked.borrow_and_update().clone();
-            if let Err(failure) = check(connection, server.as_deref()).await {
-                return failure;
+            match check(connection, server.as_deref()).await {
+                Ok(now) if replication_id.as_ref() == Some(&now) => {}
+                Ok(now) => {
+                    shared.heads.dispatcher.doubt_all();
+                    replication_id = Some(now);
+                }
+                Err(failure) => return failure,
             }
         }
     }
@@ -280,7 +332,7 @@ impl Task {
                         }
                     }
                     (Channel::Duel(duel), None) => again.push(duel),
-                    (Channel::Watch, None) => {}
+                    (Channel::Watch | Channel::Check, None) => {}
                 }
             }
             self.shared.heads.catch_up(&again);
@@ -308,6 +360,7 @@ impl Task {
             let name = match channel {
                 Channel::Duel(duel) => keys.duel(*duel),
                 Channel::Watch => keys.watch(),
+                Channel::Check => self.shared.check_channel.clone(),
             };
             pipeline.cmd(self.scope.commands(*channel)[nth]).arg(name);
         }
@@ -315,12 +368,16 @@ impl Task {
     }
 }
 
-/// Whether it lives, and is the server that is asked, if one is: after a failover it may be the one before.
-async fn check(connection: &mut MultiplexedConnection, asked: Option<&str>) -> Result<(), String> {
-    let server = timeout(limits::REDIS_TIMEOUT, discovery::identity(connection)).await;
-    let server = server.map_err(|_| "it did not answer in time".to_owned())??;
-    if asked.is_none_or(|asked| asked == server) {
-        return Ok(());
+/// Whether it lives, and is the server that is asked, if one is: after a failover it may be the one before. Returns its replication
+/// id.
+async fn check(
+    connection: &mut MultiplexedConnection,
+    asked: Option<&str>,
+) -> Result<String, String> {
+    let identity = timeout(limits::REDIS_TIMEOUT, discovery::identity(connection)).await;
+    let identity = identity.map_err(|_| "it did not answer in time".to_owned())??;
+    if asked.is_none_or(|asked| asked == identity.server) {
+        return Ok(identity.replication_id);
     }
     Err("it is not the server that is asked".to_owned())
 }
@@ -354,17 +411,31 @@ impl Shared {
         match channel {
             Channel::Duel(duel) => self.heads.dispatcher.is_subscribed(duel),
             Channel::Watch => self.heads.presence.is_watching(),
+            Channel::Check => true,
         }
     }
 
     fn take(&self, push: &PushInfo) {
-        if let (PushKind::Message | PushKind::SMessage, Some(Value::BulkString(bytes))) =
-            (&push.kind, push.data.get(1))
+        if let (
+            PushKind::Message | PushKind::SMessage,
+            [Value::BulkString(channel), Value::BulkString(bytes)],
+        ) = (&push.kind, &push.data[..])
         {
+            if channel == self.check_channel.as_bytes() {
+                return self.pass_check(bytes);
+            }
             match message::read(bytes) {
                 Ok(message) => self.dispatch(message),
                 Err(error) => debug!(%error, "a message on Redis was not understood"),
             }
+        }
+    }
+
+    fn pass_check(&self, number: &[u8]) {
+        let mut check = self.check.lock();
+        let is_last = |(last, _): &mut (u64, _)| last.to_string().as_bytes() == number;
+        if let Some((_, done)) = check.take_if(is_last) {
+            let _gone = done.send(());
         }
     }
 

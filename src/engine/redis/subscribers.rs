@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::discovery::Endpoint;
 use super::dispatcher::Dispatcher;
 use super::heads::Heads;
@@ -34,8 +36,7 @@ impl SubscriberPool {
     }
 
     fn of(&self, duel: DuelId) -> &Subscriber {
-        let nth = usize::try_from(duel.get() % BUCKETS).unwrap_or_default();
-        self.subscribers.get(nth).unwrap_or(&self.subscribers[0])
+        self.subscribers.get(nth(duel)).unwrap_or(&self.subscribers[0])
     }
 
     /// Returns once whatever happens in the duel is told. Cancel safe.
@@ -50,6 +51,13 @@ impl SubscriberPool {
         }
     }
 
+    /// Returns whether everything was told that was published of a duel before this is called: as a function of the duel.
+    pub(super) async fn have_told_everything(&self) -> impl Fn(DuelId) -> bool + use<> {
+        let checks = self.subscribers.iter().map(Subscriber::has_told_everything);
+        let told = join_all(checks).await;
+        move |duel| *told.get(nth(duel)).unwrap_or(&told[0])
+    }
+
     /// Returns once what watchers hear of is told of all duels. Cancel safe.
     pub(super) async fn watch(&self) -> Result<(), EngineError> {
         self.subscribers[0].subscribe(Channel::Watch).await
@@ -58,4 +66,9 @@ impl SubscriberPool {
     pub(super) fn unwatch(&self) {
         self.subscribers[0].unsubscribe(Channel::Watch);
     }
+}
+
+/// Which connection it is about, if there are several.
+fn nth(duel: DuelId) -> usize {
+    usize::try_from(duel.get() % BUCKETS).unwrap_or_default()
 }

@@ -17,16 +17,17 @@ end
 if not be() then return { 'full' } end
 if duel.status ~= '0' then return { 'closed' } end
 store(row, size, kind)
-save()
 expire(duel, now + idle_ms)
+save()
 if key ~= '' then
     local keys, order = duel.parts.keys, duel.parts.keys_order
     redis.call('HSET', keys, key, fingerprint .. number(duel.seq))
     redis.call('ZADD', order, duel.seq, key)
-    if redis.call('ZCARD', order) > keys_max then
-        redis.call('HDEL', keys, redis.call('ZPOPMIN', order)[1])
+    local count = redis.call('ZCARD', order)
+    if count > keys_max then redis.call('HDEL', keys, redis.call('ZPOPMIN', order)[1]) end
+    if count == 1 then
+        redis.call('PEXPIREAT', keys, duel.kept_until)
+        redis.call('PEXPIREAT', order, duel.kept_until)
     end
-    redis.call('PEXPIREAT', keys, duel.kept_until)
-    redis.call('PEXPIREAT', order, duel.kept_until)
 end
 return { 'stored', duel.epoch, duel.seq, duel.declared, now, created }

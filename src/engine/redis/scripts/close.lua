@@ -14,9 +14,9 @@ if duel.status ~= '0' then return { 'closed' } end
 if last_row ~= '' then store(last_row, last_size, last_kind) end
 store(end_row, end_size, '')
 duel.status = status
+expire(duel, now + closed_ms)
 save()
 redis.call('HSET', base, 's', status)
-expire(duel, now + closed_ms)
 if due then
     redis.call('ZADD', due, duel.expires_at, id)
     redis.call('PUBLISH', watch,

@@ -63,7 +63,8 @@ local function look(base, fresh_epoch)
     }
 end
 
--- The nodes forget a duel when it expires (rules.rs: expires_at); should there be none, Redis does, later.
+-- The nodes forget a duel when it expires (rules.rs: expires_at); should there be none, Redis does, later. To be written with the
+-- row.
 local function expire(duel, expires_at)
     duel.expires_at = expires_at
     if duel.kept_until < expires_at + 60000 then
@@ -71,7 +72,6 @@ local function expire(duel, expires_at)
         redis.call('PEXPIREAT', duel.base, duel.kept_until)
         for _, key in pairs(duel.parts) do redis.call('PEXPIREAT', key, duel.kept_until) end
     end
-    redis.call('HSET', duel.base, 'x', duel.expires_at, 't', duel.kept_until)
 end
 
 -- An open duel is used: it is kept for as long again, to an eighth of that.
@@ -80,5 +80,6 @@ local function use(duel, idle_ms)
         -- A Redis without room does not refuse this, nor what a script writes after it.
         redis.call('PEXPIREAT', duel.base, duel.kept_until)
         expire(duel, now + idle_ms)
+        redis.call('HSET', duel.base, 'x', duel.expires_at, 't', duel.kept_until)
     end
 end

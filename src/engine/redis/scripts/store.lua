@@ -61,5 +61,6 @@ local function store(row, size, kind)
 end
 
 local function save()
-    redis.call('HSET', base, 'n', duel.seq, 'o', duel.oldest, 'b', duel.bytes, 'w', duel.retained_bytes, 'u', now)
+    redis.call('HSET', base, 'n', duel.seq, 'o', duel.oldest, 'b', duel.bytes, 'w', duel.retained_bytes, 'u', now,
+        'x', duel.expires_at, 't', duel.kept_until)
 end
