@@ -139,7 +139,8 @@ export async function backWithinTheApp(stage) {
 
 /** The whole browser sleeps, as on a device whose lid is closed: with the network still there, and with another one afterwards. */
 export async function asleep(stage) {
-  const { duel, network, user } = await stage.scene();
+  // A pong may be some seconds late on a busy machine, and is not overdue before the sleep's end.
+  const { duel, network, user } = await stage.scene({ pongTimeoutMs: 5000 });
   const nap = async (meanwhile) => {
     stage.browser.sleep();
     try {
